@@ -1,0 +1,27 @@
+# The usual names for what the scripts in tools/ do.
+.PHONY: help setup demo test bench clean
+
+help:
+	@echo "make setup   install system packages where missing, and .venv with the holdfast command"
+	@echo "make demo    the whole main job on real input, ends with one table"
+	@echo "make test    every check and every test"
+	@echo "make bench   measure against the peers, ends with one table"
+	@echo "make clean   remove .venv and every cache"
+
+setup:
+	./tools/setup
+
+demo:
+	./tools/demo
+
+test:
+	./tools/test
+
+bench:
+	./tools/setup --dev
+	.venv/bin/python -m tools.bench
+
+clean:
+	rm -rf .venv .venv.lock build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache \
+	  .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
