@@ -1,0 +1,1 @@
+"""Deterministic, seeded generators of the benchmark data sets (dbimg, dbset, vm, tree)."""
