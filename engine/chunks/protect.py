@@ -1,0 +1,43 @@
+"""A commit's duties towards a running collection (ARCHITECTURE.md, "Collection beside writers")."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from engine.errors import Corrupt
+from engine.index import Table, Txn
+from engine.index.gcstate import GcState, Phase, load
+from engine.index.rows import FLAG_CONDEMNED, U64, chunk_row, worker_row
+
+
+def protect(txn: Txn, ids: Iterable[bytes]) -> None:
+    """While a collection runs: write down that ``ids`` are referred to, and take back a condemnation.
+
+    Raises Corrupt when one of them is gone: then the collection did not wait for us, and committing would leave a
+    dangling reference.
+    """
+    state = load(txn)
+    if state.phase == Phase.IDLE:
+        return
+    epoch = U64.pack(state.epoch)
+    for cid in ids:
+        raw = txn.get(Table.CHUNKS, cid)
+        if raw is None:
+            raise Corrupt(f"chunk {cid.hex()}", expected="a row, as work in progress refers to it", found="none",
+                          do="the write is refused; write the file again")  # fmt: skip
+        txn.put(Table.TOUCHED, cid, epoch)
+        row = chunk_row(raw)
+        if row.flags & FLAG_CONDEMNED:
+            txn.put(Table.CHUNKS, cid, row._replace(flags=row.flags & ~FLAG_CONDEMNED).pack_bytes())
+
+
+def report_epoch(txn: Txn, worker: int, seen: GcState) -> None:
+    """Tell the collection that look-ups of this worker from now on see its condemned flags."""
+    if seen.phase != Phase.CONDEMNED:
+        return
+    key = U64.pack(worker)
+    raw = txn.get(Table.WORKERS, key)
+    if raw is not None:
+        row = worker_row(raw)
+        if row.epoch != seen.epoch:
+            txn.put(Table.WORKERS, key, row._replace(epoch=seen.epoch).pack_bytes())

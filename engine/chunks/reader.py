@@ -1,0 +1,170 @@
+"""Reading chunks: look up, read the record, decode it with its bases, verify, cache.
+
+Every byte returned hashes to the chunk's name; anything else raises Corrupt, and the chunk is remembered as
+suspect, so that the next writer of the same content stores it again.  A pack that is gone is looked up once more
+(a collection may have moved its records).  Thread-safe.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import NamedTuple
+
+from engine import codec, limits
+from engine.chunks.cache import ByteCache
+from engine.chunks.context import Context
+from engine.errors import Corrupt, HoldfastError, NotFound
+from engine.index import Table
+from engine.index.rows import ENC_RAW, FLAG_SUSPECT, KIND_NODE, ChunkRow, chunk_row
+from engine.packs.records import Record, decode_record_head
+
+log = logging.getLogger("holdfast.engine.chunks")
+
+
+class Loaded(NamedTuple):
+    """A chunk in memory. ``depth``: frames that had to be decoded beside its own."""
+
+    data: bytes
+    depth: int
+
+
+class ChunkReader:
+    """Verified reads of chunks and nodes, with bounded caches."""
+
+    def __init__(self, context: Context, cache_bytes: int = limits.CHUNK_CACHE) -> None:
+        self._context = context
+        self._cache: ByteCache[Loaded] = ByteCache(cache_bytes)
+        self._nodes: ByteCache[Loaded] = ByteCache(limits.NODE_CACHE)
+        self._overlay: Callable[[bytes], ChunkRow | None] | None = None
+        self._make_readable: Callable[[int, int], None] | None = None
+
+    def attach(
+        self, overlay: Callable[[bytes], ChunkRow | None], make_readable: Callable[[int, int], None]
+    ) -> None:
+        """Let a writer of this process offer its chunks that are not committed yet."""
+        self._overlay = overlay
+        self._make_readable = make_readable
+
+    def read(self, cid: bytes) -> bytes:
+        """The plaintext of a chunk. Raises Corrupt (damaged, missing, or not what its name says)."""
+        return self.load(cid).data
+
+    def read_node(self, cid: bytes) -> bytes:
+        """The plaintext of a manifest node; kept in a cache of its own."""
+        return self.load_node(cid).data
+
+    def load_node(self, cid: bytes, level: int = 0) -> Loaded:
+        """Like ``read_node``, with the depth of the node's delta chain."""
+        found = self._nodes.get(cid)
+        if found is None:
+            found = self._load_checked(cid, level)
+            self._nodes.put(cid, found, len(found.data) + 150)
+        return found
+
+    def cached(self, cid: bytes) -> bytes | None:
+        """The plaintext if it is in memory (or a moment away), else None. Never reads a file."""
+        found = self._cache.get(cid)
+        return None if found is None else found.data
+
+    def load(self, cid: bytes, level: int = 0) -> Loaded:
+        """Like ``read``, with the depth of the chunk's delta chain."""
+        found = self._cache.get(cid)
+        if found is None:
+            found = self._load_checked(cid, level)
+            self._cache.put(cid, found, len(found.data) + 150)
+        return found
+
+    def forget(self, cid: bytes) -> None:
+        """Drop a chunk from the caches (its stored form is being judged anew)."""
+        self._cache.drop(cid)
+        self._nodes.drop(cid)
+
+    def row(self, cid: bytes) -> ChunkRow | None:
+        """Where the chunk is, uncommitted ones of this process included; None when the store has none."""
+        if self._overlay is not None:
+            row = self._overlay(cid)
+            if row is not None:
+                return row
+        with self._context.index.read() as txn:
+            raw = txn.get(Table.CHUNKS, cid)
+        return None if raw is None else chunk_row(raw)
+
+    def _load_checked(self, cid: bytes, level: int) -> Loaded:
+        try:
+            return self._load(cid, level)
+        except (Corrupt, NotFound) as error:
+            self._suspect(cid, error)
+            raise Corrupt(
+                f"chunk {cid.hex()}", expected="its content", found=str(error),
+                do="run 'holdfast check'; writing the same content again repairs it",
+            ) from None  # fmt: skip
+
+    def _load(self, cid: bytes, level: int) -> Loaded:
+        row = self.row(cid)
+        if row is None:
+            raise NotFound("index", expected="a row for the chunk", found="none")
+        try:
+            return self.load_at(cid, row, level)
+        except NotFound:
+            self._context.files.forget(row.pack)
+            moved = self.row(cid)
+            if moved is None or (moved.pack, moved.offset) == (row.pack, row.offset):
+                raise
+            return self.load_at(cid, moved, level)
+
+    def load_at(self, cid: bytes, row: ChunkRow, level: int = 0) -> Loaded:
+        """Read, decode and verify the chunk that lies at ``row``; nothing is cached or marked."""
+        if level > limits.DELTA_DEPTH_MAX or row.stored > limits.RECORD_MAX:
+            raise Corrupt(
+                "index row of a chunk", expected="a record within its limits", found="another"
+            )
+        if self._make_readable is not None:
+            self._make_readable(row.pack, row.offset + row.stored)
+        raw = self._context.files.read(row.pack, row.offset, row.stored)
+        record = decode_record_head(raw)
+        if record.id != cid or record.size != row.stored:
+            raise Corrupt(
+                f"pack {row.pack} at {row.offset}", expected="the chunk's record", found="another"
+            )
+        data = self._decode(record, memoryview(raw)[record.head :], level)
+        if codec.chunk_id(self._context.key, data) != cid:
+            raise Corrupt(f"pack {row.pack} at {row.offset}", expected="content that hashes to its name",
+                          found="other content")  # fmt: skip
+        return Loaded(data, record.depth)
+
+    def _decode(self, record: Record, payload: memoryview, level: int) -> bytes:
+        if record.encoding == ENC_RAW:
+            return bytes(payload)
+        if not record.bases:
+            return codec.decompress(payload, record.plain)
+        node = record.kind == KIND_NODE
+        parts = []
+        for base in record.bases:
+            data = (self.load_node if node else self.load)(base.id, level + 1).data
+            if base.offset + base.length > len(data):
+                raise Corrupt(
+                    "delta chunk", expected="a part inside its base", found="one beyond it"
+                )
+            whole = base.length == len(data)
+            parts.append(
+                data if whole else memoryview(data)[base.offset : base.offset + base.length]
+            )
+        return codec.decompress(payload, record.plain, codec.join(parts))
+
+    def _suspect(self, cid: bytes, error: HoldfastError) -> None:
+        log.warning("chunk %s is suspect: %s", cid.hex(), error)
+        try:
+            mark_suspect(self._context, cid, str(error))
+        except HoldfastError as second:
+            log.warning("chunk %s could not be marked: %s", cid.hex(), second)
+
+
+def mark_suspect(context: Context, cid: bytes, reason: str) -> None:
+    """Record durably that a chunk is damaged or missing; deduplication then stores it again."""
+    with context.index.write() as txn:
+        raw = txn.get(Table.CHUNKS, cid)
+        if raw is not None:
+            row = chunk_row(raw)
+            txn.put(Table.CHUNKS, cid, row._replace(flags=row.flags | FLAG_SUSPECT).pack_bytes())
+        txn.put(Table.SUSPECTS, cid, reason.encode()[:400])

@@ -1,0 +1,226 @@
+"""The segments one worker appends to: which, their rows, their rolling, and what happens when one fails.
+
+``lock`` is the chunk writer's lock: it guards the lists here; ``append`` is called with it held, syncing and sealing
+are done without it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import NamedTuple
+
+from engine import limits
+from engine.chunks.context import Context
+from engine.chunks.workers import alive
+from engine.errors import HoldfastError
+from engine.index import Table, Txn
+from engine.index.rows import (
+    KIND_DATA,
+    KIND_NODE,
+    PACK_IDLE,
+    PACK_OPEN,
+    PACK_SEALED,
+    U32,
+    U64,
+    PackRow,
+    pack_row,
+)  # fmt: skip
+from engine.packs.records import HEADER_LEN, KIND_SKETCH, Entry, PackHeader
+from engine.packs.segment import SegmentWriter
+
+log = logging.getLogger("holdfast.engine.chunks")
+
+_NEXT = b"next_pack"
+SEAL_ON_CLOSE = (
+    8 * limits.MIB
+)  # a segment this large is sealed when its worker ends; a smaller one is gone on with
+
+Moved = Callable[[int, dict[int, tuple[int, int]]], None]
+
+
+class _Unsafe(NamedTuple):
+    """An appended record that is not committed yet."""
+
+    segment: SegmentWriter
+    offset: int
+    head: bytes
+    payload: bytes
+    entry: Entry
+
+
+class Segments:
+    """Data and metadata lie in segments of their own."""
+
+    def __init__(self, context: Context, worker: int, lock: threading.RLock) -> None:
+        self._lock = lock
+        self._context = context
+        self._worker = worker
+        self._open: dict[int, SegmentWriter] = {}
+        self._full: list[tuple[int, SegmentWriter]] = []
+        self._unsafe: list[_Unsafe] = []
+        self.unsafe_bytes = 0
+
+    def number(self, kind: int) -> int | None:
+        segment = self._open.get(_room(kind))
+        return None if segment is None else segment.number
+
+    def append(self, kind: int, head: bytes, payload: bytes, entry: Entry) -> tuple[int, int, int]:
+        """Returns (pack, offset, stored length). Tries once more with a new segment when one fails."""
+        room = _room(kind)
+        size = len(head) + len(payload)
+        segment = self._segment(room, size)
+        try:
+            offset = segment.append(head, payload, entry)
+        except HoldfastError as error:
+            log.warning(
+                "segment %d failed on write (%s); another one is used", segment.number, error
+            )
+            segment = self._segment(room, size)
+            offset = segment.append(head, payload, entry)
+        self._unsafe.append(_Unsafe(segment, offset, head, payload, entry))
+        self.unsafe_bytes += size
+        return segment.number, offset, size
+
+    def make_readable(self, pack: int, end: int) -> None:
+        for segment in [*self._open.values(), *(s for _, s in self._full)]:
+            if segment.number == pack:
+                segment.make_readable(end)
+
+    def sync(self, moved: Moved) -> dict[int, int]:
+        """All appended bytes are on disk when this returns: {pack: length}. A failed segment is replaced once."""
+        for attempt in (1, 2):
+            lengths: dict[int, int] = {}
+            failed = None
+            for segment in self._in_use():
+                try:
+                    lengths[segment.number] = segment.sync()
+                except HoldfastError as error:
+                    failed = segment
+                    if attempt == 2:
+                        raise
+                    log.warning("segment %d failed: %s; its uncommitted records are written again", segment.number,
+                                error)  # fmt: skip
+            if failed is None:
+                return lengths
+            with self._lock:
+                self._write_again(moved)
+        raise AssertionError("unreachable")
+
+    def _in_use(self) -> list[SegmentWriter]:
+        segments = {u.segment.number: u.segment for u in list(self._unsafe)}
+        return list(segments.values())
+
+    def _write_again(self, moved: Moved) -> None:
+        broken = [u for u in self._unsafe if u.segment.broken]
+        self._unsafe = [u for u in self._unsafe if not u.segment.broken]
+        self._full = [(room, s) for room, s in self._full if not s.broken]
+        moves: dict[int, dict[int, tuple[int, int]]] = {}
+        for item in broken:
+            self.unsafe_bytes -= len(item.head) + len(item.payload)
+            pack, offset, _ = self.append(item.entry.kind, item.head, item.payload, item.entry)
+            moves.setdefault(item.segment.number, {})[item.offset] = (pack, offset)
+        for old, table in moves.items():
+            moved(old, table)
+
+    def write_rows(self, txn: Txn, lengths: dict[int, int]) -> None:
+        """Set the committed lengths, in the transaction that commits the records."""
+        for number, length in lengths.items():
+            raw = txn.get(Table.PACKS, U32.pack(number))
+            assert raw is not None, "a segment has a row from its start"
+            txn.put(
+                Table.PACKS, U32.pack(number), pack_row(raw)._replace(length=length).pack_bytes()
+            )
+
+    def committed(self, lengths: dict[int, int]) -> None:
+        """Forget records up to ``lengths``; seal segments that are full and wholly committed."""
+        with self._lock:
+            keep = [u for u in self._unsafe if u.offset >= lengths.get(u.segment.number, 0)]
+            self._unsafe = keep
+            self.unsafe_bytes = sum(len(u.head) + len(u.payload) for u in keep)
+            waiting = {u.segment.number for u in keep}
+            ready = [item for item in self._full if item[1].number not in waiting]
+            self._full = [item for item in self._full if item[1].number in waiting]
+        for room, segment in ready:
+            self._seal(room, segment)
+
+    def close(self) -> None:
+        """Everything is committed: seal or leave idle what is open."""
+        for room, segment in list(self._open.items()):
+            if segment.length >= SEAL_ON_CLOSE:
+                self._seal(room, segment)
+            else:
+                segment.close()
+                self._set_state(segment.number, PACK_IDLE, 0)
+        self._open.clear()
+
+    def _seal(self, room: int, segment: SegmentWriter) -> None:
+        records = len(segment.entries)
+        digest = segment.seal()
+        with self._context.index.write() as txn:
+            row = PackRow(PACK_SEALED, room, 0, segment.length, records, 0, digest)
+            txn.put(Table.PACKS, U32.pack(segment.number), row.pack_bytes())
+
+    def _set_state(self, number: int, state: int, owner: int) -> None:
+        with self._context.index.write() as txn:
+            raw = txn.get(Table.PACKS, U32.pack(number))
+            if raw is not None:
+                row = pack_row(raw)._replace(state=state, owner=owner)
+                txn.put(Table.PACKS, U32.pack(number), row.pack_bytes())
+
+    def _segment(self, room: int, size: int) -> SegmentWriter:
+        segment = self._open.get(room)
+        if segment is not None and segment.broken:
+            del self._open[room]
+            segment = None
+        if segment is not None and segment.length + size > limits.PACK_MAX:
+            self._full.append((room, segment))
+            del self._open[room]
+            segment = None
+        if segment is None:
+            segment = self._adopt(room) or self._create(room)
+            self._open[room] = segment
+        return segment
+
+    def _adopt(self, room: int) -> SegmentWriter | None:
+        """Take over a segment that nobody owns, of this kind and not full. One that cannot be used is left alone."""
+        folder = f"{self._context.root}/segments"
+        numbers = [
+            int(name[:-4]) for name in self._context.system.listdir(folder) if name.endswith(".seg")
+        ]
+        for number in numbers:
+            with self._context.index.write() as txn:
+                raw = txn.get(Table.PACKS, U32.pack(number))
+                row = None if raw is None else pack_row(raw)
+                if row is None or row.kind != room:
+                    continue
+                if row.length < HEADER_LEN or not _free(self._context, row):
+                    continue
+                claimed = row._replace(state=PACK_OPEN, owner=self._worker)
+                txn.put(Table.PACKS, U32.pack(number), claimed.pack_bytes())
+            try:
+                return SegmentWriter.adopt(self._context.files, number, row.length)
+            except HoldfastError as error:
+                log.warning("segment %d cannot be gone on with: %s", number, error)
+        return None
+
+    def _create(self, room: int) -> SegmentWriter:
+        with self._context.index.write() as txn:
+            raw = txn.get(Table.META, _NEXT)
+            number = 1 if raw is None else U64.unpack(raw)[0]
+            txn.put(Table.META, _NEXT, U64.pack(number + 1))
+            row = PackRow(PACK_OPEN, room, self._worker, HEADER_LEN, 0, 0)
+            txn.put(Table.PACKS, U32.pack(number), row.pack_bytes())
+        header = PackHeader(self._context.store_id, number, room, self._context.system.time_ns())
+        return SegmentWriter.create(self._context.files, header)
+
+
+def _room(kind: int) -> int:
+    return KIND_DATA if kind in (KIND_DATA, KIND_SKETCH) else KIND_NODE
+
+
+def _free(context: Context, row: PackRow) -> bool:
+    if row.state == PACK_IDLE:
+        return True
+    return row.state == PACK_OPEN and row.owner != 0 and not alive(context, row.owner)

@@ -1,0 +1,80 @@
+"""Workers: the processes that commit to a store, and how one knows that another is dead.
+
+A worker holds an exclusive lock on ``workers/<id>.lock`` as long as it lives; the kernel lets go of it however the
+process dies, in whatever container it ran.  The lock decides nothing about data: it only tells that a row's owner
+is gone, so that its segment, its mount and its pins may be taken over, in a transaction.
+"""
+
+from __future__ import annotations
+
+import os
+
+from engine.chunks.context import Context
+from engine.errors import from_os
+from engine.index import Table
+from engine.index.rows import U64, WorkerRow
+
+_COUNTER = b"next_worker"
+
+
+def lock_path(context: Context, worker: int) -> str:
+    return os.path.join(context.root, "workers", f"{worker:016x}.lock")
+
+
+def alive(context: Context, worker: int) -> bool:
+    """False when the worker's process has ended."""
+    try:
+        fd = context.system.open(lock_path(context, worker), os.O_RDWR)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise from_os(error, lock_path(context, worker)) from None
+    try:
+        return not context.system.try_lock(fd)
+    finally:
+        context.system.close(fd)
+
+
+class Worker:
+    """This process's place among the workers of a store. Lock first, row second: a row always has its lock."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        with context.index.write() as txn:
+            raw = txn.get(Table.META, _COUNTER)
+            self.id = 1 if raw is None else U64.unpack(raw)[0]
+            txn.put(Table.META, _COUNTER, U64.pack(self.id + 1))
+        path = lock_path(context, self.id)
+        try:
+            self._fd = context.system.open(path, os.O_RDWR | os.O_CREAT)
+        except OSError as error:
+            raise from_os(error, path) from None
+        assert context.system.try_lock(self._fd), "a new worker's lock is free"
+        with context.index.write() as txn:
+            row = WorkerRow(os.getpid(), context.system.time_ns(), 0)
+            txn.put(Table.WORKERS, U64.pack(self.id), row.pack_bytes())
+
+    def close(self) -> None:
+        """Leave: row, lock file, lock."""
+        with self._context.index.write() as txn:
+            txn.delete(Table.WORKERS, U64.pack(self.id))
+        self._context.system.unlink(lock_path(self._context, self.id))
+        self._context.system.close(self._fd)
+
+
+def reap(context: Context) -> list[int]:
+    """Remove rows, pins and lock files of dead workers; returns their ids."""
+    with context.index.read() as txn:
+        ids = [U64.unpack(key)[0] for key, _ in txn.scan(Table.WORKERS)]
+    dead = [worker for worker in ids if not alive(context, worker)]
+    if dead:
+        with context.index.write() as txn:
+            for worker in dead:
+                txn.delete(Table.WORKERS, U64.pack(worker))
+                for key, _ in list(txn.scan(Table.PINS, prefix=U64.pack(worker))):
+                    txn.delete(Table.PINS, key)
+        for worker in dead:
+            path = lock_path(context, worker)
+            if context.system.exists(path):
+                context.system.unlink(path)
+    return dead

@@ -1,0 +1,259 @@
+"""Writing chunks: put, pending, barrier.
+
+Threads: ``put`` and ``known`` may be called from any thread at once; one ``commit`` runs at a time (others wait).
+Lock order: ``_commit_lock`` → ``_lock`` → a segment's own lock. No lock is held while compressing or hashing.
+
+Invariants
+ W1  A row reaches the index only in a transaction that begins after the record's segment was synced.
+ W2  A chunk in ``_pending`` or ``_batch`` is readable in this process and in no other.
+ W3  Encoded records are kept in memory until their commit: when a segment fails, they are written again to another
+     segment. If that fails too, ``commit`` raises and nothing of it is acknowledged.
+ W4  A commit during a collection protects every id of every open hold (hold.py); the epoch it reports was read
+     before it gathered them, so every look-up it does not cover saw the condemned flags.
+
+Crash table of a commit
+ | died after             | found                                       | lost                             |
+ | records appended       | bytes past the segment's committed length   | nothing acknowledged; bytes cut  |
+ | segments synced        | the same                                    | the same                         |
+ | transaction committed  | rows, spans, names: all of them             | nothing                          |
+ | segment full, sealing  | table in packs/segment.py                   | nothing                          |
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Sequence
+
+from engine import codec, limits
+from engine.chunks import encode
+from engine.chunks.context import Context
+from engine.chunks.hold import Hold, Holds
+from engine.chunks.protect import protect, report_epoch
+from engine.chunks.reader import ChunkReader
+from engine.chunks.segments import Segments
+from engine.errors import HoldfastError
+from engine.index import Table, Txn
+from engine.index.gcstate import load as load_gc
+from engine.index.rows import ENC_DELTA, KIND_DATA, KIND_NODE, ChunkRow, chunk_row
+from engine.packs.records import KIND_SKETCH, Base, Entry, encode_record_head
+
+Extra = Callable[[Txn], None]
+
+
+class ChunkWriter:
+    """The one writer of chunks of a process. Attach it to the process's reader once."""
+
+    def __init__(self, context: Context, reader: ChunkReader, worker: int) -> None:
+        self._context = context
+        self._reader = reader
+        self._worker = worker
+        self._lock = threading.RLock()
+        self._segments = Segments(context, worker, self._lock)
+        self._commit_lock = threading.Lock()
+        self._pending: dict[bytes, ChunkRow] = {}
+        self._batch: dict[bytes, ChunkRow] = {}
+        self._hooks: dict[bytes, int] = {}
+        self.holds = Holds()
+        self.stored_bytes = 0  # record bytes appended by this process, for progress and statistics
+        reader.attach(self.pending, self._segments.make_readable)
+
+    # --- looking up ---------------------------------------------------------------------------------------
+
+    def pending(self, cid: bytes) -> ChunkRow | None:
+        """The row of a chunk that is stored but not committed, or None."""
+        return self._pending.get(cid) or self._batch.get(cid)
+
+    def known(self, cids: Iterable[bytes], hold: Hold) -> set[bytes]:
+        """Those of ``cids`` that may be referred to without storing them; they are held from now on."""
+        result = set()
+        with self._context.index.read() as txn:
+            for cid in cids:
+                hold.add(cid)  # before the row is looked at: see hold.py
+                if self.pending(cid) is not None:
+                    result.add(cid)
+                    continue
+                raw = txn.get(Table.CHUNKS, cid)
+                if raw is not None and chunk_row(raw).usable:
+                    result.add(cid)
+        return result
+
+    # --- storing ------------------------------------------------------------------------------------------
+
+    def put(
+        self,
+        cid: bytes,
+        data: codec.Bytes,
+        hold: Hold,
+        *,
+        kind: int = KIND_DATA,
+        bases: Sequence[Base] = (),
+    ) -> None:
+        """Store a chunk that ``known`` did not report, as a delta of ``bases`` when that pays.
+
+        Bases whose chunk cannot be read, is condemned, or is too deep are passed over.  Raises StoreFull or
+        LocationUnavailable; then nothing refers to the chunk.
+        """
+        hold.add(cid)
+        depth, parts, prefix = self._prefix(bases, hold, kind) if bases else (0, (), b"")
+        if parts:
+            chosen = encode.with_prefix(data, prefix, 40 * len(parts))
+        else:
+            chosen = encode.plain(data)
+        if chosen.encoding != ENC_DELTA:
+            depth, parts = 0, ()
+        self._append(cid, len(data), kind, depth, chosen, parts)
+
+    def _append(
+        self,
+        cid: bytes,
+        plain: int,
+        kind: int,
+        depth: int,
+        chosen: encode.Encoded,
+        parts: tuple[Base, ...],
+    ) -> None:
+        head = encode_record_head(
+            kind, chosen.encoding, depth, plain, len(chosen.payload), cid, parts
+        )
+        ids = tuple(dict.fromkeys(base.id for base in parts))
+        entry = Entry(cid, 0, 0, plain, kind, chosen.encoding, depth, ids)
+        payload = chosen.payload if isinstance(chosen.payload, bytes) else bytes(chosen.payload)
+        with self._lock:
+            if cid in self._pending:  # another thread stored the same content meanwhile
+                return
+            pack, offset, stored = self._segments.append(kind, head, payload, entry)
+            self.stored_bytes += stored
+            if kind != KIND_SKETCH:
+                self._pending[cid] = ChunkRow(
+                    pack, offset, stored, plain, kind, chosen.encoding, depth, 0, ids
+                )
+
+    def put_node(self, data: bytes, hold: Hold, like: bytes | None = None) -> bytes:
+        """Store a manifest node (deduplicated); ``like`` names a node with similar bytes. Returns its id."""
+        cid = codec.chunk_id(self._context.key, data)
+        if not self.known((cid,), hold):
+            bases: tuple[Base, ...] = ()
+            if like is not None and like != cid:
+                old = self._reader.row(like)
+                if old is not None and old.plain:
+                    bases = (Base(like, 0, old.plain),)
+            self.put(cid, data, hold, kind=KIND_NODE, bases=bases)
+        return cid
+
+    def put_record(self, kind: int, data: bytes, hold: Hold) -> bytes:
+        """Store a point record or tombstone in a metadata pack, so that packs alone tell of it. Returns its id."""
+        cid = codec.chunk_id(self._context.key, data)
+        self.put(cid, data, hold, kind=kind)
+        return cid
+
+    def put_sketch(self, data: bytes, hooks: Iterable[bytes]) -> None:
+        """Store a sketch record beside the data it describes, and hooks that lead to its pack."""
+        cid = codec.chunk_id(self._context.key, data)
+        with self._lock:
+            chosen = encode.Encoded(0, data)
+            head = encode_record_head(KIND_SKETCH, 0, 0, len(data), len(data), cid)
+            entry = Entry(cid, 0, 0, len(data), KIND_SKETCH, 0, 0, ())
+            pack, _, stored = self._segments.append(KIND_DATA, head, bytes(chosen.payload), entry)
+            self.stored_bytes += stored
+            for hook in hooks:
+                self._hooks[hook] = pack
+
+    def data_pack(self) -> int | None:
+        """Number of the segment data is being appended to, if there is one."""
+        return self._segments.number(KIND_DATA)
+
+    def _prefix(
+        self, bases: Sequence[Base], hold: Hold, kind: int
+    ) -> tuple[int, tuple[Base, ...], codec.Bytes]:
+        parts: list[Base] = []
+        data: list[codec.Bytes] = []
+        depth = total = 0
+        for base in bases[: limits.DELTA_BASES_MAX]:
+            if total + base.length > limits.DELTA_PREFIX_MAX or not self.known((base.id,), hold):
+                continue
+            try:
+                loaded = (
+                    self._reader.load_node(base.id)
+                    if kind == KIND_NODE
+                    else self._reader.load(base.id)
+                )
+            except HoldfastError:
+                continue  # the reader has logged and marked it
+            if loaded.depth >= limits.DELTA_DEPTH_MAX or base.offset + base.length > len(
+                loaded.data
+            ):
+                continue
+            depth = max(depth, loaded.depth + 1)
+            whole = base.length == len(loaded.data)
+            data.append(
+                loaded.data if whole else memoryview(loaded.data)[base.offset :][: base.length]
+            )
+            parts.append(base)
+            total += base.length
+        return depth, tuple(parts), codec.join(data) if data else b""
+
+    # --- barrier ------------------------------------------------------------------------------------------
+
+    def wants_commit(self) -> bool:
+        """True when so much is uncommitted that a barrier should not wait."""
+        return (
+            self._segments.unsafe_bytes > limits.UNCOMMITTED_MAX
+            or len(self._pending) > limits.PENDING_MAX
+        )
+
+    def commit(self, extra: Extra | None = None) -> None:
+        """The barrier: everything put before the call, and what ``extra`` writes, is durable when it returns.
+
+        On an error nothing of ``extra`` is written, and the chunks stay pending for the next try.
+        """
+        with self._commit_lock:
+            with self._context.index.read() as txn:
+                seen = load_gc(txn)
+            with self._lock:
+                self._batch, self._pending = self._pending, {}
+                hooks, self._hooks = self._hooks, {}
+            try:
+                lengths = self._segments.sync(self._moved)
+                with self._context.index.write() as txn:
+                    self._write_rows(txn, hooks)
+                    self._segments.write_rows(txn, lengths)
+                    if extra is not None:
+                        extra(txn)
+                    protect(txn, self.holds.ids() | self._batch.keys())
+                    report_epoch(txn, self._worker, seen)
+            except BaseException:
+                with self._lock:
+                    self._pending = {**self._batch, **self._pending}
+                    self._hooks = {**hooks, **self._hooks}
+                    self._batch = {}
+                raise
+            with self._lock:
+                self._batch = {}
+            self._segments.committed(lengths)
+
+    def _write_rows(self, txn: Txn, hooks: dict[bytes, int]) -> None:
+        for cid in sorted(self._batch):  # in key order: neighbours share leaf pages
+            row = self._batch[cid]
+            raw = txn.get(Table.CHUNKS, cid)
+            if raw is not None and chunk_row(raw).usable:
+                continue  # another process stored it first; our record is garbage of its pack
+            txn.put(Table.CHUNKS, cid, row.pack_bytes())
+            if raw is not None:
+                txn.delete(Table.SUSPECTS, cid)
+        for hook, pack in hooks.items():
+            txn.put(Table.HOOKS, hook, pack.to_bytes(4, "big"))
+
+    def _moved(self, old: int, moves: dict[int, tuple[int, int]]) -> None:
+        """Records of a failed segment were written again: (old offset) -> (pack, offset)."""
+        with self._lock:
+            for rows in (self._batch, self._pending):
+                for cid, row in rows.items():
+                    if row.pack == old and row.offset in moves:
+                        pack, offset = moves[row.offset]
+                        rows[cid] = row._replace(pack=pack, offset=offset)
+
+    def close(self) -> None:
+        """Commit what is pending, then let go of the segments (sealed when worth it)."""
+        self.commit()
+        with self._commit_lock:
+            self._segments.close()

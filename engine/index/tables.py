@@ -1,0 +1,36 @@
+"""The tables of the index: which there are, what their keys and values are. Integers in keys are big-endian."""
+
+from __future__ import annotations
+
+import enum
+
+
+class Table(enum.Enum):
+    """name -> (number used in row checks, LMDB database name). Values carry a check added by the transaction."""
+
+    META = 1  # name -> small values: format, gc state, counters
+    CHUNKS = 2  # chunk id (32) -> ChunkRow
+    PACKS = 3  # pack number u32 -> PackRow
+    HOOKS = 4  # sampled fingerprint (8) -> pack number u32: where similar streams lie
+    TOUCHED = 5  # chunk id (32) -> epoch u64: references taken while a collection runs
+    WORKERS = 6  # worker id u64 -> WorkerRow
+    PINS = 7  # worker id u64, point id -> "": points open for reading
+    POINTS = 8  # point id -> encoded point record
+    MOUNTS = 9  # mount name -> mount row
+    INODES = 10  # mount u32, ino u64 -> inode row
+    DIRENTS = 11  # mount, parent ino, name -> ino, type, cookie
+    COOKIES = 12  # mount, parent ino, cookie u64 -> name
+    SPANS = 13  # mount, ino, span u32 -> encoded extents
+    XATTRS = 14  # mount, ino, name -> value
+    ORPHANS = 15  # mount, ino -> "": unlinked, still open
+    CHANGED = 16  # mount, ino -> commit sequence
+    CHANGED_NAMES = 17  # mount, dir ino, name -> commit sequence
+    CHANGED_SPANS = 18  # mount, ino, span -> commit sequence
+    ROOTS = 19  # mount, ino -> root of the last snapshot
+    LIVE_META = 20  # mount -> counters
+    PARENTS = 21  # mount, ino, parent ino, name -> ""
+    SUSPECTS = 22  # chunk id -> reason: damaged or missing, wanted again
+
+    @property
+    def db(self) -> bytes:
+        return self.name.lower().encode()

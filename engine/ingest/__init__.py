@@ -1,0 +1,1 @@
+"""Ingest: plaintext runs become extents of chunks."""

@@ -1,0 +1,89 @@
+"""Every bound of the engine by name, each with its reason; relations between them are asserted at import."""
+
+from __future__ import annotations
+
+KIB = 1024
+MIB = 1024 * KIB
+GIB = 1024 * MIB
+TIB = 1024 * GIB
+
+# --- shape of files -------------------------------------------------------------------------------------
+SLOT = 64 * KIB  # fixed chunk: largest size at which an 8 KiB page change is still a cheap delta
+SPAN = 2 * MIB  # 32 slots: an extent list of whole slots is about 1.1 KB, under VALUE_MAX
+SLOTS_PER_SPAN = SPAN // SLOT
+CHUNK_MAX = 256 * KIB  # largest plaintext of a data chunk; bounds one decode's memory
+PIECE_MIN, PIECE_AVG, PIECE_MAX = (
+    2 * KIB,
+    8 * KIB,
+    32 * KIB,
+)  # content-defined pieces: a database page
+STREAM_CHUNK = 128 * KIB  # pieces new to the store are gathered into chunks of about this size
+SLOT_MAX_EXTENTS = 4  # a slot in more pieces than this is merged when it is next sealed
+SPAN_ROW_MAX = 1800  # encoded extents of a span: over it, pieces are merged until it fits
+FILE_MAX = 16 * TIB  # largest file: span number fits 23 bits, well inside the u32 of keys
+NAME_MAX = 255
+SYMLINK_MAX = 4095
+XATTR_VALUE_MAX = 64 * KIB
+XATTR_NAME_MAX = 255
+XATTR_TOTAL_MAX = 256 * KIB  # names and values of one inode: they are loaded together
+XATTR_PART = 1_800  # bytes of a value in one row, inside VALUE_MAX
+LINK_MAX = 65_000  # hard links of a file; as ext4
+READDIR_BATCH = 256  # entries read in one index transaction
+INO_RESERVE = 65_536  # inode numbers claimed ahead of a commit: none is given twice after a crash
+INLINE_CONTENT_MAX = 128  # encoded extents up to this size live in the inode row / directory entry
+
+# --- chunks, deltas, packs ------------------------------------------------------------------------------
+ZSTD_LEVEL = 1  # measured: level 3 costs a third of the ingest rate for 2 % of space at 64 KiB
+DELTA_DEPTH_MAX = 3  # frames to decode for one read: 1 + this
+DELTA_BASES_MAX = 16  # bases that together form one prefix
+DELTA_PREFIX_MAX = 512 * KIB  # bytes of prefix: bounds window and decode memory
+DELTA_WORTH = 0.85  # a delta must be smaller than this part of the plain frame's estimate
+NODE_MAX = 256 * KIB  # plaintext of a manifest node
+PACK_MAX = 64 * MIB  # a sealed pack is about this large: unit of upload and deletion
+PACK_HARD_MAX = 1 * GIB  # offsets are u32; a reader refuses more
+RECORD_MAX = CHUNK_MAX + 16 * KIB  # stored length of one record, header and bases included
+APPEND_BUFFER = 1 * MIB  # bytes gathered before one pwrite
+
+# --- memory of a worker (sum well under 512 MiB) ----------------------------------------------------------
+DIRTY_MAX = 128 * MIB  # plaintext waiting to be sealed, all files of a mount
+CHUNK_CACHE = 64 * MIB  # decoded chunks
+NODE_CACHE = 16 * MIB  # decoded manifest nodes, as bytes
+SKETCH_CACHE_PACKS = (
+    24  # sketches of that many packs (about 2.5 MB each) for content-defined matching
+)
+UNCOMMITTED_MAX = (
+    48 * MIB
+)  # encoded records kept in memory until their barrier, to be written anew after a failed sync
+PENDING_MAX = 200_000  # chunk rows waiting for a barrier; reaching it forces one
+SEAL_THREADS = 2  # BLAKE3 and zstd release the GIL; more than the cores gains nothing here
+INODE_CACHE = 50_000  # clean inodes kept in memory by a live tree
+NAME_CACHE = 200_000  # directory entries kept in memory by a live tree, about 250 bytes each
+SPAN_CACHE = 3_000  # decoded extent lists of clean spans, about 6 KB each when full of slots
+DIRTY_SEAL = DIRTY_MAX // 4  # waiting plaintext above which the oldest is sealed
+COMMIT_ROWS = 2_500  # dirty inodes or names that start a commit: collecting them takes about 15 ms
+DIRTY_ROWS_MAX = 40_000  # dirty inodes or names at which changes wait for a commit
+SMALL_BATCH_FILES = 64  # closed small files sealed in one hand-over to a thread
+SMALL_BATCH_BYTES = 2 * MIB  # … or this much of them
+
+# --- index ------------------------------------------------------------------------------------------------
+MAP_SIZE = 1 * TIB  # sparse address space of the LMDB file; grows never, costs nothing
+MAX_READERS = 510
+VALUE_MAX = 1900  # larger values take overflow pages, which make LMDB's free-list search slow
+TXN_DELETES_MAX = 20_000  # deletes in one transaction
+GC_SWEEP_ROWS = 5_000  # rows per transaction of a sweep, so that writers never wait long
+
+# --- time -------------------------------------------------------------------------------------------------
+COMMIT_INTERVAL = 5.0  # s: the longest a change waits for its barrier
+TICK = 1.0  # s: worker heartbeat, background commit
+
+# --- space ------------------------------------------------------------------------------------------------
+RESERVE = (
+    64 * MIB
+)  # bytes of the store's file system never used by writers: collection and commits need room
+RESERVE_PART = 0.01  # … or this part of the file system, if that is less
+
+assert SPAN % SLOT == 0 and STREAM_CHUNK <= CHUNK_MAX <= RECORD_MAX
+assert SLOT <= CHUNK_MAX and PIECE_MAX <= STREAM_CHUNK
+assert SLOTS_PER_SPAN * 34 + 64 <= SPAN_ROW_MAX <= VALUE_MAX
+assert XATTR_PART <= VALUE_MAX and COMMIT_ROWS < DIRTY_ROWS_MAX < INO_RESERVE
+assert FILE_MAX // SPAN < 2**32 and PACK_MAX + RECORD_MAX < PACK_HARD_MAX < 2**32

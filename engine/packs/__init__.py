@@ -1,0 +1,1 @@
+"""Pack files: records, segments being appended to, sealed packs."""

@@ -1,0 +1,157 @@
+"""Where packs and segments lie, and how they are read: names, descriptors, trailers, scans.
+
+A segment is ``segments/<number>.seg`` while it is appended to and ``packs/<number // 1024>/<number>.pack`` once it is
+sealed; the rename is the only change of name.  A reader that has looked a chunk up may find the segment already
+renamed (it tries both names) or the pack gone because a collection rewrote it (it looks the chunk up again).
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+
+from engine import limits
+from engine.errors import Corrupt, NotFound, from_os
+from engine.packs import records
+from engine.packs.records import Entry, Footer, PackHeader, Record
+from engine.seam import Os
+
+_OPEN_FILES = 64  # descriptors kept by one process
+
+
+class PackFiles:
+    """Read access to all packs and segments of a store. Thread-safe."""
+
+    def __init__(self, root: str, system: Os) -> None:
+        self.root = root
+        self.system = system
+        self._lock = threading.Lock()
+        self._open: OrderedDict[int, _Handle] = OrderedDict()
+
+    def segment_path(self, number: int) -> str:
+        return os.path.join(self.root, "segments", f"{number:08d}.seg")
+
+    def pack_path(self, number: int) -> str:
+        return os.path.join(self.root, "packs", f"{number // 1024:05d}", f"{number:08d}.pack")
+
+    def read(self, number: int, offset: int, size: int) -> bytes:
+        """Exactly ``size`` bytes of a pack. Raises NotFound when the file is gone, Corrupt when it is too short."""
+        handle = self._acquire(number)
+        try:
+            data = self.system.pread(handle.fd, size, offset)
+        except OSError as error:
+            raise from_os(error, f"pack {number}") from None
+        finally:
+            self._release(handle)
+        if len(data) != size:
+            raise Corrupt(f"pack {number}", expected=f"{size} bytes at {offset}", found=f"{len(data)} (truncated)",
+                          do="run 'holdfast check'")  # fmt: skip
+        return data
+
+    def size(self, number: int) -> int:
+        handle = self._acquire(number)
+        try:
+            return self.system.size(handle.fd)
+        finally:
+            self._release(handle)
+
+    def forget(self, number: int) -> None:
+        """Drop the cached descriptor (the pack was removed)."""
+        with self._lock:
+            handle = self._open.pop(number, None)
+            if handle is not None:
+                self._put(handle)
+
+    def close(self) -> None:
+        with self._lock:
+            while self._open:
+                self._put(self._open.popitem()[1])
+
+    def _acquire(self, number: int) -> _Handle:
+        with self._lock:
+            handle = self._open.get(number)
+            if handle is None:
+                handle = _Handle(self._open_file(number))
+                self._open[number] = handle
+                while len(self._open) > _OPEN_FILES:
+                    self._put(self._open.popitem(last=False)[1])
+            else:
+                self._open.move_to_end(number)
+            handle.users += 1
+            return handle
+
+    def _release(self, handle: _Handle) -> None:
+        with self._lock:
+            self._put(handle)
+
+    def _put(self, handle: _Handle) -> None:
+        handle.users -= 1
+        if handle.users == 0:
+            self.system.close(handle.fd)
+
+    def _open_file(self, number: int) -> int:
+        # A segment can be sealed (renamed) between the two tries, so look for the pack once more at the end.
+        for path in (self.pack_path(number), self.segment_path(number), self.pack_path(number)):
+            try:
+                return self.system.open(path, os.O_RDONLY)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise from_os(error, path) from None
+        raise NotFound(f"pack {number}", expected=self.pack_path(number), found="no such file",
+                       do="run 'holdfast check'")  # fmt: skip
+
+    # --- whole-pack reading -----------------------------------------------------------------------------
+
+    def header(self, number: int) -> PackHeader:
+        """The pack's header; its number must be the file's."""
+        header = records.decode_header(self.read(number, 0, records.HEADER_LEN))
+        if header.number != number:
+            raise Corrupt(
+                f"pack {number}", expected="its own number in its header", found=str(header.number)
+            )
+        return header
+
+    def footer(self, number: int) -> Footer:
+        """The footer of a sealed pack. Raises Corrupt for a segment."""
+        size = self.size(number)
+        if size < records.HEADER_LEN + records.FOOTER_LEN:
+            raise Corrupt(f"pack {number}", expected="a sealed pack", found=f"{size} bytes")
+        footer = records.decode_footer(
+            self.read(number, size - records.FOOTER_LEN, records.FOOTER_LEN)
+        )
+        if footer.offset + footer.length + records.FOOTER_LEN != size:
+            raise Corrupt(f"pack {number}", expected="a footer at its end", found="another length")
+        return footer
+
+    def trailer(self, number: int) -> list[Entry]:
+        """The records of a sealed pack."""
+        footer = self.footer(number)
+        return records.decode_trailer(self.read(number, footer.offset, footer.length), footer)
+
+    def scan(self, number: int, end: int) -> Iterator[tuple[int, Record]]:
+        """(offset, record head) of a segment up to ``end``, in file order; raises Corrupt at the first bad head."""
+        offset = records.HEADER_LEN
+        head_max = records.RECORD_HEAD + limits.DELTA_BASES_MAX * 40
+        while offset < end:
+            record = records.decode_record_head(
+                self.read(number, offset, min(head_max, end - offset))
+            )
+            if offset + record.size > end:
+                raise Corrupt(
+                    f"pack {number}",
+                    expected=f"a record ending by {end}",
+                    found=f"{offset + record.size}",
+                )
+            yield offset, record
+            offset += record.size
+
+
+class _Handle:
+    __slots__ = ("fd", "users")
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self.users = 1  # the cache itself

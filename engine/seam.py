@@ -1,0 +1,122 @@
+"""The storage seam: the one door from the engine to files, time and randomness.
+
+Everything the engine does to pack files, segments and ``format.json`` goes through an ``Os`` object, so that a
+recording or failing implementation can stand in its place.  LMDB does its own input and output.
+
+A failed ``fsync`` is final for the file it failed on (a retried fsync answers "ok" for pages that were dropped):
+callers abandon the file and write the data again to a new one.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Sequence
+
+
+class Os:
+    """The real operating system. Methods raise OSError; short writes are completed, never ignored."""
+
+    def open(self, path: str, flags: int, mode: int = 0o600) -> int:
+        return os.open(path, flags | os.O_CLOEXEC, mode)
+
+    def close(self, fd: int) -> None:
+        os.close(fd)
+
+    def pwritev(self, fd: int, parts: Sequence[bytes | memoryview], offset: int) -> int:
+        """Write all parts at ``offset``; returns the bytes written (always all of them)."""
+        total = sum(len(part) for part in parts)
+        done = os.pwritev(fd, parts, offset)
+        if done < total:
+            rest = memoryview(b"".join(parts))
+            while done < total:
+                done += os.pwrite(fd, rest[done:], offset + done)
+        return total
+
+    def pread(self, fd: int, size: int, offset: int) -> bytes:
+        """Read up to ``size`` bytes; fewer only at the end of the file."""
+        data = os.pread(fd, size, offset)
+        if len(data) == size or not data:
+            return data
+        parts = [data]
+        got = len(data)
+        while got < size:
+            data = os.pread(fd, size - got, offset + got)
+            if not data:
+                break
+            parts.append(data)
+            got += len(data)
+        return b"".join(parts)
+
+    def fdatasync(self, fd: int) -> None:
+        os.fdatasync(fd)
+
+    def fsync(self, fd: int) -> None:
+        os.fsync(fd)
+
+    def fsync_dir(self, path: str) -> None:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def truncate(self, fd: int, size: int) -> None:
+        os.ftruncate(fd, size)
+
+    def size(self, fd: int) -> int:
+        return os.fstat(fd).st_size
+
+    def rename(self, old: str, new: str) -> None:
+        os.rename(old, new)
+
+    def unlink(self, path: str) -> None:
+        os.unlink(path)
+
+    def mkdir(self, path: str, mode: int = 0o700) -> None:
+        os.mkdir(path, mode)
+
+    def listdir(self, path: str) -> list[str]:
+        return sorted(os.listdir(path))
+
+    def exists(self, path: str) -> bool:
+        return os.path.lexists(path)
+
+    def space(self, path: str) -> tuple[int, int]:
+        """(bytes available to us, bytes in all) of the file system that holds ``path``."""
+        st = os.statvfs(path)
+        return st.f_bavail * st.f_frsize, st.f_blocks * st.f_frsize
+
+    def try_lock(self, fd: int) -> bool:
+        """Take an exclusive lock on an open file; False when another process holds it."""
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def time_ns(self) -> int:
+        return time.time_ns()
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    def random(self, count: int) -> bytes:
+        return os.urandom(count)
+
+
+REAL = Os()
+
+
+def save(system: Os, path: str, data: bytes) -> None:
+    """Durably replace ``path`` by ``data``: temporary file, fsync, rename, directory fsync."""
+    temporary = f"{path}.tmp-{system.random(6).hex()}"
+    fd = system.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+    try:
+        system.pwritev(fd, [data], 0)
+        system.fsync(fd)
+    finally:
+        system.close(fd)
+    system.rename(temporary, path)
+    system.fsync_dir(os.path.dirname(path) or ".")
