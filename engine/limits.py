@@ -32,7 +32,25 @@ READDIR_BATCH = 256  # entries read in one index transaction
 INO_RESERVE = 65_536  # inode numbers claimed ahead of a commit: none is given twice after a crash
 INLINE_CONTENT_MAX = 128  # encoded extents up to this size live in the inode row / directory entry
 
+# --- manifest nodes (of the first five, a change is a new format version) --------------------------------
+FILE_LEAF_SPANS = 4  # spans of a leaf (8 MiB, 4.4 KB of ids): a quarter of the nodes to mark and index
+DIR_NODE_MIN = 16  # children before a node may end: an inner level shrinks at least so much
+DIR_NODE_MEAN = 80  # further children until a name ends a node, on average: about 92 in all
+DIR_NODE_MAX = 256  # children after which a node ends whatever the names are
+DIR_LEAF_BYTES = 64 * KIB  # record bytes after which a leaf ends: only long symbolic links get there
+FILE_DEPTH_MAX = 3  # inner levels of a file tree, fanout 256
+DIR_DEPTH_MAX = 8  # inner levels of a directory tree: 16 ** 8 leaves are more than inode numbers
+XATTR_INLINE_MAX = 254  # encoded xattrs up to this size live in the directory entry
+XATTR_NODE = 128 * KIB  # larger ones are cut in nodes of this size …
+XATTR_NODES_MAX = 4  # … of which so many hold XATTR_TOTAL_MAX with the least favourable names
+POINT_ID_LEN = 26  # 48 bits of milliseconds, 80 random bits, 5 bits a character
+MOUNT_NAME_MAX = 255
+LABEL_MAX = 1_024  # bytes of UTF-8 of a point's label and of its lineage's name
+
 # --- chunks, deltas, packs ------------------------------------------------------------------------------
+DICTIONARY_SAMPLE = 8 * KIB  # measured: 16 samples of this size beat fewer larger or more smaller ones
+DICTIONARY_SAMPLES = 16
+DICTIONARY_MIN = 1 * MIB  # new bytes of a group in one span before a dictionary is worth its own space
 ZSTD_LEVEL = 1  # measured: level 3 costs a third of the ingest rate for 2 % of space at 64 KiB
 DELTA_DEPTH_MAX = 3  # frames to decode for one read: 1 + this
 DELTA_BASES_MAX = 16  # bases that together form one prefix
@@ -47,6 +65,7 @@ APPEND_BUFFER = 1 * MIB  # bytes gathered before one pwrite
 # --- memory of a worker (sum well under 512 MiB) ----------------------------------------------------------
 DIRTY_MAX = 128 * MIB  # plaintext waiting to be sealed, all files of a mount
 CHUNK_CACHE = 64 * MIB  # decoded chunks
+DICTIONARY_CACHE = 16 * MIB  # digested dictionaries, about four times their content each
 NODE_CACHE = 16 * MIB  # decoded manifest nodes, as bytes
 SKETCH_CACHE_PACKS = (
     24  # sketches of that many packs (about 2.5 MB each) for content-defined matching
@@ -87,3 +106,7 @@ assert SLOT <= CHUNK_MAX and PIECE_MAX <= STREAM_CHUNK
 assert SLOTS_PER_SPAN * 34 + 64 <= SPAN_ROW_MAX <= VALUE_MAX
 assert XATTR_PART <= VALUE_MAX and COMMIT_ROWS < DIRTY_ROWS_MAX < INO_RESERVE
 assert FILE_MAX // SPAN < 2**32 and PACK_MAX + RECORD_MAX < PACK_HARD_MAX < 2**32
+assert FILE_LEAF_SPANS * 256**FILE_DEPTH_MAX * SPAN >= FILE_MAX and FILE_LEAF_SPANS <= 8
+assert DIR_LEAF_BYTES + 8 * KIB + 2 * DIR_NODE_MAX <= NODE_MAX and XATTR_NODE < NODE_MAX
+assert 32 * XATTR_NODES_MAX < XATTR_INLINE_MAX <= 254
+assert XATTR_NODES_MAX * XATTR_NODE >= 2 * XATTR_TOTAL_MAX

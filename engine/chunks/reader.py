@@ -16,7 +16,7 @@ from engine.chunks.cache import ByteCache
 from engine.chunks.context import Context
 from engine.errors import Corrupt, HoldfastError, NotFound
 from engine.index import Table
-from engine.index.rows import ENC_RAW, FLAG_SUSPECT, KIND_NODE, ChunkRow, chunk_row
+from engine.index.rows import ENC_DICT, ENC_RAW, FLAG_SUSPECT, KIND_NODE, ChunkRow, chunk_row
 from engine.packs.records import Record, decode_record_head
 
 log = logging.getLogger("holdfast.engine.chunks")
@@ -36,6 +36,7 @@ class ChunkReader:
         self._context = context
         self._cache: ByteCache[Loaded] = ByteCache(cache_bytes)
         self._nodes: ByteCache[Loaded] = ByteCache(limits.NODE_CACHE)
+        self._dictionaries: ByteCache[codec.Dictionary] = ByteCache(limits.DICTIONARY_CACHE)
         self._overlay: Callable[[bytes], ChunkRow | None] | None = None
         self._make_readable: Callable[[int, int], None] | None = None
 
@@ -79,6 +80,7 @@ class ChunkReader:
         """Drop a chunk from the caches (its stored form is being judged anew)."""
         self._cache.drop(cid)
         self._nodes.drop(cid)
+        self._dictionaries.drop(cid)
 
     def row(self, cid: bytes) -> ChunkRow | None:
         """Where the chunk is, uncommitted ones of this process included; None when the store has none."""
@@ -115,7 +117,7 @@ class ChunkReader:
 
     def load_at(self, cid: bytes, row: ChunkRow, level: int = 0) -> Loaded:
         """Read, decode and verify the chunk that lies at ``row``; nothing is cached or marked."""
-        if level > limits.DELTA_DEPTH_MAX or row.stored > limits.RECORD_MAX:
+        if level > limits.DELTA_DEPTH_MAX + 1 or row.stored > limits.RECORD_MAX:
             raise Corrupt(
                 "index row of a chunk", expected="a record within its limits", found="another"
             )
@@ -139,6 +141,8 @@ class ChunkReader:
         if not record.bases:
             return codec.decompress(payload, record.plain)
         node = record.kind == KIND_NODE
+        if record.encoding == ENC_DICT:
+            return self._dictionary(record.bases[0].id, level).decompress(payload, record.plain)
         parts = []
         for base in record.bases:
             data = (self.load_node if node else self.load)(base.id, level + 1).data
@@ -151,6 +155,14 @@ class ChunkReader:
                 data if whole else memoryview(data)[base.offset : base.offset + base.length]
             )
         return codec.decompress(payload, record.plain, codec.join(parts))
+
+    def _dictionary(self, cid: bytes, level: int) -> codec.Dictionary:
+        found = self._dictionaries.get(cid)
+        if found is None:
+            content = self.load(cid, level + 1).data
+            found = codec.Dictionary(content)
+            self._dictionaries.put(cid, found, 4 * len(content))
+        return found
 
     def _suspect(self, cid: bytes, error: HoldfastError) -> None:
         log.warning("chunk %s is suspect: %s", cid.hex(), error)

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
 
 from engine import codec, limits
 from engine.chunks import encode
@@ -34,10 +35,21 @@ from engine.chunks.segments import Segments
 from engine.errors import HoldfastError
 from engine.index import Table, Txn
 from engine.index.gcstate import load as load_gc
-from engine.index.rows import ENC_DELTA, KIND_DATA, KIND_NODE, ChunkRow, chunk_row
+from engine.index.rows import ENC_DELTA, ENC_DICT, KIND_DATA, KIND_NODE, U32, ChunkRow, chunk_row
 from engine.packs.records import KIND_SKETCH, Base, Entry, encode_record_head
 
 Extra = Callable[[Txn], None]
+
+
+class Group(Protocol):
+    """Chunks of one make, which share a dictionary: itself a chunk."""
+
+    @property
+    def dictionary(self) -> codec.Dictionary | None: ...
+    @property
+    def cid(self) -> bytes: ...
+    @property
+    def size(self) -> int: ...
 
 
 class ChunkWriter:
@@ -52,7 +64,7 @@ class ChunkWriter:
         self._commit_lock = threading.Lock()
         self._pending: dict[bytes, ChunkRow] = {}
         self._batch: dict[bytes, ChunkRow] = {}
-        self._hooks: dict[bytes, int] = {}
+        self._side: dict[tuple[Table, bytes], bytes] = {}
         self.holds = Holds()
         self.stored_bytes = 0  # record bytes appended by this process, for progress and statistics
         reader.attach(self.pending, self._segments.make_readable)
@@ -87,6 +99,7 @@ class ChunkWriter:
         *,
         kind: int = KIND_DATA,
         bases: Sequence[Base] = (),
+        group: Group | None = None,
     ) -> None:
         """Store a chunk that ``known`` did not report, as a delta of ``bases`` when that pays.
 
@@ -95,12 +108,17 @@ class ChunkWriter:
         """
         hold.add(cid)
         depth, parts, prefix = self._prefix(bases, hold, kind) if bases else (0, (), b"")
+        dictionary = None if group is None else group.dictionary
         if parts:
-            chosen = encode.with_prefix(data, prefix, 40 * len(parts))
+            chosen = encode.with_prefix(data, prefix, 40 * len(parts), dictionary)
         else:
-            chosen = encode.plain(data)
+            chosen = encode.plain(data, dictionary)
         if chosen.encoding != ENC_DELTA:
             depth, parts = 0, ()
+        if chosen.encoding == ENC_DICT:
+            assert group is not None
+            hold.add(group.cid)
+            parts = (Base(group.cid, 0, group.size),)
         self._append(cid, len(data), kind, depth, chosen, parts)
 
     def _append(
@@ -156,7 +174,12 @@ class ChunkWriter:
             pack, _, stored = self._segments.append(KIND_DATA, head, bytes(chosen.payload), entry)
             self.stored_bytes += stored
             for hook in hooks:
-                self._hooks[hook] = pack
+                self._side[Table.HOOKS, hook] = U32.pack(pack)
+
+    def note(self, table: Table, key: bytes, value: bytes) -> None:
+        """A row about pending chunks (an aid, not a reference), written with the next commit."""
+        with self._lock:
+            self._side[table, key] = value
 
     def data_pack(self) -> int | None:
         """Number of the segment data is being appended to, if there is one."""
@@ -211,11 +234,11 @@ class ChunkWriter:
                 seen = load_gc(txn)
             with self._lock:
                 self._batch, self._pending = self._pending, {}
-                hooks, self._hooks = self._hooks, {}
+                side, self._side = self._side, {}
             try:
                 lengths = self._segments.sync(self._moved)
                 with self._context.index.write() as txn:
-                    self._write_rows(txn, hooks)
+                    self._write_rows(txn, side)
                     self._segments.write_rows(txn, lengths)
                     if extra is not None:
                         extra(txn)
@@ -224,14 +247,14 @@ class ChunkWriter:
             except BaseException:
                 with self._lock:
                     self._pending = {**self._batch, **self._pending}
-                    self._hooks = {**hooks, **self._hooks}
+                    self._side = {**side, **self._side}
                     self._batch = {}
                 raise
             with self._lock:
                 self._batch = {}
             self._segments.committed(lengths)
 
-    def _write_rows(self, txn: Txn, hooks: dict[bytes, int]) -> None:
+    def _write_rows(self, txn: Txn, side: dict[tuple[Table, bytes], bytes]) -> None:
         for cid in sorted(self._batch):  # in key order: neighbours share leaf pages
             row = self._batch[cid]
             raw = txn.get(Table.CHUNKS, cid)
@@ -240,8 +263,8 @@ class ChunkWriter:
             txn.put(Table.CHUNKS, cid, row.pack_bytes())
             if raw is not None:
                 txn.delete(Table.SUSPECTS, cid)
-        for hook, pack in hooks.items():
-            txn.put(Table.HOOKS, hook, pack.to_bytes(4, "big"))
+        for (table, key), value in side.items():
+            txn.put(table, key, value)
 
     def _moved(self, old: int, moves: dict[int, tuple[int, int]]) -> None:
         """Records of a failed segment were written again: (old offset) -> (pack, offset)."""

@@ -12,7 +12,7 @@ U32 = struct.Struct(">I")
 U64 = struct.Struct(">Q")
 
 KIND_DATA, KIND_NODE, KIND_POINT, KIND_TOMBSTONE = 1, 2, 3, 4
-ENC_RAW, ENC_ZSTD, ENC_DELTA = 0, 1, 2
+ENC_RAW, ENC_ZSTD, ENC_DELTA, ENC_DICT = 0, 1, 2, 3  # DICT: one base, its whole content, digested
 
 FLAG_CONDEMNED = 1  # a collection found it unreachable: do not deduplicate against it
 FLAG_SUSPECT = 2  # a read failed its check: do not deduplicate against it, store it again

@@ -29,6 +29,7 @@ class Table(enum.Enum):
     ROOTS = 19  # mount, ino -> root of the last snapshot
     LIVE_META = 20  # mount -> counters
     PARENTS = 21  # mount, ino, parent ino, name -> ""
+    DICTS = 23  # group of similar files -> chunk id of its dictionary
     SUSPECTS = 22  # chunk id -> reason: damaged or missing, wanted again
 
     @property

@@ -12,7 +12,7 @@ from zlib import crc32
 from engine import limits
 from engine.codec import ID_LEN, Digest
 from engine.errors import Corrupt
-from engine.index.rows import ENC_DELTA, ENC_RAW, ENC_ZSTD
+from engine.index.rows import ENC_DELTA, ENC_DICT, ENC_RAW, ENC_ZSTD
 
 KIND_SKETCH = 5  # fingerprints of pieces, an aid to deduplication; not a chunk of any file
 
@@ -152,11 +152,13 @@ def _check_record(
 ) -> None:
     sound = (
         1 <= kind <= KIND_SKETCH
-        and encoding in (ENC_RAW, ENC_ZSTD, ENC_DELTA)
+        and encoding in (ENC_RAW, ENC_ZSTD, ENC_DELTA, ENC_DICT)
         and plain <= limits.CHUNK_MAX
         and payload <= limits.RECORD_MAX
         and (encoding != ENC_RAW or plain == payload)
-        and bool(bases) == (encoding == ENC_DELTA) == (depth > 0)
+        and bool(bases) == (encoding in (ENC_DELTA, ENC_DICT))
+        and (depth > 0) == (encoding == ENC_DELTA)
+        and (encoding != ENC_DICT or len(bases) == 1)
         and depth <= limits.DELTA_DEPTH_MAX
         and sum(base.length for base in bases) <= limits.DELTA_PREFIX_MAX
         and all(base.offset + base.length <= limits.CHUNK_MAX and base.length for base in bases)
