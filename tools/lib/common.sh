@@ -3,6 +3,7 @@
 # shellcheck shell=sh
 
 HF_ROOT=$(CDPATH='' cd -- "$(dirname -- "$0")/${HF_UP:-..}" && pwd -P)
+# shellcheck disable=SC2034 # for those who source this
 HF_LIB=$HF_ROOT/tools/lib
 
 # say WORD...: one line of progress, on standard error, so that a script's output stays its own.
