@@ -88,10 +88,10 @@ class Os:
         st = os.statvfs(path)
         return st.f_bavail * st.f_frsize, st.f_blocks * st.f_frsize
 
-    def try_lock(self, fd: int) -> bool:
-        """Take an exclusive lock on an open file; False when another process holds it."""
+    def try_lock(self, fd: int, *, shared: bool = False) -> bool:
+        """Take a lock on an open file; False when another process holds it (exclusively, if ``shared``)."""
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
         return True

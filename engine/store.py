@@ -1,0 +1,181 @@
+"""A store on disk: creating it, opening it, and what one process holds of it while it is open.
+
+A store is one directory: ``format.json`` (identity, id key, format version), ``index/`` (LMDB), ``packs/`` (sealed),
+``segments/`` (open), ``workers/`` (lock files that tell who lives), ``run/`` (control sockets), ``quarantine/``.
+
+``lock`` is held shared by every process that has the store open and exclusively by a repair that replaces the
+index: it decides nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Self
+
+from engine.chunks import ChunkReader, ChunkWriter, Context, Worker
+from engine.errors import (
+    AlreadyExists,
+    Busy,
+    Corrupt,
+    FormatTooNew,
+    HoldfastError,
+    NotFound,
+    from_os,
+)
+from engine.index import Index
+from engine.index.inspect import inspect
+from engine.ingest.sealer import Sealer
+from engine.packs.files import PackFiles
+from engine.seam import REAL, Os, save
+
+FORMAT = 1
+_FORMAT_FILE = "format.json"
+_FOLDERS = ("segments", "packs", "workers", "run", "quarantine", "index")
+
+
+class Session:
+    """A process's right to write: its worker, its chunk writer, its sealer. Close it to leave cleanly."""
+
+    def __init__(self, context: Context, reader: ChunkReader) -> None:
+        self.worker = Worker(context)
+        self.writer = ChunkWriter(context, reader, self.worker.id)
+        self.sealer = Sealer(context, reader, self.writer)
+
+    def close(self) -> None:
+        """Commit what is pending, seal what is worth it, leave the list of workers."""
+        try:
+            self.sealer.flush()
+            self.writer.close()
+        finally:
+            self.worker.close()
+
+
+class OpenStore:
+    """An open store in one process: context, reader, and at most one session. Thread-safe after opening."""
+
+    def __init__(self, path: str, *, system: Os = REAL, exclusive: bool = False) -> None:
+        self.path = os.path.abspath(path)
+        self._lock_fd = -1
+        data = _read_format(self.path, system)
+        self._lock(system, exclusive)
+        try:
+            inspect(os.path.join(self.path, "index"))
+            index = Index(os.path.join(self.path, "index"))
+        except BaseException:
+            system.close(self._lock_fd)
+            raise
+        self.context = Context(
+            self.path, bytes.fromhex(data["store_id"]), bytes.fromhex(data["id_key"]), index,
+            PackFiles(self.path, system), system,
+        )  # fmt: skip
+        self.reader = ChunkReader(self.context)
+        self._session: Session | None = None
+
+    def _lock(self, system: Os, exclusive: bool) -> None:
+        path = os.path.join(self.path, "lock")
+        try:
+            self._lock_fd = system.open(path, os.O_RDWR | os.O_CREAT)
+        except OSError as error:
+            raise from_os(error, path) from None
+        if not system.try_lock(self._lock_fd, shared=not exclusive):
+            system.close(self._lock_fd)
+            found = "processes that have it open" if exclusive else "a repair at work"
+            raise Busy(
+                f"store {self.path}", expected="to be free", found=found, do="wait for it to end"
+            )
+
+    @property
+    def session(self) -> Session:
+        """The session, opened at first use."""
+        if self._session is None:
+            self._session = Session(self.context, self.reader)
+        return self._session
+
+    def close(self) -> None:
+        try:
+            if self._session is not None:
+                self._session.close()
+                self._session = None
+        finally:
+            self.context.files.close()
+            self.context.index.close()
+            self.context.system.close(self._lock_fd)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def init(path: str, *, system: Os = REAL) -> None:
+    """Create an empty store. Raises AlreadyExists when the directory has something in it.
+
+    ``format.json`` is written last: a store that was not finished is none, and may be started again over.
+    """
+    path = os.path.abspath(path)
+    try:
+        if not system.exists(path):
+            system.mkdir(path)
+        _refuse_used(path, system)
+        for folder in _FOLDERS:
+            if not system.exists(os.path.join(path, folder)):
+                system.mkdir(os.path.join(path, folder))
+        Index(os.path.join(path, "index"), create=True).close()
+        for folder in ("index", "."):  # LMDB does not sync the directory of a new file
+            system.fsync_dir(os.path.join(path, folder))
+        system.fsync_dir(os.path.dirname(path))
+        data = {
+            "format": FORMAT,
+            "store_id": system.random(16).hex(),
+            "id_key": system.random(32).hex(),
+        }
+        save(system, os.path.join(path, _FORMAT_FILE), (json.dumps(data, indent=1) + "\n").encode())
+    except OSError as error:
+        raise from_os(error, f"store {path}") from None
+
+
+def _refuse_used(path: str, system: Os) -> None:
+    names = system.listdir(path)
+    if _FORMAT_FILE in names:
+        raise AlreadyExists(f"store {path}", expected="an empty or new directory", found="a store")
+    if set(names) - set(_FOLDERS):
+        raise AlreadyExists(f"store {path}", expected="an empty or new directory", found=f"{len(names)} entries",
+                            do="choose another directory")  # fmt: skip
+
+
+def _read_format(path: str, system: Os) -> dict[str, str]:
+    file = os.path.join(path, _FORMAT_FILE)
+    try:
+        fd = system.open(file, os.O_RDONLY)
+    except (FileNotFoundError, NotADirectoryError):
+        raise NotFound(f"store {path}", expected=f"a directory with {_FORMAT_FILE}", found="none",
+                       do="run 'holdfast init', or give the right --store") from None  # fmt: skip
+    except OSError as error:
+        raise from_os(error, file) from None
+    try:
+        data = json.loads(system.pread(fd, 65536, 0))
+        version = data["format"]
+        if isinstance(version, int) and version > FORMAT:
+            raise FormatTooNew(f"store {path}", expected=f"format {FORMAT} or older", found=f"format {version}",
+                               do="use a newer Holdfast")  # fmt: skip
+        if version != FORMAT or len(data["store_id"]) != 32 or len(data["id_key"]) != 64:
+            raise ValueError("fields")
+    except HoldfastError:
+        raise
+    except (ValueError, KeyError, TypeError):
+        raise Corrupt(file, expected="the store's identity as JSON", found="other content",
+                      do="restore this file from a copy: the id key in it is needed") from None  # fmt: skip
+    finally:
+        system.close(fd)
+    return dict(data)
+
+
+@contextmanager
+def opened(path: str, *, system: Os = REAL) -> Iterator[OpenStore]:
+    """An open store for the length of a block."""
+    with OpenStore(path, system=system) as store:
+        yield store
