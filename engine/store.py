@@ -25,7 +25,7 @@ from engine.errors import (
     NotFound,
     from_os,
 )
-from engine.index import Index
+from engine.index import Index, shared
 from engine.index.inspect import inspect
 from engine.ingest.sealer import Sealer
 from engine.packs.files import PackFiles
@@ -63,7 +63,7 @@ class OpenStore:
         self._lock(system, exclusive)
         try:
             inspect(os.path.join(self.path, "index"))
-            index = Index(os.path.join(self.path, "index"))
+            index = shared.acquire(os.path.join(self.path, "index"))
         except BaseException:
             system.close(self._lock_fd)
             raise
@@ -101,7 +101,7 @@ class OpenStore:
                 self._session = None
         finally:
             self.context.files.close()
-            self.context.index.close()
+            shared.release(self.context.index)
             self.context.system.close(self._lock_fd)
 
     def __enter__(self) -> Self:

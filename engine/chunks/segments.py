@@ -113,16 +113,21 @@ class Segments:
         return list(segments.values())
 
     def _write_again(self, moved: Moved) -> None:
+        """What cannot be written again stays listed: the next barrier tries it, and none succeeds without it."""
         broken = [u for u in self._unsafe if u.segment.broken]
-        self._unsafe = [u for u in self._unsafe if not u.segment.broken]
         self._full = [(room, s) for room, s in self._full if not s.broken]
         moves: dict[int, dict[int, tuple[int, int]]] = {}
-        for item in broken:
-            self.unsafe_bytes -= len(item.head) + len(item.payload)
-            pack, offset, _ = self.append(item.entry.kind, item.head, item.payload, item.entry)
-            moves.setdefault(item.segment.number, {})[item.offset] = (pack, offset)
-        for old, table in moves.items():
-            moved(old, table)
+        done: set[int] = set()
+        try:
+            for item in broken:
+                pack, offset, _ = self.append(item.entry.kind, item.head, item.payload, item.entry)
+                moves.setdefault(item.segment.number, {})[item.offset] = (pack, offset)
+                done.add(id(item))
+        finally:
+            self._unsafe = [u for u in self._unsafe if id(u) not in done]
+            self.unsafe_bytes = sum(len(u.head) + len(u.payload) for u in self._unsafe)
+            for old, table in moves.items():
+                moved(old, table)
 
     def write_rows(self, txn: Txn, lengths: dict[int, int]) -> None:
         """Set the committed lengths, in the transaction that commits the records."""
