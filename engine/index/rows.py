@@ -52,7 +52,8 @@ def chunk_row(raw: bytes) -> ChunkRow:
             "index row of a chunk", expected="24 bytes and whole ids", found=f"{len(raw)} bytes"
         )
     bases = tuple(raw[_CHUNK.size + i : _CHUNK.size + i + ID_LEN] for i in range(0, extra, ID_LEN))
-    return ChunkRow(*_CHUNK.unpack_from(raw)[:8], bases)
+    pack, offset, stored, plain, kind, encoding, depth, flags = _CHUNK.unpack_from(raw)
+    return ChunkRow(pack, offset, stored, plain, kind, encoding, depth, flags, bases)
 
 
 PACK_OPEN, PACK_IDLE, PACK_SEALED, PACK_DOOMED, PACK_BAD = 1, 2, 3, 4, 5

@@ -74,7 +74,7 @@ def _by_slot(fragments: list[Fragment]) -> list[tuple[int, list[Fragment]]]:
 def _joined(parts: list[Fragment]) -> list[Fragment]:
     if len(parts) == 1:
         return parts
-    result: list[tuple[int, list[bytes | memoryview], int]] = []
+    result: list[tuple[int, list[codec.Bytes], int]] = []
     for start, data in parts:
         if result and result[-1][2] == start:
             result[-1] = (result[-1][0], [*result[-1][1], data], start + len(data))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from engine.chunks.hold import Hold
 from engine.ingest.splice import Extent
 
-Fragment = tuple[int, bytes | memoryview]
+Fragment = tuple[int, bytes | bytearray | memoryview]
 
 
 class Mode(enum.IntEnum):

@@ -94,7 +94,7 @@ class Sealer:
 
 def _runs(fragments: list[Fragment]) -> list[tuple[int, codec.Bytes]]:
     """Touching fragments joined."""
-    groups: list[tuple[int, list[bytes | memoryview], int]] = []
+    groups: list[tuple[int, list[codec.Bytes], int]] = []
     for start, data in fragments:
         if groups and groups[-1][2] == start:
             groups[-1][1].append(data)

@@ -216,9 +216,6 @@ def test_a_full_disk_refuses_the_barrier_and_the_chunks_wait_for_the_next(
     store = opener(system)
     hold = store.session.writer.holds.open()
     cid = put(store, noise(5000, 1), hold)
-    system.fail["fdatasync"] = (0, errno.ENOSPC)
-    system.armed = True
-
     real = Os.pwritev
     full = [True]
 
