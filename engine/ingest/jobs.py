@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from engine.chunks.hold import Hold
 from engine.ingest.splice import Extent
 
 Fragment = tuple[int, bytes | bytearray | memoryview]
@@ -26,7 +25,6 @@ class SealJob:
 
     ``group`` names files of one make (they share a dictionary).
     ``old``: extents the span has now.  ``predecessor``: span number -> extents of the previous version of the file.
-    ``hold`` is filled in by the sealer and belongs to the caller: release it when the new extents are committed.
     """
 
     span_no: int
@@ -35,4 +33,3 @@ class SealJob:
     mode: Mode = Mode.STREAM
     predecessor: Callable[[int], list[Extent]] | None = None
     group: bytes = b""
-    hold: Hold | None = field(default=None, repr=False)

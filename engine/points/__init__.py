@@ -1,0 +1,1 @@
+"""Recovery points: making them, listing them, reading them, comparing them, deleting them."""

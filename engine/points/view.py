@@ -1,0 +1,94 @@
+"""A read-only view of a point's tree: look-ups by name, directory scans, verified reads. Thread-safe.
+
+Everything is immutable, so a view needs no lock and no transaction; nodes and chunks come from the reader's caches.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator
+
+from engine import limits
+from engine.chunks import ChunkReader
+from engine.errors import NotFound, PosixError
+from engine.nodes import Entry, Extent, dirs, files, xattrs
+
+
+class PointView:
+    """The tree below ``root_entry`` (the root directory's attributes; its name is empty)."""
+
+    def __init__(self, reader: ChunkReader, root_entry: Entry) -> None:
+        self.reader = reader
+        self.root_entry = root_entry
+
+    def get(self, directory: Entry, name: bytes) -> Entry | None:
+        """The entry of that name in a directory, or None."""
+        if not directory.root:
+            return None
+        return dirs.get(self.reader, directory.root, name)
+
+    def scan(self, directory: Entry, after: bytes = b"") -> Iterator[Entry]:
+        """Entries of a directory in name order, those after ``after``."""
+        if directory.root:
+            yield from dirs.scan(self.reader, directory.root, after)
+
+    def find(self, path: bytes) -> Entry:
+        """The entry at a path below the root; symbolic links are not followed. Raises NotFound."""
+        entry: Entry | None = self.root_entry
+        for name in path.split(b"/"):
+            if name in (b"", b"."):
+                continue
+            if entry is None or not stat.S_ISDIR(entry.mode):
+                entry = None
+                break
+            entry = self.get(entry, name)
+        if entry is None:
+            raise NotFound(f"path {path!r} in the point", expected="a file or directory", found="nothing")
+        return entry
+
+    def spans(self, entry: Entry) -> Iterator[tuple[int, list[Extent]]]:
+        """(span number, extents) of a file's spans that are not all hole, in order."""
+        for number, extents in files.spans(self.reader, entry.root):
+            yield number, list(extents)
+
+    def span(self, entry: Entry, number: int) -> list[Extent]:
+        """Extents of one span; empty for a hole."""
+        return list(files.span(self.reader, entry.root, number))
+
+    def read(self, entry: Entry, offset: int, size: int) -> bytes:
+        """Bytes of a regular file; fewer only at its end. Raises Corrupt naming the chunk."""
+        if not stat.S_ISREG(entry.mode):
+            raise PosixError(21 if stat.S_ISDIR(entry.mode) else 22)
+        end = min(offset + size, entry.size)
+        parts: list[bytes | memoryview] = []
+        at = offset
+        while at < end:
+            number, inside = divmod(at, limits.SPAN)
+            stop = min(end - number * limits.SPAN, limits.SPAN)
+            parts.extend(_span_parts(self.reader, self.span(entry, number), inside, stop))
+            at = number * limits.SPAN + stop
+        return b"".join(parts)
+
+    def xattrs(self, entry: Entry) -> dict[bytes, bytes]:
+        """Extended attributes by full name."""
+        return xattrs.load(self.reader, entry.xattrs)
+
+
+def _span_parts(reader: ChunkReader, extents: list[Extent], start: int, end: int) -> Iterator[bytes | memoryview]:
+    at = start
+    for offset, length, cid, inner in extents:
+        stop = offset + length
+        if stop <= at:
+            continue
+        if offset >= end:
+            break
+        if offset > at:
+            yield bytes(offset - at)
+            at = offset
+        upto = min(stop, end)
+        data = reader.read(cid)
+        low = inner + at - offset
+        yield data if low == 0 and upto - at == len(data) else memoryview(data)[low : low + upto - at]
+        at = upto
+    if at < end:
+        yield bytes(end - at)
