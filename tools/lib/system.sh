@@ -21,11 +21,9 @@ links_fuse3() {
 # missing_packages COMMAND:PACKAGE...: print the Debian packages to install, none when all is there.
 # The arguments name further commands a caller needs, and the package of each.
 missing_packages() {
-	if ! find_python all >/dev/null; then
+	if ! built_pyfuse3; then
 		# Debian's own python3, with what it leaves out.
-		echo python3 python3-venv python3-dev
-	fi
-	if [ ! -x "$HF_ROOT/.venv/bin/python" ] || ! built_pyfuse3; then
+		find_python all >/dev/null || echo python3 python3-venv python3-dev
 		have cc || echo gcc
 		have pkg-config || echo pkg-config
 		links_fuse3 || echo libc6-dev libfuse3-dev
@@ -36,7 +34,7 @@ missing_packages() {
 	done
 }
 
-# built_pyfuse3: is the one package that needs the compiler already built, in .venv?
+# built_pyfuse3: is .venv there, with the one package that needs a compiler built?
 built_pyfuse3() {
 	"$HF_ROOT/.venv/bin/python" -I -c 'import pyfuse3' 2>/dev/null
 }
