@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from engine.chunks import ChunkReader
-from engine.nodes import Entry, dirs
+from engine.nodes import Entry, dirdiff, dirs
 
 
 class Change(NamedTuple):
@@ -20,7 +20,7 @@ class Change(NamedTuple):
 
 def diff(reader: ChunkReader, old: Entry, new: Entry, path: bytes = b"") -> Iterator[Change]:
     """Changes from one directory entry to another, in name order, parents before children."""
-    for name, before, after in dirs.diff(reader, old.root, new.root):
+    for name, before, after in dirdiff.diff(reader, old.root, new.root):
         here = path + b"/" + name if path else name
         if before is None:
             assert after is not None
@@ -65,9 +65,8 @@ def _detail(old: Entry, new: Entry) -> str:
         found.append(f"mode {old.mode & 0o7777:o} to {new.mode & 0o7777:o}")
     if (old.uid, old.gid) != (new.uid, new.gid):
         found.append(f"owner {old.uid}:{old.gid} to {new.uid}:{new.gid}")
-    for name in ("target", "rdev", "xattrs", "nlink", "ino"):
-        if getattr(old, name) != getattr(new, name):
-            found.append(name)
+    names = ("target", "rdev", "xattrs", "nlink", "ino")
+    found.extend(name for name in names if getattr(old, name) != getattr(new, name))
     if old.mtime_ns != new.mtime_ns:
         found.append("mtime")
     return ", ".join(found)

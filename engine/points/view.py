@@ -43,7 +43,9 @@ class PointView:
                 break
             entry = self.get(entry, name)
         if entry is None:
-            raise NotFound(f"path {path!r} in the point", expected="a file or directory", found="nothing")
+            raise NotFound(
+                f"path {path!r} in the point", expected="a file or directory", found="nothing"
+            )
         return entry
 
     def spans(self, entry: Entry) -> Iterator[tuple[int, list[Extent]]]:
@@ -74,7 +76,9 @@ class PointView:
         return xattrs.load(self.reader, entry.xattrs)
 
 
-def _span_parts(reader: ChunkReader, extents: list[Extent], start: int, end: int) -> Iterator[bytes | memoryview]:
+def _span_parts(
+    reader: ChunkReader, extents: list[Extent], start: int, end: int
+) -> Iterator[bytes | memoryview]:
     at = start
     for offset, length, cid, inner in extents:
         stop = offset + length
@@ -88,7 +92,9 @@ def _span_parts(reader: ChunkReader, extents: list[Extent], start: int, end: int
         upto = min(stop, end)
         data = reader.read(cid)
         low = inner + at - offset
-        yield data if low == 0 and upto - at == len(data) else memoryview(data)[low : low + upto - at]
+        yield (
+            data if low == 0 and upto - at == len(data) else memoryview(data)[low : low + upto - at]
+        )
         at = upto
     if at < end:
         yield bytes(end - at)

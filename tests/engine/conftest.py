@@ -5,24 +5,24 @@ from pathlib import Path
 
 import pytest
 
-from engine import store
+from engine import home as homes
 from engine.seam import REAL, Os
 
-Opener = Callable[..., store.OpenStore]
+Opener = Callable[..., homes.OpenStore]
 
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    store.init(str(tmp_path / "store"))
+    homes.init(str(tmp_path / "store"))
     return tmp_path / "store"
 
 
 @pytest.fixture
 def opener(home: Path) -> Iterator[Opener]:
-    opened: list[store.OpenStore] = []
+    opened: list[homes.OpenStore] = []
 
-    def open_store(system: Os = REAL) -> store.OpenStore:
-        one = store.OpenStore(str(home), system=system)
+    def open_store(system: Os = REAL) -> homes.OpenStore:
+        one = homes.OpenStore(str(home), system=system)
         opened.append(one)
         return one
 
@@ -34,6 +34,6 @@ def opener(home: Path) -> Iterator[Opener]:
 
 
 @pytest.fixture
-def opened(home: Path) -> Iterator[store.OpenStore]:
-    with store.opened(str(home)) as one:
+def opened(home: Path) -> Iterator[homes.OpenStore]:
+    with homes.opened(str(home)) as one:
         yield one

@@ -11,11 +11,11 @@ import pytest
 from engine import codec, limits
 from engine.chunks import Hold
 from engine.errors import Corrupt, HoldfastError, StoreFull
+from engine.home import OpenStore
 from engine.index import Table
 from engine.index.rows import ENC_DELTA, FLAG_SUSPECT, PACK_SEALED, chunk_row, pack_row
 from engine.packs.records import Base
 from engine.seam import Os
-from engine.store import OpenStore
 
 Opener = Callable[..., OpenStore]
 

@@ -7,13 +7,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engine import limits, store
+from engine import home, limits
 from engine.errors import InvalidRequest
+from engine.home import OpenStore
 from engine.ingest import Mode, SealJob, choose_mode
 from engine.ingest import sketches as sk
 from engine.ingest.splice import Extent, cut, merged, regions, replace
 from engine.nodes.extents import encode_extents
-from engine.store import OpenStore
 
 Opener = Callable[..., OpenStore]
 
@@ -55,8 +55,8 @@ def stored(one: OpenStore) -> int:
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenStore]:
     path = str(tmp_path_factory.mktemp("ingest") / "store")
-    store.init(path)
-    with store.opened(path) as one:
+    home.init(path)
+    with home.opened(path) as one:
         yield one
 
 

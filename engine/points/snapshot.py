@@ -1,0 +1,182 @@
+"""Making, listing, finding and deleting recovery points.
+
+A snapshot
+ 1. cuts: one transaction writes down the commit sequence the point is of (``Cut.begun``); the mount must be frozen or
+    served by nobody, and a read transaction is opened on exactly that state; from here on the mount may go on;
+ 2. builds the manifest from the read transaction (build.py), committing nodes as it goes;
+ 3. commits: point record, ROOTS, ``Cut.done``, the mount's counter, change marks taken account of: one transaction.
+
+Crash table
+ | died after | found                                          | lost                                             |
+ | 1          | begun ahead of done                            | nothing: the next snapshot cuts again            |
+ | part of 2  | nodes nothing refers to, ROOTS ahead           | nothing; collection removes what stays unused    |
+ | 3          | the point; perhaps change marks already used   | nothing; used marks cost the next snapshot work  |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from engine import limits, registry
+from engine.chunks import Context
+from engine.errors import Busy, InvalidRequest, NotFound
+from engine.home import OpenStore
+from engine.index import Table, Txn
+from engine.index.rows import KIND_POINT, KIND_TOMBSTONE, U64
+from engine.live import rows
+from engine.nodes import point as codec
+from engine.nodes.point import Point, Tombstone
+from engine.points.build import Seen, TreeBuilder
+from engine.progress import Progress, Report
+
+
+def snapshot(
+    store: OpenStore,
+    name: str,
+    label: str,
+    *,
+    thaw: Callable[[], None] = lambda: None,
+    report: Report,
+) -> Point:
+    """A new point of a mount. ``thaw`` is called once the cut is taken. Raises NotFound, Busy, StoreFull."""
+    if len(label.encode(errors="surrogatepass")) > limits.LABEL_MAX:
+        raise InvalidRequest(
+            "label", expected=f"at most {limits.LABEL_MAX} bytes", found="a longer one"
+        )
+    writer = store.session.writer
+    mount, cut = _cut(store.context, name)
+    with store.context.index.read() as txn, writer.holds.open() as hold:
+        builder = TreeBuilder(
+            txn,
+            mount.id,
+            store.reader,
+            writer,
+            hold,
+            lambda done: report(Progress("snapshot", done, None, "entries")),
+        )
+        if builder.meta.seq != cut or registry.find(txn, name).points != mount.points:
+            raise _moved(name)
+        thaw()
+        root = builder.build()
+        now = store.context.system.time_ns()
+        made = Point(
+            id=codec.new_point_id(now, store.context.system.random(10)), mount=name, mount_id=mount.id,
+            sequence=mount.points + 1, time_ns=now, root=root, label=label,
+            logical_bytes=builder.meta.used_bytes, files=builder.meta.used_inodes,
+            predecessor=_newest(txn, name),
+        )  # fmt: skip
+        record = codec.encode_point(made)
+        writer.put_record(KIND_POINT, record, hold)
+
+        def commit(out: Txn) -> None:
+            _commit(out, name, mount.points, cut, made, record)
+            builder.write_roots(out)
+            _forget(out, builder.seen[: limits.TXN_DELETES_MAX])
+
+        writer.commit(commit)
+    _forget_rest(store.context, builder.seen)
+    return made
+
+
+def _cut(context: Context, name: str) -> tuple[registry.Mount, int]:
+    with context.index.write() as txn:
+        mount = registry.find(txn, name)
+        raw = txn.get(Table.LIVE_META, rows.meta_key(mount.id))
+        if raw is None:
+            raise NotFound(
+                f"live tree of mount {name!r}",
+                expected="one",
+                found="none",
+                do="run 'holdfast check'",
+            )
+        seq = rows.decode_meta(raw).seq
+        cut = rows.decode_cut(txn.get(Table.LIVE_META, rows.cut_key(mount.id)))
+        txn.put(Table.LIVE_META, rows.cut_key(mount.id), cut._replace(begun=seq).encode())
+    return mount, seq
+
+
+def _moved(name: str) -> Busy:
+    return Busy(f"snapshot of {name!r}", expected="the mount to stand still during the cut", found="another commit",
+                do="try again")  # fmt: skip
+
+
+def _newest(txn: Txn, name: str) -> str:
+    newest = max((p for p in every(txn) if p.mount == name), key=lambda p: p.sequence, default=None)
+    return "" if newest is None else newest.id
+
+
+def _commit(txn: Txn, name: str, before: int, cut: int, made: Point, record: bytes) -> None:
+    mount = registry.find(txn, name)
+    if mount.points != before:
+        raise _moved(name)
+    registry.save(txn, mount._replace(points=before + 1))
+    raw = txn.get(Table.LIVE_META, rows.cut_key(mount.id))
+    begun = rows.decode_cut(raw).begun
+    txn.put(Table.LIVE_META, rows.cut_key(mount.id), rows.Cut(begun, cut).encode())
+    txn.put(Table.POINTS, made.id.encode(), record)
+
+
+def _forget(txn: Txn, seen: list[Seen]) -> None:
+    """Delete change marks that still say what was taken account of; a later change has written them anew."""
+    for table, key, value in seen:
+        if txn.get(table, key) == value:
+            txn.delete(table, key)
+
+
+def _forget_rest(context: Context, seen: list[Seen]) -> None:
+    for at in range(limits.TXN_DELETES_MAX, len(seen), limits.TXN_DELETES_MAX):
+        with context.index.write() as txn:
+            _forget(txn, seen[at : at + limits.TXN_DELETES_MAX])
+
+
+# --- listing and finding ------------------------------------------------------------------------------------
+
+
+def every(txn: Txn) -> list[Point]:
+    """All points, oldest first."""
+    return [codec.decode_point(raw) for _, raw in txn.scan(Table.POINTS)]
+
+
+def find(txn: Txn, reference: str) -> Point:
+    """The point of that id, of a unique prefix of it, or ``MOUNT@latest``. Raises NotFound, InvalidRequest."""
+    if reference.endswith("@latest"):
+        name = reference.removesuffix("@latest")
+        registry.find(txn, name)
+        found = [point for point in every(txn) if point.mount == name][-1:]
+    else:
+        wanted = reference.rpartition("@")[2].lower()
+        prefix = wanted.encode(errors="replace")
+        found = (
+            [codec.decode_point(raw) for _, raw in txn.scan(Table.POINTS, prefix=prefix)]
+            if prefix
+            else []
+        )
+    if not found:
+        raise NotFound(f"point {reference!r}", expected="a point of this store", found="none of that id",
+                       do="run 'holdfast points'")  # fmt: skip
+    if len(found) > 1:
+        raise InvalidRequest(f"point {reference!r}", expected="an id or a unique prefix", found=f"{len(found)} points",
+                             do="give more of the id")  # fmt: skip
+    return found[0]
+
+
+def remove(store: OpenStore, reference: str) -> Point:
+    """Delete a point; its bytes go with the next collection. Raises NotFound, Busy while it is open for reading."""
+    writer = store.session.writer
+    with store.context.index.read() as txn:
+        point = find(txn, reference)
+    tomb = codec.encode_tombstone(Tombstone(point.id, store.context.system.time_ns()))
+    with writer.holds.open() as hold:
+        writer.put_record(KIND_TOMBSTONE, tomb, hold)
+
+        def commit(txn: Txn) -> None:
+            for key, _ in txn.scan(Table.PINS):
+                if key[8:] == point.id.encode():
+                    raise Busy(f"point {point.id}", expected="nobody reading it",
+                               found=f"worker {U64.unpack(key[:8])[0]}",
+                               do="unmount it, or let the restore end")  # fmt: skip
+            if not txn.delete(Table.POINTS, point.id.encode()):
+                raise NotFound(f"point {point.id}", found="it was deleted meanwhile")
+
+        writer.commit(commit)
+    return point
