@@ -1,0 +1,44 @@
+"""The process behind a background mount: ``python -m fsmount REQUEST``, started by ``fsmount.background`` only."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from typing import Any
+
+from engine.errors import HoldfastError
+from fsmount import background, lifecycle
+from fsmount.options import Options
+
+
+def main(arguments: list[str]) -> int:
+    """Serve what the request says; its ``ready_fd`` is told how it went. Returns the exit code."""
+    request: dict[str, Any] = json.loads(arguments[0])
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    told = False
+
+    def tell(answer: dict[str, object]) -> None:
+        nonlocal told
+        if not told:
+            told = True
+            background.tell(request["ready_fd"], answer)
+
+    try:
+        return lifecycle.serve(
+            request["store"],
+            request["name"],
+            request["point"],
+            request["where"],
+            Options.from_json(request["options"]),
+            ready=lambda: tell({"pid": os.getpid()}),
+        )
+    except HoldfastError as error:
+        logging.getLogger("holdfast.fsmount").error("%s", error)
+        tell({"kind": error.kind.slug, "message": str(error)})
+        return error.kind.exit
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,122 @@
+"""Starting and ending mounts of a store: the functions the command line and the daemon call."""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+from collections.abc import Callable
+
+from engine.errors import Busy, HoldfastError, InvalidRequest, NotFound
+from fsmount import background, mountpoint, worker
+from fsmount.channel import kernel
+from fsmount.control import FOLDER, Client, Reply
+from fsmount.options import Options
+
+END_LIMIT = 120.0  # s for a worker to commit and end after its file system was unmounted
+_MARK = "#"  # between store and mount in the name that mount(8) shows
+
+
+def serve(
+    store_path: str,
+    name: str,
+    point: str | None,
+    where: str,
+    options: Options | None = None,
+    *,
+    ready: Callable[[], None] = lambda: None,
+) -> int:
+    """Mount ``name`` (or its recovery point, read-only) at ``where`` and serve it until it is unmounted.
+
+    Blocks; call it on the main thread of a process that does nothing else. Returns the exit code 0, or raises the
+    engine's errors. ``ready`` is called when the mount can be used.
+    """
+    options = options or Options()
+    store_path = os.path.abspath(store_path)
+    logging.getLogger("holdfast").setLevel(options.log_level)
+    from fsmount import source
+
+    with source.opened(store_path, name, point, shown(store_path, name, point)) as subject:
+        worker.run(subject, where, options, ready)
+    return 0
+
+
+def shown(store_path: str, name: str, point: str | None) -> str:
+    """What mount(8) shows as the source."""
+    return f"{store_path}{_MARK}{name}" + (f"@{point}" if point else "")
+
+
+def start_background(
+    store_path: str, name: str, point: str | None, where: str, options: Options | None = None
+) -> int:
+    """As ``serve`` in a process of its own; returns its id once the mount can be used, or raises what went wrong."""
+    store_path = os.path.abspath(store_path)
+    where = mountpoint.absolute(where)
+    label = f"{name}@{point}" if point else name
+    if "/" in label:
+        raise InvalidRequest("name to mount", found=repr(label))
+    request: dict[str, object] = {
+        "store": store_path,
+        "name": name,
+        "point": point,
+        "where": where,
+        "options": (options or Options()).to_json(),
+    }
+    if not os.path.isdir(store_path):
+        raise NotFound(f"store {store_path}", expected="a store", found="no such directory")
+    return background.start(request, os.path.join(store_path, FOLDER, f"{label}.log"))
+
+
+def unmount(where: str) -> None:
+    """Unmount and wait until the worker has committed everything and ended.
+
+    Raises NotFound when nothing of ours is mounted there, Busy when files in it are in use.
+    """
+    where = mountpoint.absolute(where)
+    there = mountpoint.at(where)
+    if there is None or there.type != mountpoint.TYPE:
+        raise NotFound(f"mount at {where!r}", expected="a Holdfast mount", found="none")
+    if mountpoint.is_stale(where):
+        why = kernel.detach(where, lazy=True)
+        if why:
+            raise Busy(f"mount at {where!r}", found=why)
+        return
+    watch = _watch(there.source)
+    try:
+        why = kernel.detach(where, lazy=False)
+        if why:
+            raise Busy(
+                f"mount at {where!r}",
+                expected="no open files in it",
+                found=why,
+                do="close what uses it (fuser -vm PATH shows who) and try again",
+            )
+        if watch >= 0 and not select.select([watch], [], [], END_LIMIT)[0]:
+            raise Busy(f"worker of {there.source}", expected="its end", found="it still commits")
+    finally:
+        if watch >= 0:
+            os.close(watch)
+
+
+def _watch(shown_source: str) -> int:
+    """A descriptor that becomes readable when the worker of that mount ends; -1 when there is none to wait for."""
+    store_path, _, name = shown_source.rpartition(_MARK)
+    if "@" in name:
+        return -1  # a recovery point: nothing to commit
+    try:
+        return os.pidfd_open(int(request(store_path, name, "status")["pid"]))
+    except (HoldfastError, OSError):
+        return -1
+
+
+def request(store_path: str, mount: str, operation: str) -> Reply:
+    """One request to the worker of a mount. Raises NotFound when it is not mounted, and what the worker reports."""
+    with client(store_path, mount) as connection:
+        return connection.request(operation)
+
+
+def client(store_path: str, mount: str) -> Client:
+    """A connection to the worker of a mount, for freeze and thaw, which belong together. Raises NotFound."""
+    if "/" in mount:
+        raise InvalidRequest("mount name", found=repr(mount))
+    return Client(os.path.join(store_path, FOLDER), mount)

@@ -1,0 +1,249 @@
+"""Serving a live tree: each request as one call of the engine, on the loop when it is short, in a thread when not.
+
+Changes pass the freeze gate first and are then made without an await, so none is ever half made when the gate
+closes.  Reads that need a chunk, fsync and waiting for room run in threads, each kind with its own limit,
+so that a crowd of one kind never keeps the others waiting.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import time
+from collections.abc import AsyncIterator, Callable
+
+import trio
+
+from engine.errors import HoldfastError, PosixError
+from fsmount.contract import Attr, Change, Ctx, StatFs, Tree
+from fsmount.files import Files
+from fsmount.gate import Gate
+from fsmount.killpriv import KillPriv, dropped
+from fsmount.lookups import Lookups
+from fsmount.xattrs import CAPABILITY, admit
+
+READ_THREADS = (
+    8  # readahead of 1 MiB pieces from cold packs; more than the cores: they wait for disk too
+)
+SYNC_THREADS = 32  # fsyncs waiting for one group commit
+ROOM_THREADS = 4  # writers waiting for room; the kernel limits how many requests there can be
+
+
+class LiveFiles(Files):
+    """A live tree behind the channel. Everything runs on the loop's thread unless said otherwise."""
+
+    def __init__(
+        self, tree: Tree, launder: Callable[[int], None], stale: Callable[[int], None]
+    ) -> None:
+        """``launder(ino)`` [T] makes the kernel hand over a file's dirty pages, ``stale(ino)`` ask anew."""
+        self.tree = tree
+        self.gate = Gate()
+        self.lookups = Lookups()
+        self.writers: dict[int, int] = {}
+        self.lost: dict[int, HoldfastError] = {}
+        self._late: list[Callable[[], None]] = []
+        self._launder = launder
+        self._kill = KillPriv(tree, stale)
+        self._read_limit = trio.CapacityLimiter(READ_THREADS)
+        self._sync_limit = trio.CapacityLimiter(SYNC_THREADS)
+        self._room_limit = trio.CapacityLimiter(ROOM_THREADS)
+
+    # --- looking ------------------------------------------------------------------------------------
+
+    async def lookup(self, parent: int, name: bytes) -> Attr:
+        return self.tree.lookup(parent, name)
+
+    async def getattr(self, ino: int) -> Attr:
+        return self.tree.getattr(ino)
+
+    async def readlink(self, ino: int) -> bytes:
+        return self.tree.readlink(ino)
+
+    async def read(self, ino: int, offset: int, size: int) -> bytes:
+        data = self.tree.read_now(ino, offset, size)
+        if data is None:
+            data = await trio.to_thread.run_sync(
+                self.tree.read, ino, offset, size, limiter=self._read_limit
+            )
+        return data
+
+    async def readdir(self, ino: int, cookie: int) -> AsyncIterator[tuple[bytes, Attr, int]]:
+        for entry in self.tree.readdir(ino, cookie):
+            yield entry
+
+    async def getxattr(self, ino: int, name: bytes) -> bytes:
+        if name == CAPABILITY and not self._kill.has_capability(ino):
+            raise PosixError(errno.ENODATA, "extended attribute")
+        admit(name)
+        return self.tree.getxattr(ino, name)
+
+    async def listxattr(self, ino: int) -> list[bytes]:
+        return self.tree.listxattr(ino)
+
+    async def statfs(self) -> StatFs:
+        return StatFs(*self.tree.statfs())
+
+    # --- what the kernel holds ------------------------------------------------------------------------
+
+    def known(self, ino: int) -> None:
+        self.lookups.add(ino)
+
+    def forget(self, ino: int, count: int) -> None:
+        if self.lookups.drop(ino, count):
+            self._settle(lambda: self.tree.forgotten(ino))
+
+    def _settle(self, action: Callable[[], None]) -> None:
+        """Now, or after the freeze: it may remove an unlinked file."""
+        if self.gate.closed:
+            self._late.append(action)
+        else:
+            action()
+
+    def freeze(self) -> None:
+        """Hold up every change from now on."""
+        self.gate.close()
+        self.tree.freeze()
+
+    def thaw(self) -> None:
+        """Let changes go on."""
+        self.tree.thaw()
+        self.gate.open()
+        late, self._late = self._late, []
+        for action in late:
+            action()
+
+    async def opened(self, ino: int, writable: bool, truncate: bool) -> None:
+        if truncate:
+            await self.setattr(ino, {"size": 0})
+        self._open(ino, writable)
+
+    def _open(self, ino: int, writable: bool) -> None:
+        self.tree.opened(ino, os.O_RDWR if writable else os.O_RDONLY)
+        if writable:
+            self.writers[ino] = self.writers.get(ino, 0) + 1
+
+    async def released(self, ino: int, writable: bool) -> None:
+        if writable:
+            left = self.writers.get(ino, 0) - 1
+            if left > 0:
+                self.writers[ino] = left
+            else:
+                self.writers.pop(ino, None)
+                self.lost.pop(ino, None)
+        self._settle(lambda: self.tree.released(ino))
+
+    def open_writers(self) -> list[int]:
+        """Files open for writing; one that is mapped stays open until the last mapping goes."""
+        return list(self.writers)
+
+    # --- changing -----------------------------------------------------------------------------------
+
+    async def setattr(self, ino: int, change: Change) -> Attr:
+        if self.gate.closed:
+            await self.gate.passed()
+        now = time.time_ns()
+        if "size" in change:
+            self._kill.written(ino, now)
+        if "uid" in change or "gid" in change:
+            old = self.tree.getattr(ino).mode
+            if "mode" not in change and dropped(old) != old:
+                change["mode"] = dropped(old) & 0o7777
+            if stat.S_ISREG(old):
+                self._kill.drop_capability(ino)
+        if "mode" in change:
+            self._kill.forget(ino)
+        return self.tree.setattr(
+            ino,
+            mode=change.get("mode"),
+            uid=change.get("uid"),
+            gid=change.get("gid"),
+            size=change.get("size"),
+            atime_ns=change.get("atime_ns"),
+            mtime_ns=change.get("mtime_ns"),
+            ctime_ns=change.get("ctime_ns"),
+            now_ns=now,
+        )
+
+    async def mknod(self, parent: int, name: bytes, mode: int, rdev: int, ctx: Ctx) -> Attr:
+        if self.gate.closed:
+            await self.gate.passed()
+        return self.tree.mknod(parent, name, mode, rdev, ctx)
+
+    async def create(self, parent: int, name: bytes, mode: int, writable: bool, ctx: Ctx) -> Attr:
+        if self.gate.closed:
+            await self.gate.passed()
+        attr = self.tree.create(parent, name, mode, ctx)
+        self._open(attr.ino, writable)
+        return attr
+
+    async def mkdir(self, parent: int, name: bytes, mode: int, ctx: Ctx) -> Attr:
+        if self.gate.closed:
+            await self.gate.passed()
+        return self.tree.mkdir(parent, name, mode, ctx)
+
+    async def symlink(self, parent: int, name: bytes, target: bytes, ctx: Ctx) -> Attr:
+        if self.gate.closed:
+            await self.gate.passed()
+        return self.tree.symlink(parent, name, target, ctx)
+
+    async def link(self, ino: int, parent: int, name: bytes) -> Attr:
+        if self.gate.closed:
+            await self.gate.passed()
+        return self.tree.link(ino, parent, name)
+
+    async def unlink(self, parent: int, name: bytes) -> None:
+        if self.gate.closed:
+            await self.gate.passed()
+        self.tree.unlink(parent, name)
+
+    async def rmdir(self, parent: int, name: bytes) -> None:
+        if self.gate.closed:
+            await self.gate.passed()
+        self.tree.rmdir(parent, name)
+
+    async def rename(
+        self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int
+    ) -> None:
+        if self.gate.closed:
+            await self.gate.passed()
+        self.tree.rename(parent, name, new_parent, new_name, flags)
+
+    async def write(self, ino: int, offset: int, data: bytes) -> int:
+        if self.gate.closed:
+            await self.gate.passed()
+        try:
+            self._kill.written(ino, time.time_ns())
+            count = self.tree.write(ino, offset, data)
+        except HoldfastError as error:
+            self.lost[ino] = error  # the kernel may have answered the caller long ago
+            raise
+        if self.tree.over_limit():
+            await trio.to_thread.run_sync(self.tree.wait_room, limiter=self._room_limit)
+        return count
+
+    async def setxattr(self, ino: int, name: bytes, value: bytes) -> None:
+        admit(name)
+        if name == CAPABILITY:
+            # Pages written before must arrive before: they would drop what is being set.
+            await trio.to_thread.run_sync(self._launder, ino, limiter=self._sync_limit)
+        if self.gate.closed:
+            await self.gate.passed()
+        if name == CAPABILITY:
+            self._kill.forget(ino)
+        self.tree.setxattr(ino, name, value, 0)
+
+    async def removexattr(self, ino: int, name: bytes) -> None:
+        admit(name)
+        if self.gate.closed:
+            await self.gate.passed()
+        self.tree.removexattr(ino, name)
+
+    # --- durability -----------------------------------------------------------------------------------
+
+    async def fsync(self, ino: int, datasync: bool) -> None:
+        self.lost.pop(ino, None)  # what was lost before is told to the caller by the kernel now
+        await trio.to_thread.run_sync(self.tree.fsync, ino, datasync, limiter=self._sync_limit)
+
+    async def fsyncdir(self, ino: int) -> None:
+        await trio.to_thread.run_sync(self.tree.fsyncdir, ino, limiter=self._sync_limit)

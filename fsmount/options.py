@@ -1,0 +1,68 @@
+"""Settings of one worker, each with its reason. They travel to a background worker as JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+
+from engine.errors import InvalidRequest
+from fsmount.spin import SPIN_MAX
+
+FUSE_CONF = "/etc/fuse.conf"
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to mount. Times are seconds, sizes bytes."""
+
+    allow_other: bool | None = None
+    """Let other users in, under the usual permission checks; None: when this user may grant that."""
+    writeback: bool = True
+    """Let the kernel gather writes: many times faster for small ones; a snapshot asks for what it holds."""
+    spin: float = SPIN_MAX
+    """Longest time to poll for the next request before sleeping; 0 never polls."""
+    readahead: int = 1 << 20
+    """What the kernel reads ahead, when we may set it (root): one largest request."""
+    dirty_ratio: int = 5
+    """Percent of memory's dirty limit that this mount may fill, when we may set it (the default is 1)."""
+    drain_limit: float = 20.0
+    """How long a worker told to stop goes on serving files that are still open after cutting the mount off."""
+    freeze_limit: float = 30.0
+    """Longest freeze; a client that dies or forgets must not hold writers up for ever."""
+    log_level: str = "INFO"
+
+    def to_json(self) -> str:
+        """All settings as one JSON object."""
+        return json.dumps(asdict(self))
+
+    @staticmethod
+    def from_json(text: str) -> Options:
+        """The inverse of ``to_json``. Raises InvalidRequest."""
+        try:
+            return Options(**json.loads(text))
+        except (TypeError, ValueError) as error:
+            raise InvalidRequest("mount options", found=str(error)) from None
+
+
+def may_allow_other(conf: str = FUSE_CONF) -> bool:
+    """Whether this user may let others into a mount: root, or ``user_allow_other`` in fuse.conf."""
+    if os.geteuid() == 0:
+        return True
+    try:
+        with open(conf, encoding="utf-8", errors="replace") as file:
+            return any(line.strip() == "user_allow_other" for line in file)
+    except OSError:
+        return False
+
+
+def mount_options(options: Options, source: str, *, read_only: bool) -> list[str]:
+    """The option list for the kernel. ``source`` is shown by mount(8) and df(1)."""
+    escaped = source.replace("\\", "\\\\").replace(",", "\\,")
+    words = ["default_permissions", "nosuid", "nodev", "subtype=holdfast", f"fsname={escaped}"]
+    allow = may_allow_other() if options.allow_other is None else options.allow_other
+    if allow:
+        words.append("allow_other")
+    if read_only:
+        words.append("ro")
+    return words

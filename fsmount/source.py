@@ -1,0 +1,43 @@
+"""What a worker serves, taken from a store: the only place of this package that opens one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from engine import PointView, Store
+from fsmount.control import FOLDER
+from fsmount.pointfs import View
+from fsmount.worker import Subject
+
+
+class StorePoints:
+    """The recovery points of one mount of an open store. Thread-safe."""
+
+    def __init__(self, store: Store, name: str) -> None:
+        self._store = store
+        self._name = name
+
+    def names(self) -> list[tuple[bytes, int]]:
+        """Id and time of creation (ns) of every point, oldest first."""
+        return [(point.id.encode(), point.created_ns) for point in self._store.points(self._name)]
+
+    def view(self, name: bytes) -> View:
+        """The point of that id. Raises NotFound."""
+        return PointView(self._store, name.decode("ascii", "replace"))
+
+
+@contextmanager
+def opened(store_path: str, name: str, point: str | None, shown: str) -> Iterator[Subject]:
+    """Open a store for one worker: writing for a live tree, reading for a recovery point."""
+    folder = os.path.join(store_path, FOLDER)
+    store = Store.open(store_path, writer=point is None)
+    try:
+        if point is None:
+            tree = store.open_live(name)
+            yield Subject(name, shown, folder, tree=tree, points=StorePoints(store, name))
+        else:
+            yield Subject(name, shown, folder, view=PointView(store, point))
+    finally:
+        store.close()

@@ -1,0 +1,243 @@
+"""The life of a worker: mount, serve, capture and freeze on request, drain on SIGTERM, close.
+
+Ends when the file system is unmounted, whoever does it.  A worker told to stop unmounts; when files are still open it
+first makes everything durable, cuts the mount off the tree of names, and serves what is open for a while.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import resource
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import trio
+
+from engine.errors import HoldfastError, ShuttingDown
+from fsmount import control, mountpoint
+from fsmount.capture import capture
+from fsmount.channel import kernel
+from fsmount.channel.adapter import Adapter
+from fsmount.channel.session import Session
+from fsmount.contract import Tree
+from fsmount.files import Files
+from fsmount.live import LiveFiles
+from fsmount.options import Options, mount_options
+from fsmount.pointfs import PointFiles, View
+from fsmount.snapdir import NAME, Points, SnapDir
+from fsmount.spin import Spin
+
+log = logging.getLogger("holdfast.fsmount")
+
+TICK = 1.0  # s between the engine's background turns
+SWITCH_INTERVAL = (
+    0.0005  # s a Python thread may keep the interpreter from another (5 ms by default)
+)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a worker serves: a live tree with its recovery points, or one recovery point alone."""
+
+    name: str
+    source: str  # as mount(8) shows it
+    folder: str  # where the control socket goes
+    tree: Tree | None = None
+    points: Points | None = None
+    view: View | None = None
+
+
+class Worker:
+    """One mount being served. Everything runs on the loop's thread."""
+
+    def __init__(self, subject: Subject, where: str, options: Options) -> None:
+        self.subject = subject
+        self.options = options
+        self.freeze_limit = options.freeze_limit
+        self.mountpoint = mountpoint.prepare(where, lambda path: kernel.detach(path, lazy=True))
+        self.state = "starting"
+        self._draining = trio.Event()
+        self._committing = trio.Lock()
+        self.live: LiveFiles | None = None
+        files: Files
+        virtual: Files | None = None
+        if subject.tree is not None:
+            self.live = LiveFiles(subject.tree, self._launder, self._stale)
+            files = self.live
+            virtual = SnapDir(subject.points) if subject.points is not None else None
+        else:
+            assert subject.view is not None
+            files = PointFiles(subject.view)
+        self._adapter = Adapter(files, virtual, NAME if virtual is not None else None)
+        self._adapter.enable_writeback_cache = options.writeback and self.live is not None
+        self._spin = Spin(options.spin)
+        self.session = Session(
+            self._adapter,
+            self.mountpoint,
+            mount_options(options, subject.source, read_only=self.live is None),
+            self._spin,
+        )
+
+    def _launder(self, ino: int) -> None:
+        self.session.launder(ino)
+
+    def _stale(self, ino: int) -> None:
+        self.session.attributes_changed(ino)
+
+    async def run(self, ready: Callable[[], None]) -> None:
+        """Serve until unmounted; ``ready`` is called when the mount can be used."""
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._signals)
+                nursery.start_soon(self._drain_when_told)
+                nursery.start_soon(self._announce, ready)
+                if self.live is not None:
+                    nursery.start_soon(self._ticks, self.live)
+                    listener = control.listen(
+                        self.subject.folder, control.socket_name(self.subject.name)
+                    )
+                    nursery.start_soon(control.serve, listener, self)
+                await self.session.serve()
+                nursery.cancel_scope.cancel()
+        finally:
+            self._leave()
+
+    def _leave(self) -> None:
+        """Nothing stays behind: no mount that answers to nobody, no socket, nothing uncommitted."""
+        try:
+            there = mountpoint.at(self.mountpoint)
+            self.session.close()
+            ours = there is not None and there.source == self.subject.source
+            if ours and mountpoint.at(self.mountpoint) == there:
+                kernel.detach(self.mountpoint, lazy=True)
+        finally:
+            if self.live is not None:
+                control.remove(self.subject.folder, control.socket_name(self.subject.name))
+                if self.live.gate.closed:
+                    self.live.thaw()
+                self.live.tree.close()
+
+    async def _announce(self, ready: Callable[[], None]) -> None:
+        await self.session.ready.wait()
+        there = mountpoint.at(self.mountpoint)
+        if there is not None:
+            kernel.tune(there.device, self.options.readahead, self.options.dirty_ratio)
+        self.state = "serving"
+        ready()
+
+    async def _ticks(self, live: LiveFiles) -> None:
+        limiter = trio.CapacityLimiter(1)
+        while True:
+            await trio.sleep(TICK)
+            try:
+                await trio.to_thread.run_sync(live.tree.tick, limiter=limiter)
+            except HoldfastError as error:
+                log.error("background commit: %s", error)
+
+    async def _signals(self) -> None:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as received:
+            async for number in received:
+                log.info("signal %d: draining", number)
+                self.drain()
+
+    # --- control ------------------------------------------------------------------------------------
+
+    def status(self) -> control.Reply:
+        """Counters and state; cheap."""
+        live = self.live
+        return {
+            "mount": self.subject.name,
+            "mountpoint": self.mountpoint,
+            "pid": os.getpid(),
+            "state": self.state,
+            "frozen": live is not None and live.gate.closed,
+            "requests": self._adapter.requests,
+            "open_writers": len(live.writers) if live is not None else 0,
+            "spin_us": round(self._spin.window * 1e6, 1),
+            "peak_rss": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        }
+
+    async def _captured(self, live: LiveFiles) -> None:
+        if self.state not in ("serving", "draining"):
+            raise ShuttingDown(f"mount {self.subject.name}", found=self.state)
+        await trio.to_thread.run_sync(
+            capture, self.mountpoint, live.open_writers(), self.session.launder
+        )
+        for ino, error in live.lost.items():
+            raise type(error)(
+                f"mount {self.subject.name}",
+                expected="every write stored",
+                found=f"one to inode {ino} that was not ({error})",
+                do="close or fsync that file, free space, and try again",
+            )
+
+    async def barrier(self) -> None:
+        """Everything written before is durable and indexed when this returns."""
+        live = self._changing()
+        async with self._committing:
+            await self._captured(live)
+            await trio.to_thread.run_sync(live.tree.barrier)
+
+    async def freeze(self) -> None:
+        """As ``barrier``, and no change is made from then on until ``thaw``."""
+        live = self._changing()
+        async with self._committing:
+            await self._captured(live)
+            live.freeze()
+            await trio.to_thread.run_sync(live.tree.barrier)
+
+    def thaw(self) -> None:
+        """Let changes go on; harmless when nothing is frozen."""
+        if self.live is not None and self.live.gate.closed:
+            self.live.thaw()
+
+    def _changing(self) -> LiveFiles:
+        assert self.live is not None, "only live trees have a control socket"
+        return self.live
+
+    def drain(self) -> None:
+        """Unmount and end, soon."""
+        self._draining.set()
+
+    async def _drain_when_told(self) -> None:
+        await self._draining.wait()
+        self.state = "draining"
+        self.thaw()
+        why = await trio.to_thread.run_sync(lambda: kernel.detach(self.mountpoint, lazy=False))
+        if not why:
+            return  # the kernel tells the session
+        log.warning(
+            "%s is in use (%s): files still open are served for a while", self.mountpoint, why
+        )
+        if self.live is not None:
+            try:
+                await self.barrier()
+            except (HoldfastError, OSError) as error:
+                log.error("draining: %s", error)
+        await trio.to_thread.run_sync(lambda: kernel.detach(self.mountpoint, lazy=True))
+        await trio.sleep(self.options.drain_limit)
+        log.warning("%s: cutting off files still open", self.mountpoint)
+        self.session.stop()
+
+
+def run(subject: Subject, where: str, options: Options, ready: Callable[[], None]) -> None:
+    """Mount and serve until unmounted. Blocks; must be called on the main thread.
+
+    Raises the engine's errors; what the store still held in memory is committed in any case.
+    """
+    sys.setswitchinterval(SWITCH_INTERVAL)
+    worker: Worker | None = None
+
+    async def main() -> None:
+        nonlocal worker
+        worker = Worker(subject, where, options)
+        await worker.run(ready)
+
+    try:
+        trio.run(main, strict_exception_groups=False)
+    finally:
+        if worker is None and subject.tree is not None:
+            subject.tree.close()

@@ -1,0 +1,102 @@
+"""Mounted in-memory trees for tests; always unmounted, whatever the test did."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Host:
+    """A worker process over an in-memory tree."""
+
+    def __init__(self, base: Path, **request: Any) -> None:
+        self.path = base / "m"
+        self.folder = base / "run"
+        if not os.path.lexists(base / "run"):
+            self.path.mkdir()
+        self.folder.mkdir(exist_ok=True)
+        self.log = base / "log"
+        line = {"where": str(self.path), "folder": str(self.folder), **request}
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "tests.fsmount.host", json.dumps(line)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                cwd=ROOT,
+            )
+        self.ready = self._answer() == "ready"
+
+    def _answer(self) -> Any:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        return ast.literal_eval(line) if line else None
+
+    def tell(self, *command: Any) -> Any:
+        assert self.process.stdin is not None
+        print(repr(command), file=self.process.stdin, flush=True)
+        return self._answer()
+
+    def said(self) -> str:
+        return self.log.read_text()
+
+    def closed(self) -> bool:
+        return (self.folder / "closed").exists()
+
+    def unmount(self) -> int:
+        subprocess.run(["fusermount3", "-u", str(self.path)], check=True, capture_output=True)
+        return self.process.wait(30)
+
+    def end(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout):
+            assert pipe is not None
+            pipe.close()
+        while os.path.ismount(self.path) or stale(self.path):
+            subprocess.run(["fusermount3", "-uz", str(self.path)], check=True, capture_output=True)
+
+
+def stale(path: Path) -> bool:
+    try:
+        os.stat(path)
+    except OSError:
+        return True
+    return False
+
+
+@pytest.fixture
+def hosts(tmp_path: Path) -> Iterator[Callable[..., Host]]:
+    started: list[Host] = []
+
+    def start(**request: Any) -> Host:
+        started.append(Host(tmp_path, **request))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.end()
+
+
+@pytest.fixture
+def host(hosts: Callable[..., Host]) -> Host:
+    one = hosts()
+    assert one.ready, one.said()
+    return one
+
+
+@pytest.fixture
+def mounted(host: Host) -> Path:
+    return host.path

@@ -1,0 +1,498 @@
+"""The worker's life: errors to errno, capture and freeze, drain, death and remount, background start."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import mmap
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.errors import Busy, InvalidRequest, NotFound, StoreFull
+from fsmount import background, mountpoint
+from fsmount.channel import kernel
+from fsmount.control import Client
+from tests.fsmount.conftest import ROOT, Host, stale
+
+pytestmark = pytest.mark.needs_fuse
+
+
+def until(condition: Callable[[], bool], what: str) -> None:
+    """Wait for something another process does."""
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end, what
+        time.sleep(0.01)
+
+
+def detach(path: str) -> str:
+    return kernel.detach(path, lazy=True)
+
+
+# --- errors -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "number", "logged"),
+    [
+        ("full", errno.ENOSPC, "no room"),
+        ("quota", errno.EDQUOT, "no room"),
+        ("corrupt", errno.EIO, "chunk ab12"),
+        ("mlink", errno.EMLINK, ""),
+        ("bug", errno.EIO, "ValueError"),
+        ("os", errno.EIO, "internal file"),
+    ],
+)
+def test_each_error_has_its_number_and_the_mount_lives_on(
+    host: Host, error: str, number: int, logged: str
+) -> None:
+    host.tell("fail", "create", error)
+    with pytest.raises(OSError) as caught:
+        (host.path / "f").touch()
+    assert caught.value.errno == number
+    host.tell("mend", "create")
+    (host.path / "f").touch()
+    assert (logged in host.said()) if logged else ("EMLINK" not in host.said())
+
+
+def test_a_failing_read_does_not_look_like_data(host: Host) -> None:
+    (host.path / "f").write_bytes(b"x" * 5000)
+    host.tell("fail", "read", "corrupt")
+    fd = os.open(host.path / "f", os.O_RDONLY | os.O_DIRECT)
+    with pytest.raises(OSError) as caught:
+        os.preadv(fd, [mmap.mmap(-1, 4096)], 0)
+    assert caught.value.errno == errno.EIO
+    os.close(fd)
+
+
+# --- nothing waits for what is slow --------------------------------------------------------------------
+
+
+def test_slow_reads_and_fsyncs_hold_nobody_up(host: Host) -> None:
+    (host.path / "f").write_bytes(b"x" * 4096)
+    host.tell("hold", "fsync")
+    host.tell("hold", "read")
+    done: list[str] = []
+
+    def sync() -> None:
+        fd = os.open(host.path / "f", os.O_RDWR)
+        os.fsync(fd)
+        os.close(fd)
+        done.append("fsync")
+
+    def read() -> None:
+        fd = os.open(host.path / "f", os.O_RDONLY | os.O_DIRECT)
+        os.preadv(fd, [mmap.mmap(-1, 4096)], 0)
+        os.close(fd)
+        done.append("read")
+
+    threads = [threading.Thread(target=one) for one in (sync, read)]
+    for thread in threads:
+        thread.start()
+    until(lambda: host.tell("calls", "fsync") == 1 and host.tell("calls", "read") == 1, "started")
+    for number in range(100):
+        (host.path / f"g{number}").mkdir()
+    assert done == []
+    host.tell("let", "fsync")
+    host.tell("let", "read")
+    for thread in threads:
+        thread.join()
+    assert sorted(done) == ["fsync", "read"]
+
+
+def test_writers_wait_for_room(host: Host) -> None:
+    host.tell("full", True)
+    host.tell("hold", "wait_room")
+    fd = os.open(host.path / "f", os.O_WRONLY | os.O_CREAT | os.O_DIRECT)
+    thread = threading.Thread(target=os.pwrite, args=(fd, mmap.mmap(-1, 4096), 0))
+    thread.start()
+    until(lambda: host.tell("calls", "wait_room") == 1, "waiting")
+    assert os.listdir(host.path) == ["f"] and thread.is_alive()
+    host.tell("let", "wait_room")
+    thread.join()
+    os.close(fd)
+
+
+# --- capture and freeze --------------------------------------------------------------------------------
+
+
+def test_a_barrier_has_every_write_that_returned(host: Host) -> None:
+    """Files open for writing, one of them without a name; a mapping whose descriptor is closed."""
+    block = os.urandom(1 << 20)
+    one = os.open(host.path / "one", os.O_RDWR | os.O_CREAT)
+    two = os.open(host.path / "two", os.O_RDWR | os.O_CREAT)
+    os.unlink(host.path / "two")
+    three = os.open(host.path / "three", os.O_RDWR | os.O_CREAT)
+    os.ftruncate(three, 1 << 20)
+    mapping = mmap.mmap(three, 1 << 20)
+    os.close(three)
+    for _ in range(40):
+        os.write(one, block)
+        os.write(two, block)
+    mapping[:] = block
+    with Client(str(host.folder), "mem") as client:
+        client.request("barrier")
+        assert host.tell("arrived") == 81 << 20
+        assert host.tell("calls", "barrier") == 1
+        mapping[5000] = mapping[5000] ^ 1
+        client.request("barrier")
+        assert host.tell("content", b"three") == mapping[:]
+    os.close(one)
+    os.close(two)
+
+
+def test_a_barrier_does_not_chase_a_writer(host: Host) -> None:
+    code = (
+        "import os, sys\nfd = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT)\n"
+        "print(flush=True)\nwhile True:\n  os.pwrite(fd, bytes(1 << 16), 0)\n  os.lseek(fd, 0, 2)\n"
+        "  os.write(fd, bytes(1 << 12))"
+    )
+    writer = subprocess.Popen([sys.executable, "-c", code, host.path / "f"], stdout=subprocess.PIPE)
+    assert writer.stdout is not None
+    try:
+        writer.stdout.readline()
+        with Client(str(host.folder), "mem", timeout=30) as client:
+            for _ in range(3):
+                client.request("barrier")
+    finally:
+        writer.kill()
+        writer.wait()
+        writer.stdout.close()
+
+
+def test_frozen_changes_wait_and_reads_go_on(host: Host) -> None:
+    (host.path / "f").write_bytes(b"before")
+    with Client(str(host.folder), "mem") as client:
+        assert client.request("freeze") == {"frozen": True}
+        assert frozen(host)
+        maker = threading.Thread(target=(host.path / "d").mkdir)
+        maker.start()
+        assert (host.path / "f").read_bytes() == b"before"
+        maker.join(0.2)
+        assert maker.is_alive() and host.tell("inodes") == 2
+        assert client.request("thaw") == {"frozen": False}
+        maker.join()
+    assert sorted(os.listdir(host.path)) == ["d", "f"]
+
+
+def client_of(host: Host) -> Client:
+    return Client(str(host.folder), "mem")
+
+
+def frozen(host: Host) -> bool:
+    with client_of(host) as client:
+        return bool(client.request("status")["frozen"])
+
+
+def test_a_freeze_ends_with_its_connection(host: Host) -> None:
+    client = client_of(host)
+    client.request("freeze")
+    maker = threading.Thread(target=(host.path / "d").mkdir)
+    maker.start()
+    client.close()
+    maker.join(20)
+    assert not maker.is_alive()
+
+
+def test_a_freeze_ends_at_its_limit(hosts: Callable[..., Host]) -> None:
+    host = hosts(options={"freeze_limit": 0.2})
+    with client_of(host) as client:
+        client.request("freeze")
+        (host.path / "d").mkdir()
+        assert not frozen(host)
+
+
+def test_forgotten_files_are_removed_only_after_the_freeze(host: Host) -> None:
+    fd = os.open(host.path / "f", os.O_RDWR | os.O_CREAT)
+    os.unlink(host.path / "f")
+    assert host.tell("inodes") == 2
+    with client_of(host) as client:
+        client.request("freeze")
+        os.close(fd)
+        os.listdir(host.path)
+        assert host.tell("inodes") == 2
+        client.request("thaw")
+    until(lambda: host.tell("inodes") == 1, "the file without a name is gone")
+
+
+def test_a_lost_write_refuses_the_barrier(host: Host) -> None:
+    fd = os.open(host.path / "f", os.O_WRONLY | os.O_CREAT)
+    host.tell("fail", "write", "full")
+    os.write(fd, b"into the page cache")
+    with client_of(host) as client:
+        with pytest.raises(StoreFull, match="inode 2"):
+            client.request("barrier")
+        host.tell("mend", "write")
+        with pytest.raises(OSError) as caught:
+            os.fsync(fd)
+        assert caught.value.errno in (errno.ENOSPC, errno.EIO)
+        os.fsync(fd)
+        client.request("barrier")
+    os.close(fd)
+
+
+def test_the_socket_refuses_what_it_does_not_know(host: Host) -> None:
+    with client_of(host) as client:
+        with pytest.raises(InvalidRequest):
+            client.request("format")
+        with pytest.raises(Busy):
+            client.request("thaw")
+        assert client.request("status")["state"] == "serving"
+    assert stat_mode(host.folder / "mem.sock") == 0o600
+    with socket.socket(socket.AF_UNIX) as raw:
+        raw.connect(str(host.folder / "mem.sock"))
+        raw.sendall(b"x" * 10_000)
+        with contextlib.suppress(ConnectionResetError):
+            assert raw.recv(10) == b""
+
+
+def stat_mode(path: Path) -> int:
+    return path.stat().st_mode & 0o777
+
+
+# --- the end -------------------------------------------------------------------------------------------
+
+
+def test_unmounting_ends_the_worker(host: Host) -> None:
+    (host.path / "f").write_bytes(b"x" * 100_000)
+    assert host.unmount() == 0
+    assert host.closed() and (host.folder / "closed").read_text() == "100000"
+    assert os.listdir(host.folder) == ["closed"]
+
+
+def test_a_term_signal_unmounts_and_commits(host: Host) -> None:
+    (host.path / "f").write_bytes(b"x" * 100_000)
+    host.process.send_signal(signal.SIGTERM)
+    assert host.process.wait(30) == 0
+    assert not os.path.ismount(host.path) and host.closed()
+
+
+def test_a_term_signal_serves_open_files_for_a_while(hosts: Callable[..., Host]) -> None:
+    host = hosts(options={"drain_limit": 60})
+    file = (host.path / "f").open("wb")
+    file.write(b"a")
+    file.flush()
+    host.process.send_signal(signal.SIGTERM)
+    until(lambda: not os.path.ismount(host.path), "cut off")
+    file.write(b"b" * 10)
+    file.close()
+    assert host.process.wait(30) == 0
+    assert int((host.folder / "closed").read_text()) >= 11
+    assert "in use" in host.said()
+
+
+def test_a_term_signal_ends_even_when_files_stay_open(hosts: Callable[..., Host]) -> None:
+    host = hosts(options={"drain_limit": 0.2})
+    fd = os.open(host.path / "f", os.O_WRONLY | os.O_CREAT)
+    os.write(fd, b"abc")
+    host.process.send_signal(signal.SIGTERM)
+    assert host.process.wait(30) == 0
+    assert (host.folder / "closed").read_text() == "3"
+    with pytest.raises(OSError):
+        os.fsync(fd)
+    with contextlib.suppress(OSError):
+        os.close(fd)
+
+
+def test_drain_by_the_socket(host: Host) -> None:
+    with client_of(host) as client:
+        client.request("drain")
+    assert host.process.wait(30) == 0 and host.closed()
+
+
+def test_a_killed_worker_leaves_nothing_to_repair(hosts: Callable[..., Host]) -> None:
+    first = hosts()
+    (first.path / "f").write_bytes(b"x")
+    first.process.kill()
+    first.process.wait()
+    assert stale(first.path)
+    second = hosts()
+    assert second.ready, second.said()
+    assert os.listdir(second.path) == []
+    assert second.tell("calls", "barrier") == 0
+    with client_of(second) as client:
+        assert client.request("status")["pid"] == second.process.pid
+
+
+def test_an_aborted_connection_ends_the_worker(host: Host) -> None:
+    there = mountpoint.at(str(host.path))
+    assert there is not None
+    abort = Path(f"/sys/fs/fuse/connections/{there.device[1]}/abort")
+    if not os.access(abort, os.W_OK):
+        pytest.skip("no fusectl here")
+    abort.write_text("1")
+    assert host.process.wait(30) == 0
+    assert not stale(host.path)
+
+
+# --- where to mount --------------------------------------------------------------------------------------
+
+
+def test_a_second_mount_at_the_same_place_is_refused(host: Host) -> None:
+    with pytest.raises(Busy, match="mounted there"):
+        mountpoint.prepare(str(host.path), detach)
+
+
+def test_bad_mount_points(tmp_path: Path) -> None:
+    with pytest.raises(NotFound):
+        mountpoint.prepare(str(tmp_path / "none"), detach)
+    (tmp_path / "file").touch()
+    with pytest.raises(InvalidRequest, match="directory"):
+        mountpoint.prepare(str(tmp_path / "file"), detach)
+    with pytest.raises(InvalidRequest, match="empty"):
+        mountpoint.prepare(str(tmp_path), detach)
+    (tmp_path / "d").mkdir()
+    (tmp_path / "link").symlink_to("d")
+    assert mountpoint.prepare(str(tmp_path / "link"), detach) == str(tmp_path / "d")
+
+
+def test_mount_points_with_odd_names(tmp_path: Path) -> None:
+    odd = tmp_path / "a b\tc\\d"
+    odd.mkdir()
+    host = Host(odd)
+    try:
+        assert host.ready, host.said()
+        there = mountpoint.at(str(host.path))
+        assert there is not None and there.type == mountpoint.TYPE and there.source == "mem#mem"
+        (host.path / "f").touch()
+    finally:
+        host.end()
+
+
+# --- in the background -----------------------------------------------------------------------------------
+
+
+def request(base: Path, **more: Any) -> dict[str, object]:
+    return {"where": str(base / "m"), "folder": str(base), "deaf": True, **more}
+
+
+def test_a_background_mount_can_be_used_at_once(tmp_path: Path) -> None:
+    (tmp_path / "m").mkdir()
+    pid = background.start(request(tmp_path), str(tmp_path / "log"), module="tests.fsmount.host")
+    try:
+        (tmp_path / "m" / "f").write_bytes(b"x")
+        assert os.getsid(pid) == pid
+    finally:
+        assert kernel.detach(str(tmp_path / "m"), lazy=False) == ""
+    until((tmp_path / "closed").exists, "ended by itself")
+
+
+def test_a_failing_background_mount_says_why(tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match="create it first"):
+        background.start(request(tmp_path), str(tmp_path / "log"), module="tests.fsmount.host")
+
+
+def test_a_background_mount_that_dies_is_noticed(tmp_path: Path) -> None:
+    with pytest.raises(Exception, match="an end with status 1"):
+        background.start({}, str(tmp_path / "log"), module="tests.fsmount.host")
+    assert "KeyError" in (tmp_path / "log").read_text()
+
+
+# --- recovery points ---------------------------------------------------------------------------------------
+
+
+def fill(path: Path) -> None:
+    (path / "d").mkdir()
+    (path / "d" / "f").write_bytes(b"as it was" * 1000)
+    os.setxattr(path / "d" / "f", "user.k", b"v")
+    os.link(path / "d" / "f", path / "d" / "g")
+    os.symlink("f", path / "d" / "s")
+    (path / "many").mkdir()
+    for number in range(1000):
+        (path / "many" / str(number)).touch()
+
+
+def test_recovery_points_below_the_root(host: Host) -> None:
+    fill(host.path)
+    with client_of(host) as client:
+        client.request("barrier")
+    host.tell("point", b"p1")
+    (host.path / "d" / "f").write_bytes(b"changed")
+    assert ".snapshots" not in os.listdir(host.path)
+    assert os.listdir(host.path / ".snapshots") == ["p1"]
+    old = host.path / ".snapshots" / "p1" / "d"
+    assert (old / "f").read_bytes() == b"as it was" * 1000
+    assert os.getxattr(old / "f", "user.k") == b"v"
+    assert (old / "f").stat().st_ino == (old / "g").stat().st_ino
+    assert (old / "s").read_bytes() == (old / "g").read_bytes()
+    assert len(set(os.listdir(host.path / ".snapshots" / "p1" / "many"))) == 1000
+    assert os.path.samefile(old / ".." / ".." / "..", host.path)
+    with pytest.raises(FileNotFoundError):
+        os.stat(host.path / ".snapshots" / "p2")
+    host.tell("point", b"p2")
+    until((host.path / ".snapshots" / "p2").is_dir, "a new point")
+    assert sorted(os.listdir(host.path / ".snapshots")) == ["p1", "p2"]
+    host.tell("unpoint", b"p1")
+    until(lambda: not (host.path / ".snapshots" / "p1").exists(), "a removed point")
+
+
+def refused(action: Callable[[], object]) -> None:
+    with pytest.raises(OSError) as caught:
+        action()
+    assert caught.value.errno in (errno.EROFS, errno.EACCES)
+
+
+def test_recovery_points_cannot_be_changed(host: Host) -> None:
+    fill(host.path)
+    with client_of(host) as client:
+        client.request("barrier")
+    host.tell("point", b"p1")
+    point = host.path / ".snapshots" / "p1"
+    refused((point / "new").touch)
+    refused((point / "new").mkdir)
+    refused(lambda: (point / "d" / "f").open("r+b"))
+    refused(lambda: (point / "d" / "f").open("wb"))
+    refused(lambda: os.chmod(point / "d" / "f", 0o777))
+    refused(lambda: os.truncate(point / "d" / "f", 0))
+    refused(lambda: os.utime(point / "d" / "f"))
+    refused(lambda: os.unlink(point / "d" / "f"))
+    refused(lambda: os.rmdir(host.path / ".snapshots"))
+    refused(lambda: os.rename(point / "d" / "f", host.path / "f"))
+    refused(lambda: os.rename(host.path / "many", point / "many2"))
+    refused(lambda: os.rename(host.path / ".snapshots", host.path / "mine"))
+    refused(lambda: os.link(point / "d" / "f", host.path / "f"))
+    refused(lambda: os.symlink("x", point / "x"))
+    refused(lambda: os.setxattr(point / "d" / "f", "user.k", b"w"))
+    refused(lambda: os.removexattr(point / "d" / "f", "user.k"))
+    with pytest.raises(FileExistsError):
+        os.mkdir(host.path / ".snapshots")
+    assert (point / "d" / "f").read_bytes() == b"as it was" * 1000
+
+
+def test_a_recovery_point_mounted_alone(hosts: Callable[..., Host]) -> None:
+    host = hosts(point=True)
+    assert host.ready, host.said()
+    assert os.listdir(host.path) == []
+    refused((host.path / "new").touch)
+    assert "ro," in next(
+        line for line in Path("/proc/mounts").read_text().splitlines() if str(host.path) in line
+    )
+    assert host.unmount() == 0
+
+
+def test_the_request_of_the_real_entry_point_is_checked(tmp_path: Path) -> None:
+    """``python -m fsmount`` on something that is no store: the error comes back, by kind and message."""
+    ours, theirs = os.pipe()
+    request = {
+        "store": str(tmp_path), "name": "m", "point": None, "where": str(tmp_path / "m"),
+        "options": "{}", "ready_fd": theirs,
+    }  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", "fsmount", json.dumps(request)],
+        pass_fds=[theirs], cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    os.close(theirs)
+    said = json.loads(os.read(ours, 10_000))
+    os.close(ours)
+    assert done.returncode == 10 and said["kind"] == "not_found", done.stderr
