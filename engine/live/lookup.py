@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hashlib import blake2b
 
+from engine.errors import Corrupt
 from engine.index import Table, Txn
 from engine.live import rows
 
@@ -30,9 +31,15 @@ def find_name(txn: Txn, mount: int, secret: bytes, parent: int, name: bytes) -> 
 
 
 def read_xattrs(txn: Txn, mount: int, ino: int) -> dict[bytes, bytes]:
-    """Extended attributes of an inode, their parts joined."""
+    """Extended attributes of an inode, their parts joined. Raises Corrupt when a part is missing."""
     prefix = rows.inode_key(mount, ino)
-    parts: dict[bytes, list[bytes]] = {}
+    values: dict[bytes, bytes] = {}
+    parts: dict[bytes, int] = {}
     for key, value in txn.scan(Table.XATTRS, prefix=prefix):
-        parts.setdefault(key[len(prefix) : -2], []).append(value)
-    return {name: b"".join(values) for name, values in parts.items()}
+        name, part = key[len(prefix) : -2], key[-1]
+        if key[-2] or part != parts.get(name, 0):
+            raise Corrupt(f"extended attributes of inode {ino}", expected="all parts of a value",
+                          found=f"part {part}", do="run 'holdfast check'")  # fmt: skip
+        parts[name] = part + 1
+        values[name] = values.get(name, b"") + value
+    return values

@@ -1,0 +1,134 @@
+"""Commits: everything dirty, in one transaction, shared by all who wait for it.
+
+Crash table of a live tree (the chunk side is in chunks/writer.py)
+ | died                                | the tree after reopening is                                            |
+ | before the transaction committed    | as after the commit before; data sealed since is unreferenced bytes    |
+ | after it                            | as gathered: names and attributes of that moment, all of them; of a    |
+ |                                     | file all data sealed by then, its size ending before the first byte    |
+ |                                     | that was not (never below the size it had, unless it was truncated)    |
+ | between unlink and last close       | without the file; its rows are in ORPHANS and go with the next commits |
+ | while such rows were being deleted  | the same; what is left of them is still in ORPHANS                     |
+
+A commit that fails changes nothing: what it gathered is dirty again, the next one tries anew, and changes that need
+room are refused until one succeeds.  ``commit`` returns only when a commit that gathered after the call is durable.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+from engine import limits
+from engine.errors import HoldfastError
+from engine.live.batch import Batch
+from engine.live.content import Contents
+from engine.live.ports import Writer
+from engine.live.seal import Sealing
+from engine.live.state import State
+
+log = logging.getLogger("holdfast.engine.live")
+
+_REPLACED_ROUNDS = 3  # files renamed over others while their like were being sealed
+
+
+class Committer:
+    """Group commit and the thread that commits when much is dirty. Lock order: see State."""
+
+    def __init__(self, state: State, contents: Contents, sealing: Sealing, writer: Writer) -> None:
+        self._state = state
+        self._contents = contents
+        self._sealing = sealing
+        self._writer = writer
+        self._mutex = threading.Lock()
+        self._started = 0
+        self._finished = 0
+        self._withheld: dict[int, int] = {}
+        self._asked = False
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="commit")
+        self.reserve = limits.INO_RESERVE
+        state.wake_committer = self.wake
+
+    def wake(self) -> None:
+        """Commit soon, in the background."""
+        if not self._asked:
+            self._asked = True
+            self._executor.submit(self._background)
+
+    def _background(self) -> None:
+        self._asked = False
+        self.try_commit()
+
+    def try_commit(self) -> None:
+        """Commit; a failure is logged and remembered, and raised to those who ask for durability."""
+        if self._state.frozen:
+            return
+        before = self._state.failure
+        try:
+            self.commit()
+        except HoldfastError as error:
+            if before is None:
+                log.error("commit failed, will be tried again: %s", error)
+
+    def close(self) -> None:
+        """Wait for a background commit."""
+        self._executor.shutdown(wait=True)
+
+    def commit(self, *, force: bool = False) -> None:
+        """Returns when everything changed before the call is durable; raises why it cannot be.
+
+        ``force``: write the counters even if nothing is dirty.
+        """
+        with self._state.lock:
+            target = self._started + 1
+        with self._mutex:
+            if self._finished >= target and not force:
+                return  # somebody else's commit gathered after we asked
+            self._seal_replaced()
+            self._commit(force)
+
+    def _seal_replaced(self) -> None:
+        """A file renamed over another replaces it with its content or not at all, as programs have come to expect."""
+        for _ in range(_REPLACED_ROUNDS):
+            with self._state.lock:
+                waiting = self._state.replaced
+                self._state.replaced = {}
+                inodes = [
+                    inode
+                    for inode in waiting.values()
+                    if inode.nlink and inode.content is not None and inode.content.unsealed
+                ]
+            if not inodes:
+                return
+            self._sealing.seal_now(inodes)
+
+    def _commit(self, force: bool) -> None:
+        state = self._state
+        with state.lock:
+            self._started += 1
+            number = self._started
+            purge = state.purge and not state.frozen
+            if not (force or state.dirty or state.dirty_names or purge or state.failure):
+                self._finished = number
+                for hold in state.limbo:
+                    hold.release()
+                state.limbo = []
+                return
+            batch = Batch(state, self._contents, self._withheld)
+            batch.gather(self.reserve)
+        try:
+            self._writer.commit(batch.write)
+        except BaseException as error:
+            with state.lock:
+                batch.restore()
+                if isinstance(error, HoldfastError):
+                    state.failure = error
+                self._contents.room.notify_all()
+            raise
+        with state.lock:
+            batch.settle()
+            if state.failure is not None:
+                log.warning("commits succeed again")
+            state.failure = None
+            self._finished = number
+            self._contents.room.notify_all()
