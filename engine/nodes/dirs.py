@@ -10,9 +10,12 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from engine.limits import DIR_DEPTH_MAX
+from engine.nodes.dirdiff import diff
 from engine.nodes.dirnodes import Chunker, DirNode, read_child, read_root
 from engine.nodes.entries import Entry, decode_entry, encode_entry
 from engine.nodes.ports import NodeReader, NodeWriter, invalid
+
+__all__ = ["build", "diff", "get", "scan", "update"]
 
 Change = tuple[bytes, bytes | None]
 

@@ -71,7 +71,7 @@ def encode_extents(extents: Sequence[Extent]) -> bytes:
 def decode_extents(data: bytes, cid: bytes = b"") -> list[Extent]:
     """The list ``encode_extents`` was given. ``cid`` names the node it lies in, for the message of Corrupt."""
     ids, count, at = _table(data, cid)
-    if count == len(ids) == len(data) - at == data.count(0, at):
+    if _all_slots(data, count, ids, at):
         if count > SLOTS_PER_SPAN:
             corrupt("extents", f"at most {SLOTS_PER_SPAN} slots", count, cid)
         return list(zip(_SLOT_OFFSETS[:count], repeat(SLOT), ids, repeat(0), strict=False))
@@ -83,8 +83,15 @@ def decode_extents(data: bytes, cid: bytes = b"") -> list[Extent]:
 
 def extent_ids(data: bytes, cid: bytes = b"") -> list[bytes]:
     """The chunks an encoded list refers to, each once, after the same checks as ``decode_extents``."""
-    decode_extents(data, cid)
-    return _table(data, cid)[0]
+    ids, count, at = _table(data, cid)
+    if count > SLOTS_PER_SPAN or not _all_slots(data, count, ids, at):
+        decode_extents(data, cid)
+    return ids
+
+
+def _all_slots(data: bytes, count: int, ids: list[bytes], at: int) -> bool:
+    """Whether no extent has a tag bit: the list of most spans, and quick to read."""
+    return count == len(ids) == len(data) - at == data.count(0, at)
 
 
 _SLOT_OFFSETS = tuple(range(0, SPAN, SLOT))
@@ -97,11 +104,13 @@ def _table(data: bytes, cid: bytes) -> tuple[list[bytes], int, int]:
         corrupt("extents", f"{len(EMPTY)} to {SPAN_ROW_MAX} bytes", size, cid)
     if data[0] != FORM:
         corrupt("form of extents", str(FORM), data[0], cid)
-    try:
-        count, at = get_varint(data, 1)
-        named, at = get_varint(data, at)
-    except IndexError:
-        corrupt("extents", "a complete list", f"{size} bytes", cid)
+    count, named, at = data[1], data[2], 3
+    if count > 0x7F or named > 0x7F:
+        try:
+            count, at = get_varint(data, 1)
+            named, at = get_varint(data, at)
+        except IndexError:
+            corrupt("extents", "a complete list", f"{size} bytes", cid)
     tags = at + named * ID_LEN
     if named > count or tags + count > size:
         corrupt("extents", f"{count} of {named} chunks", f"{size} bytes", cid)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
-from engine.errors import Corrupt
 from engine.limits import LABEL_MAX, MOUNT_NAME_MAX, POINT_ID_LEN
 from engine.nodes.entries import Entry, decode_root_entry, encode_root_entry
 from engine.nodes.ports import VERSION, NodeKind, check_head, corrupt, invalid
@@ -156,8 +155,8 @@ def decode_tombstone(data: bytes) -> Tombstone:
 def _text(raw: bytes, what: str) -> str:
     try:
         return raw.decode()
-    except UnicodeDecodeError as error:
-        raise Corrupt(what, expected="UTF-8", found=str(error)) from None
+    except UnicodeDecodeError:
+        corrupt(what, "UTF-8", raw)
 
 
 def _id(raw: bytes) -> str:

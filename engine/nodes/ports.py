@@ -9,7 +9,7 @@ from engine.codec import ID_LEN
 from engine.errors import Corrupt, InvalidRequest
 
 VERSION = 1  # second byte of every node
-ID_DO = "run holdfast check"
+_DO = "run holdfast check"
 
 
 class NodeReader(Protocol):
@@ -52,7 +52,7 @@ class Ref(enum.Enum):
 def corrupt(what: str, expected: str, found: object, cid: bytes = b"") -> NoReturn:
     """Refuse stored bytes. ``cid`` names the node when it is known."""
     name = f"{what} of node {cid.hex()}" if cid else what
-    raise Corrupt(name, expected=expected, found=str(found), do=ID_DO)
+    raise Corrupt(name, expected=expected, found=str(found), do=_DO)
 
 
 def invalid(what: str, expected: str, found: object) -> NoReturn:

@@ -50,17 +50,15 @@ def _of_directory(data: bytes, cid: bytes) -> Iterator[Reference]:
         yield from of_entry(*record_parts(record))
 
 
-def of_entry(mode: int, packed: bytes, root: bytes) -> Iterator[Reference]:
+def of_entry(mode: int, packed: bytes, root: bytes) -> list[Reference]:
     """(kind, chunk id) of what an entry of this mode refers to by its xattrs and its root."""
-    for node in xattrs.node_ids(packed):
-        yield Ref.NODE, node
-    if not root:
-        return
-    if stat.S_ISDIR(mode):
-        yield Ref.NODE, root
-    elif stat.S_ISREG(mode):
+    found = [(Ref.NODE, node) for node in xattrs.node_ids(packed)] if packed else []
+    if root and stat.S_ISDIR(mode):
+        found.append((Ref.NODE, root))
+    elif root and stat.S_ISREG(mode):
         top = decode_root(root)
         if isinstance(top, Node):
-            yield Ref.NODE, top.cid
+            found.append((Ref.NODE, top.cid))
         else:
-            yield from ((Ref.DATA, chunk) for chunk in extent_ids(top))
+            found += [(Ref.DATA, chunk) for chunk in extent_ids(top)]
+    return found
