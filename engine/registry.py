@@ -12,6 +12,7 @@ from typing import NamedTuple
 from engine.chunks import Context, alive
 from engine.errors import AlreadyExists, Busy, Corrupt, InvalidRequest, NotFound
 from engine.index import Table, Txn
+from engine.index.rows import U64
 from engine.ingest.mode import CHOICES
 
 _ROW = struct.Struct("<IBQQQ")
@@ -75,23 +76,20 @@ def every(txn: Txn) -> list[Mount]:
     return [_decode(key.decode(), raw) for key, raw in txn.scan(Table.MOUNTS)]
 
 
-def create(context: Context, name: str, quota: int, chunking: str) -> Mount:
-    """A new mount. Raises AlreadyExists, InvalidRequest."""
+def create(txn: Txn, name: str, quota: int, chunking: str) -> Mount:
+    """A new mount's row. Raises AlreadyExists, InvalidRequest."""
     valid_name(name)
     if chunking not in CHOICES:
         raise InvalidRequest(
             f"chunking {chunking!r}", expected=" or ".join(CHOICES), do="choose one of them"
         )
-    with context.index.write() as txn:
-        if txn.get(Table.MOUNTS, name.encode()) is not None:
-            raise AlreadyExists(
-                f"mount {name!r}", expected="a new name", found="a mount of that name"
-            )
-        raw = txn.get(Table.META, _NEXT)
-        number = 1 if raw is None else int.from_bytes(raw, "big")
-        txn.put(Table.META, _NEXT, (number + 1).to_bytes(8, "big"))
-        mount = Mount(name, number, chunking, quota, 0, 0)
-        save(txn, mount)
+    if txn.get(Table.MOUNTS, name.encode()) is not None:
+        raise AlreadyExists(f"mount {name!r}", expected="a new name", found="a mount of that name")
+    raw = txn.get(Table.META, _NEXT)
+    number = 1 if raw is None else U64.unpack(raw)[0]
+    txn.put(Table.META, _NEXT, U64.pack(number + 1))
+    mount = Mount(name, number, chunking, quota, 0, 0)
+    save(txn, mount)
     return mount
 
 

@@ -41,3 +41,9 @@ def report_epoch(txn: Txn, worker: int, seen: GcState) -> None:
         row = worker_row(raw)
         if row.epoch != seen.epoch:
             txn.put(Table.WORKERS, key, row._replace(epoch=seen.epoch).pack_bytes())
+
+
+def seen_epoch(txn: Txn, worker: int) -> int:
+    """The collection epoch this worker has reported last."""
+    raw = txn.get(Table.WORKERS, U64.pack(worker))
+    return 0 if raw is None else worker_row(raw).epoch

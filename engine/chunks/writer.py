@@ -29,11 +29,12 @@ from engine import codec, limits
 from engine.chunks import encode
 from engine.chunks.context import Context
 from engine.chunks.hold import Hold, Holds
-from engine.chunks.protect import protect, report_epoch
+from engine.chunks.protect import protect, report_epoch, seen_epoch
 from engine.chunks.reader import ChunkReader
 from engine.chunks.segments import Segments
 from engine.errors import HoldfastError
 from engine.index import Table, Txn
+from engine.index.gcstate import Phase
 from engine.index.gcstate import load as load_gc
 from engine.index.rows import ENC_DELTA, ENC_DICT, KIND_DATA, KIND_NODE, U32, ChunkRow, chunk_row
 from engine.packs.records import KIND_SKETCH, Base, Entry, encode_record_head
@@ -213,7 +214,9 @@ class ChunkWriter:
             )
             parts.append(base)
             total += base.length
-        return depth, tuple(parts), codec.join(data) if data else b""
+        if total < limits.DELTA_PREFIX_MIN:
+            return 0, (), b""
+        return depth, tuple(parts), codec.join(data)
 
     # --- barrier ------------------------------------------------------------------------------------------
 
@@ -274,6 +277,14 @@ class ChunkWriter:
                     if row.pack == old and row.offset in moves:
                         pack, offset = moves[row.offset]
                         rows[cid] = row._replace(pack=pack, offset=offset)
+
+    def acknowledge(self) -> None:
+        """When a collection waits for this worker to have seen its condemned flags: commit, which says so."""
+        with self._context.index.read() as txn:
+            state = load_gc(txn)
+            if state.phase != Phase.CONDEMNED or seen_epoch(txn, self._worker) == state.epoch:
+                return
+        self.commit()
 
     def close(self) -> None:
         """Commit what is pending, then let go of the segments (sealed when worth it)."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from engine.chunks.hold import Hold
 from engine.ingest.splice import Extent
 
 Fragment = tuple[int, bytes | bytearray | memoryview]
@@ -23,6 +24,7 @@ class Mode(enum.IntEnum):
 class SealJob:
     """Fragments of one span of one file, newest data, sorted, not overlapping; offsets inside the span.
 
+    ``hold`` is set by the sealer and is the caller's: release it when the new extents are committed.
     ``group`` names files of one make (they share a dictionary).
     ``old``: extents the span has now.  ``predecessor``: span number -> extents of the previous version of the file.
     """
@@ -33,3 +35,4 @@ class SealJob:
     mode: Mode = Mode.STREAM
     predecessor: Callable[[int], list[Extent]] | None = None
     group: bytes = b""
+    hold: Hold | None = field(default=None, repr=False)

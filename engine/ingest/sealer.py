@@ -26,18 +26,24 @@ class Sealer:
         self._groups = Groups(context, writer, reader)
         self._stream = StreamSealer(context, writer, self._sketches, self._groups)
 
-    def seal(self, job: SealJob, hold: Hold) -> list[Extent]:
+    def seal(self, job: SealJob) -> list[Extent]:
         """The span's new extents, under ``SPAN_ROW_MAX`` bytes when encoded.
 
-        ``hold`` protects what they refer to until the caller releases it, after they are committed.  Raises
+        ``job.hold`` protects what they refer to until the caller releases it, after they are committed.  Raises
         StoreFull or LocationUnavailable; then nothing has changed and the job can be done again.
         """
-        extents = self._seal(job, hold)
-        if (
-            len(extents) > limits.SLOTS_PER_SPAN
-            and len(encode_extents(extents)) > limits.SPAN_ROW_MAX
-        ):
-            extents = self._compact(job, extents, hold)
+        hold = self._writer.holds.open()
+        try:
+            extents = self._seal(job, hold)
+            if (
+                len(extents) > limits.SLOTS_PER_SPAN
+                and len(encode_extents(extents)) > limits.SPAN_ROW_MAX
+            ):
+                extents = self._compact(job, extents, hold)
+        except BaseException:
+            hold.release()
+            raise
+        job.hold = hold
         return extents
 
     def flush(self) -> None:

@@ -160,7 +160,7 @@ def _check_record(
         and (depth > 0) == (encoding == ENC_DELTA)
         and (encoding != ENC_DICT or len(bases) == 1)
         and depth <= limits.DELTA_DEPTH_MAX
-        and sum(base.length for base in bases) <= limits.DELTA_PREFIX_MAX
+        and (not bases or 8 <= sum(base.length for base in bases) <= limits.DELTA_PREFIX_MAX)
         and all(base.offset + base.length <= limits.CHUNK_MAX and base.length for base in bases)
     )
     if not sound:

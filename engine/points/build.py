@@ -15,6 +15,7 @@ import stat
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from engine import limits
 from engine.chunks import ChunkReader, ChunkWriter, Hold
 from engine.errors import Corrupt
 from engine.index import Table, Txn
@@ -121,6 +122,8 @@ class TreeBuilder:
             numbers.add(rows.split_span_key(key))
             self.seen.append(Seen(Table.CHANGED_SPANS, key, value))
         if first != rows.NOWHERE:
+            if not first:
+                numbers.add(0)  # it may be inline
             start = rows.span_key(self._mount, ino, first)
             for key, _ in self._txn.scan(Table.SPANS, start=start, prefix=prefix):
                 numbers.add(rows.split_span_key(key))
@@ -254,7 +257,7 @@ class TreeBuilder:
         found = self._fresh.get(ino)
         if found is not None:
             return found
-        if row.flags & rows.F_INLINE:
+        if row.flags & rows.F_INLINE and row.size <= limits.SPAN:
             root = files.build(self._nodes, row.size, [(0, decode_extents(row.tail))])
             old = self._old_root(ino)
             if old is not None:  # it was larger once: the row must not outlive that content
@@ -264,19 +267,23 @@ class TreeBuilder:
         if old is not None and mark is None:
             return old
         if old is None or mark is None:
-            root = files.build(self._nodes, row.size, self._spans(ino))
+            root = files.build(self._nodes, row.size, self._spans(ino, row))
         else:
             numbers = self._changed_spans(ino, mark.first)
-            changes = {number: self._extents(ino, number) for number in numbers}
+            changes = {number: self._extents(ino, row, number) for number in numbers}
             root = files.update(self._reader, self._nodes, old, row.size, changes)
         self._keep(ino, root, old)
         return root
 
-    def _spans(self, ino: int) -> Iterator[tuple[int, list[Extent]]]:
+    def _spans(self, ino: int, row: InodeRow) -> Iterator[tuple[int, list[Extent]]]:
+        if row.flags & rows.F_INLINE:  # span 0 has no row of its own
+            yield 0, decode_extents(row.tail)
         for key, value in self._txn.scan(Table.SPANS, prefix=rows.inode_key(self._mount, ino)):
             yield rows.split_span_key(key), decode_extents(value)
 
-    def _extents(self, ino: int, number: int) -> list[Extent]:
+    def _extents(self, ino: int, row: InodeRow, number: int) -> list[Extent]:
+        if not number and row.flags & rows.F_INLINE:
+            return decode_extents(row.tail)
         raw = self._txn.get(Table.SPANS, rows.span_key(self._mount, ino, number))
         return [] if raw is None else decode_extents(raw)
 

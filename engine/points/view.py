@@ -34,18 +34,22 @@ class PointView:
 
     def find(self, path: bytes) -> Entry:
         """The entry at a path below the root; symbolic links are not followed. Raises NotFound."""
+        entry = self.lookup(path)
+        if entry is None:
+            raise NotFound(
+                f"path {path!r} in the point", expected="a file or directory", found="nothing"
+            )
+        return entry
+
+    def lookup(self, path: bytes) -> Entry | None:
+        """Like ``find``; None when there is nothing."""
         entry: Entry | None = self.root_entry
         for name in path.split(b"/"):
             if name in (b"", b"."):
                 continue
             if entry is None or not stat.S_ISDIR(entry.mode):
-                entry = None
-                break
+                return None
             entry = self.get(entry, name)
-        if entry is None:
-            raise NotFound(
-                f"path {path!r} in the point", expected="a file or directory", found="nothing"
-            )
         return entry
 
     def spans(self, entry: Entry) -> Iterator[tuple[int, list[Extent]]]:

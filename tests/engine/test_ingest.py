@@ -29,10 +29,10 @@ def rows(size: int, seed: int) -> bytes:
 
 
 def seal(one: OpenStore, job: SealJob) -> list[Extent]:
-    hold = one.session.writer.holds.open()
-    extents = one.session.sealer.seal(job, hold)
+    extents = one.session.sealer.seal(job)
     one.session.writer.commit()
-    hold.release()
+    assert job.hold is not None
+    job.hold.release()
     return extents
 
 

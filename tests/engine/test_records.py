@@ -55,7 +55,7 @@ def test_random_bytes_are_refused(raw: bytes) -> None:
         (1, 0, 0, 10, 11, ()),  # raw of another length
         (1, 2, 1, 10, 10, ()),  # delta without bases
         (1, 1, 0, 10, 10, (Base(ID, 0, 5),)),  # bases without delta
-        (1, 2, 9, 10, 10, (Base(ID, 0, 5),)),  # too deep
+        (1, 2, 9, 10, 10, (Base(ID, 0, 50),)),  # too deep
         (1, 1, 0, 1 << 30, 10, ()),  # plaintext beyond its limit
         (1, 2, 1, 10, 10, (Base(ID, 1 << 30, 5),)),  # a part beyond any chunk
         (1, 3, 0, 10, 10, (Base(ID, 0, 5), Base(ID, 0, 5))),  # two dictionaries

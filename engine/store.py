@@ -1,0 +1,245 @@
+"""The facade: a store as the layers above see it. Everything public of the engine is a method or a value here.
+
+One ``Store`` per process and path; thread-safe.  A store that only reads has no worker: it opens one at the first
+call that writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, NamedTuple, Self
+
+from engine import home, limits, registry
+from engine.index import Table
+from engine.index.rows import U64
+from engine.ingest import choose_mode
+from engine.live import LiveTree, Ports, Quota, create_tree
+from engine.nodes import Entry
+from engine.nodes.point import Point
+from engine.points import diff, snapshot
+from engine.points.view import PointView
+from engine.progress import Report, silent
+from engine.registry import Mount
+
+if TYPE_CHECKING:  # imported where they are used: a worker needs none of them
+    from engine.maintain.check import CheckReport
+    from engine.maintain.collect import CollectReport
+    from engine.maintain.repair import RepairReport
+    from engine.restore.restore import RestoreReport
+
+
+class PointInfo(NamedTuple):
+    """A recovery point. ``seq`` counts the mount's points from 1; ``files``: inodes of every type."""
+
+    id: str
+    mount: str
+    seq: int
+    time_ns: int
+    label: str
+    logical_bytes: int
+    files: int
+
+
+def _info(point: Point) -> PointInfo:
+    return PointInfo(
+        point.id,
+        point.mount,
+        point.sequence,
+        point.time_ns,
+        point.label,
+        point.logical_bytes,
+        point.files,
+    )
+
+
+class Store:
+    """An open store. Use as a context manager, or close it."""
+
+    def __init__(self, opened: home.OpenStore) -> None:
+        self._open = opened
+        self._served: list[str] = []
+
+    @staticmethod
+    def init(path: str) -> None:
+        """Create an empty store. Raises AlreadyExists."""
+        home.init(path)
+
+    @classmethod
+    def open(cls, path: str) -> Self:
+        """Open a store. Raises NotFound, FormatTooNew, Corrupt, Busy."""
+        return cls(home.OpenStore(path))
+
+    def close(self) -> None:
+        """Commit what is pending, stop serving, leave. Close live trees first."""
+        try:
+            while self._served:
+                registry.let_go(
+                    self._open.context, self._served.pop(), self._open.session.worker.id
+                )
+        finally:
+            self._open.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def path(self) -> str:
+        return self._open.path
+
+    # --- mounts -------------------------------------------------------------------------------------------
+
+    def create_mount(self, name: str, quota: int | None = None, chunking: str = "auto") -> Mount:
+        """A new, empty mount. ``quota``: bytes. Raises AlreadyExists, InvalidRequest."""
+        context = self._open.context
+        with context.index.write() as txn:
+            mount = registry.create(txn, name, quota or registry.NO_QUOTA, chunking)
+            now = context.system.time_ns()
+            create_tree(txn, mount.id, secret=context.system.random(16), now_ns=now)
+        return mount
+
+    def mounts(self) -> list[Mount]:
+        """All mounts, by name."""
+        with self._open.context.index.read() as txn:
+            return registry.every(txn)
+
+    def mount(self, name: str) -> Mount:
+        """The mount of that name. Raises NotFound."""
+        with self._open.context.index.read() as txn:
+            return registry.find(txn, name)
+
+    def open_live(self, name: str) -> LiveTree:
+        """Serve a mount's live tree. Raises Busy while another process does; close the tree before the store."""
+        session = self._open.session
+        mount = registry.claim(self._open.context, name, session.worker.id)
+        self._served.append(name)
+        return LiveTree(
+            mount.id, self._ports(mount), quota=Quota(mount.quota), chunking=mount.chunking
+        )
+
+    def _ports(self, mount: Mount) -> Ports:
+        session = self._open.session
+        return Ports(
+            index=self._open.context.index, reader=self._open.reader, writer=session.writer, seal=session.sealer.seal,
+            choose_mode=choose_mode, space_left=self.space_left, last_point_entry=self._last_point(mount.name),
+            entry_span=self._entry_span, entry_mode=lambda entry: entry.chunking, flush=session.sealer.flush,
+            heartbeat=session.writer.acknowledge,
+        )  # fmt: skip
+
+    def _last_point(self, name: str) -> Callable[[bytes], Entry | None]:
+        """Look-up by path in the mount's newest point; the point is found again when there is a newer one."""
+        known: list[tuple[int, PointView | None]] = [(-1, None)]
+
+        def find(path: bytes) -> Entry | None:
+            with self._open.context.index.read() as txn:
+                count = registry.find(txn, name).points
+                if known[0][0] != count:
+                    points = [point for point in snapshot.every(txn) if point.mount == name]
+                    view = PointView(self._open.reader, points[-1].root) if points else None
+                    known[0] = (count, view)
+            view = known[0][1]
+            return None if view is None else view.lookup(path)
+
+        return find
+
+    def _entry_span(self, entry: Entry, number: int) -> list[tuple[int, int, bytes, int]]:
+        return PointView(self._open.reader, entry).span(entry, number)
+
+    def space_left(self) -> int:
+        """Bytes writers may still use on the store's file system; its reserve is taken off."""
+        free, total = self._open.context.system.space(self._open.path)
+        return max(0, free - min(limits.RESERVE, int(total * limits.RESERVE_PART)))
+
+    # --- recovery points ----------------------------------------------------------------------------------
+
+    def snapshot(
+        self,
+        name: str,
+        label: str = "",
+        *,
+        thaw: Callable[[], None] = lambda: None,
+        report: Report = silent,
+    ) -> PointInfo:
+        """A new point of a mount that stands still; ``thaw`` is called when it may go on."""
+        return _info(snapshot.snapshot(self._open, name, label, thaw=thaw, report=report))
+
+    def points(self, name: str | None = None) -> list[PointInfo]:
+        """Points of one mount or of all, oldest first. Raises NotFound for a mount that does not exist."""
+        with self._open.context.index.read() as txn:
+            if name is not None:
+                registry.find(txn, name)
+            return [_info(p) for p in snapshot.every(txn) if name is None or p.mount == name]
+
+    def point(self, reference: str) -> PointInfo:
+        """A point by id, unique prefix, or MOUNT@latest. Raises NotFound, InvalidRequest."""
+        with self._open.context.index.read() as txn:
+            return _info(snapshot.find(txn, reference))
+
+    def view(self, reference: str) -> PointView:
+        """A point's tree, kept from deletion until the store is closed."""
+        with self._open.context.index.write() as txn:
+            point = snapshot.find(txn, reference)
+            txn.put(Table.PINS, U64.pack(self._open.session.worker.id) + point.id.encode(), b"")
+        return PointView(self._open.reader, point.root)
+
+    def diff(self, old: str, new: str) -> Iterator[diff.Change]:
+        """What differs between two points."""
+        a, b = self.view(old), self.view(new)
+        yield from diff.diff(self._open.reader, a.root_entry, b.root_entry)
+
+    def restore(
+        self,
+        reference: str,
+        subpath: bytes,
+        target: bytes,
+        *,
+        force: bool = False,
+        report: Report = silent,
+    ) -> RestoreReport:
+        """Materialise a point, or part of it, in a directory; see engine.restore."""
+        from engine.restore import restore
+
+        return restore.restore(self.view(reference), subpath, target, force=force, progress=report)
+
+    def remove_point(self, reference: str) -> PointInfo:
+        """Delete a point. Raises NotFound, Busy."""
+        return _info(snapshot.remove(self._open, reference))
+
+    # --- maintenance --------------------------------------------------------------------------------------
+
+    def collect(
+        self, *, dry_run: bool = False, budget_s: float | None = None, report: Report = silent
+    ) -> CollectReport:
+        """Free what no point and no live tree reaches, beside running writers."""
+        from engine.maintain import collect
+
+        return collect.collect(
+            self._open.context, dry_run=dry_run, budget_s=budget_s, progress=report
+        )
+
+    def check(self, *, read_data: bool = False, report: Report = silent) -> CheckReport:
+        """Verify every invariant, and every byte when asked."""
+        from engine.maintain import check
+
+        return check.check(self._open.context, read_data=read_data, progress=report)
+
+    def stats(self, name: str | None = None) -> dict[str, int | float]:
+        """Sizes and counts of the store or of one mount."""
+        from engine.maintain import stats
+
+        return stats.stats(self._open.context, name)
+
+    def repair(self, *, report: Report = silent) -> RepairReport:
+        """Mend what ``check`` finds and can be mended."""
+        from engine.maintain import repair
+
+        return repair.repair(self._open.context, progress=report)
+
+    @staticmethod
+    def rebuild_index(path: str, *, report: Report = silent) -> RepairReport:
+        """Make a new index from the packs alone; nobody may have the store open."""
+        from engine.maintain import repair
+
+        return repair.rebuild_index(path, progress=report)
