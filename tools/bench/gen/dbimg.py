@@ -1,4 +1,4 @@
-"""dbimg: daily image copies of a database, as whole files under the same names.
+"""dbimg: daily copies of the data files of a database, whole and under the same names.
 
 Six data files of 8 KiB pages. Each day 3 % of the blocks change: half of them have a few rows
 updated, half are filled with new rows; then every file grows by 1 %. Changes have the locality of
@@ -17,7 +17,7 @@ from typing import Final
 from tools.bench.gen.base import MIB, SEED, DataSet, cached, chance, pick
 from tools.bench.gen.pages import PAGE, make_page, update_page
 
-VERSION: Final = 1
+VERSION: Final = 3
 FILES: Final = {
     "system01.dbf": 0.08,
     "sysaux01.dbf": 0.06,
@@ -27,9 +27,9 @@ FILES: Final = {
     "history01.dbf": 0.16,
 }
 REGION: Final = 128  # blocks: the grain of hot and cold, 1 MiB
-HOT_REGIONS: Final = 0.15  # share of regions that are hot
-HOT_CHANGES: Final = 0.7  # share of changes that fall into hot regions
-RUN: Final = 4  # longest run of neighbouring blocks changed together outside hot regions
+HOT_REGIONS: Final = 0.08  # share of regions that are hot
+HOT_CHANGES: Final = 0.45  # share of changes that fall into hot regions
+RUN: Final = 2  # longest run of neighbouring blocks changed together outside hot regions
 BATCH: Final = 512  # pages per write
 
 
@@ -68,7 +68,7 @@ def changes(plan: Plan, file: int, day: int, blocks: int) -> dict[int, bool]:
         else:
             start = pick(rnd, blocks)
             run = list(range(start, start + 1 + pick(rnd, RUN)))
-        replaced = sum(chosen.values()) * 2 < len(chosen)
+        replaced = sum(chosen.values()) * 2 <= len(chosen)
         for block in run:
             if block < blocks and block not in chosen and len(chosen) < wanted:
                 chosen[block] = replaced

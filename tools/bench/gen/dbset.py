@@ -1,7 +1,7 @@
 """dbset: the generations of dbimg multiplexed four ways into backup pieces.
 
-A channel holds up to four data files open, reads them in buffers of 16 blocks and writes whatever
-is ready, so a piece is made of runs of 16 to 64 blocks of one file after another; which file is
+A channel holds up to four data files open, reads them in buffers of 32 blocks and writes whatever
+is ready, so a piece is made of runs of 32 or 64 blocks of one file after another; which file is
 ready first differs from day to day. Pieces end at a size limit, begin with a header block that is
 different each day, and have names that never come again.
 """
@@ -15,10 +15,10 @@ from typing import Final
 from tools.bench.gen.base import MIB, DataSet, cached, chance, pick
 from tools.bench.gen.pages import PAGE, stream
 
-VERSION: Final = 1
+VERSION: Final = 2
 WAYS: Final = 4  # files open at once
-BUFFER: Final = 16  # blocks per read buffer
-LONGEST: Final = 4  # buffers of one file that may follow each other
+BUFFER: Final = 64  # blocks per read buffer
+LONGEST: Final = 1  # buffers of one file that may follow each other
 PIECE: Final = 64 * MIB
 _HEADER: Final = struct.Struct("<8sIIIIQQ")
 _LETTERS: Final = "0123456789abcdefghijklmnopqrstuv"

@@ -34,11 +34,11 @@ FIXED: Final = struct.Struct("<BBBIIq8s")
 TAIL: Final = 4
 FREE: Final = 480  # bytes left free at least, a fill of about 94 %
 ROWS_TRIED: Final = 56  # more than fit into a page, so that the page is always filled
-TOKEN: Final = 34  # random bytes per row, incompressible
+TOKEN: Final = 35  # random bytes per row, incompressible
 REFERENCE: Final = 8  # random bytes per row, written as hex digits
-CUSTOMERS: Final = 70
-ARTICLES: Final = 45
-SAME_CUSTOMER: Final = 39_322  # of 65,536: chance that the next row is of the same customer
+CUSTOMERS: Final = 200
+ARTICLES: Final = 36
+SAME_CUSTOMER: Final = 54_000  # of 65,536: chance that the next row is of the same customer
 
 _DRAWS: Final = 5  # random 16-bit numbers per row
 _EPOCH: Final = 1_767_225_600
@@ -123,7 +123,7 @@ def make_page(seed: int, file: int, block: int, lsn: int) -> bytes:
         rows.append(
             b"%b%c%b%c%b%b%b"
             % (fixed, TOKEN, token, size, digits[size * n : size * n + size], customer,
-               _ARTICLES[e % ARTICLES])
+               _ARTICLES[(e * e >> 16) * ARTICLES >> 16])
         )  # fmt: skip
     room = PAGE - HEADER.size - TAIL - FREE
     ends = list(accumulate(map(len, rows)))
