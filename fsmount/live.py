@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 import time
 from collections.abc import AsyncIterator, Callable
 
@@ -19,7 +18,7 @@ from engine.errors import HoldfastError, PosixError
 from fsmount.contract import Attr, Change, Ctx, StatFs, Tree
 from fsmount.files import Files
 from fsmount.gate import Gate
-from fsmount.killpriv import KillPriv, dropped
+from fsmount.killpriv import KillPriv
 from fsmount.lookups import Lookups
 from fsmount.xattrs import CAPABILITY, admit
 
@@ -139,18 +138,21 @@ class LiveFiles(Files):
 
     # --- changing -----------------------------------------------------------------------------------
 
-    async def setattr(self, ino: int, change: Change) -> Attr:
+    async def _admitted(self) -> None:
+        """Wait for room, then for the gate; raises what keeps room from coming. No await follows before the change."""
+        while self.tree.over_limit():
+            await trio.to_thread.run_sync(self.tree.wait_room, limiter=self._room_limit)
         if self.gate.closed:
             await self.gate.passed()
+
+    async def setattr(self, ino: int, change: Change) -> Attr:
+        if self.gate.closed or self.tree.over_limit():
+            await self._admitted()
         now = time.time_ns()
         if "size" in change:
             self._kill.written(ino, now)
         if "uid" in change or "gid" in change:
-            old = self.tree.getattr(ino).mode
-            if "mode" not in change and dropped(old) != old:
-                change["mode"] = dropped(old) & 0o7777
-            if stat.S_ISREG(old):
-                self._kill.drop_capability(ino)
+            self._kill.drop_capability(ino)  # set-uid and set-gid are the tree's business here
         if "mode" in change:
             self._kill.forget(ino)
         return self.tree.setattr(
@@ -166,77 +168,74 @@ class LiveFiles(Files):
         )
 
     async def mknod(self, parent: int, name: bytes, mode: int, rdev: int, ctx: Ctx) -> Attr:
-        if self.gate.closed:
-            await self.gate.passed()
+        if self.gate.closed or self.tree.over_limit():
+            await self._admitted()
         return self.tree.mknod(parent, name, mode, rdev, ctx)
 
     async def create(self, parent: int, name: bytes, mode: int, writable: bool, ctx: Ctx) -> Attr:
-        if self.gate.closed:
-            await self.gate.passed()
+        if self.gate.closed or self.tree.over_limit():
+            await self._admitted()
         attr = self.tree.create(parent, name, mode, ctx)
         self._open(attr.ino, writable)
         return attr
 
     async def mkdir(self, parent: int, name: bytes, mode: int, ctx: Ctx) -> Attr:
-        if self.gate.closed:
-            await self.gate.passed()
+        if self.gate.closed or self.tree.over_limit():
+            await self._admitted()
         return self.tree.mkdir(parent, name, mode, ctx)
 
     async def symlink(self, parent: int, name: bytes, target: bytes, ctx: Ctx) -> Attr:
-        if self.gate.closed:
-            await self.gate.passed()
+        if self.gate.closed or self.tree.over_limit():
+            await self._admitted()
         return self.tree.symlink(parent, name, target, ctx)
 
     async def link(self, ino: int, parent: int, name: bytes) -> Attr:
-        if self.gate.closed:
-            await self.gate.passed()
+        if self.gate.closed or self.tree.over_limit():
+            await self._admitted()
         return self.tree.link(ino, parent, name)
 
     async def unlink(self, parent: int, name: bytes) -> None:
-        if self.gate.closed:
-            await self.gate.passed()
+        if self.gate.closed or self.tree.over_limit():
+            await self._admitted()
         self.tree.unlink(parent, name)
 
     async def rmdir(self, parent: int, name: bytes) -> None:
-        if self.gate.closed:
-            await self.gate.passed()
+        if self.gate.closed or self.tree.over_limit():
+            await self._admitted()
         self.tree.rmdir(parent, name)
 
     async def rename(
         self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int
     ) -> None:
-        if self.gate.closed:
-            await self.gate.passed()
+        if self.gate.closed or self.tree.over_limit():
+            await self._admitted()
         self.tree.rename(parent, name, new_parent, new_name, flags)
 
     async def write(self, ino: int, offset: int, data: bytes) -> int:
-        if self.gate.closed:
-            await self.gate.passed()
+        if self.gate.closed or self.tree.over_limit():
+            await self._admitted()
         try:
             self._kill.written(ino, time.time_ns())
-            count = self.tree.write(ino, offset, data)
+            return self.tree.write(ino, offset, data)
         except HoldfastError as error:
             self.lost[ino] = error  # the kernel may have answered the caller long ago
             raise
-        if self.tree.over_limit():
-            await trio.to_thread.run_sync(self.tree.wait_room, limiter=self._room_limit)
-        return count
 
     async def setxattr(self, ino: int, name: bytes, value: bytes) -> None:
         admit(name)
         if name == CAPABILITY:
             # Pages written before must arrive before: they would drop what is being set.
             await trio.to_thread.run_sync(self._launder, ino, limiter=self._sync_limit)
-        if self.gate.closed:
-            await self.gate.passed()
+        if self.gate.closed or self.tree.over_limit():
+            await self._admitted()
         if name == CAPABILITY:
             self._kill.forget(ino)
         self.tree.setxattr(ino, name, value, 0)
 
     async def removexattr(self, ino: int, name: bytes) -> None:
         admit(name)
-        if self.gate.closed:
-            await self.gate.passed()
+        if self.gate.closed or self.tree.over_limit():
+            await self._admitted()
         self.tree.removexattr(ino, name)
 
     # --- durability -----------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import stat
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterator
 from itertools import islice
-from typing import Protocol
+from typing import Any, Protocol
 
 import trio
 
@@ -26,39 +26,9 @@ THREADS = 8  # looks into recovery points at once
 BLKSIZE = 64 * 1024
 
 
-class Entry(Protocol):
-    """A directory entry of a recovery point, with its inode's attributes."""
-
-    @property
-    def name(self) -> bytes: ...
-    @property
-    def mode(self) -> int: ...
-    @property
-    def uid(self) -> int: ...
-    @property
-    def gid(self) -> int: ...
-    @property
-    def nlink(self) -> int: ...
-    @property
-    def generation(self) -> int: ...
-    @property
-    def rdev(self) -> int: ...
-    @property
-    def ino(self) -> int: ...
-    @property
-    def size(self) -> int: ...
-    @property
-    def allocated(self) -> int: ...
-    @property
-    def mtime_ns(self) -> int: ...
-    @property
-    def ctime_ns(self) -> int: ...
-    @property
-    def atime_ns(self) -> int: ...
-    @property
-    def btime_ns(self) -> int: ...
-    @property
-    def target(self) -> bytes: ...
+Entry = Any
+"""An entry of a recovery point as the engine made it, opaque but for its attributes: name, mode, uid, gid, nlink,
+generation, rdev, ino, size, allocated (bytes), the four times in ns, target."""
 
 
 class View(Protocol):
@@ -112,8 +82,8 @@ class PointFiles(Files):
 
     @property
     def idle(self) -> bool:
-        """Whether the kernel knows no inode of this point."""
-        return len(self._nodes) == 1 and not self._lookups.count(self.root & ~self.base)
+        """Whether the kernel knows nothing of this point but perhaps its root."""
+        return len(self._nodes) == 1
 
     def _node(self, ino: int) -> tuple[Entry, int]:
         try:
@@ -196,8 +166,9 @@ class PointFiles(Files):
         return StatFs(4096, 0, 0, 0, 0, 0, 255)
 
     def known(self, ino: int) -> None:
-        self._lookups.add(ino & ~self.base)
+        if ino != self.root:
+            self._lookups.add(ino & ~self.base)
 
     def forget(self, ino: int, count: int) -> None:
-        if self._lookups.drop(ino & ~self.base, count) and ino != self.root:
+        if ino != self.root and self._lookups.drop(ino & ~self.base, count):
             self._nodes.pop(ino, None)

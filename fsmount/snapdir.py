@@ -17,7 +17,8 @@ import trio
 from engine.errors import NotFound, PosixError
 from fsmount.contract import ROOT, Attr, StatFs
 from fsmount.files import BRIEF, FOREVER, VIRTUAL, Files
-from fsmount.pointfs import PointAttr, PointFiles, View
+from fsmount.lookups import Lookups
+from fsmount.pointfs import PointFiles, View
 
 NAME = b".snapshots"
 INODE_BITS = 40  # of the engine's inode numbers
@@ -34,10 +35,9 @@ class Points(Protocol):
         """The point of that name. Raises NotFound."""
 
 
-class SnapAttr:
-    """Attributes of the directory ``.snapshots`` itself."""
+class FolderAttr:
+    """Attributes of a directory of which nothing but a time is known."""
 
-    ino = VIRTUAL
     generation = 1
     mode = stat.S_IFDIR | 0o555
     nlink = 2
@@ -45,7 +45,8 @@ class SnapAttr:
     blksize = 4096
     atime_ns = btime_ns = 0
 
-    def __init__(self, changed_ns: int) -> None:
+    def __init__(self, ino: int, changed_ns: int) -> None:
+        self.ino = ino
         self.mtime_ns = self.ctime_ns = changed_ns
 
 
@@ -55,95 +56,114 @@ class SnapDir(Files):
     def __init__(self, points: Points) -> None:
         self._points = points
         self._numbers: dict[bytes, int] = {}
+        self._names: list[bytes] = [b""]  # by number
         self._open: dict[int, PointFiles] = {}
+        self._roots = Lookups()  # by number: how often the kernel was told of a point's root
         self._limit = trio.CapacityLimiter(2)
 
     def timeout(self, ino: int) -> float:
-        return BRIEF if ino & ((1 << INODE_BITS) - 1) <= ROOT else FOREVER
+        """Nothing for a point that was only listed: what it looks like is found out when somebody asks."""
+        if not is_root(ino):
+            return FOREVER
+        return BRIEF if ino == VIRTUAL or number_of(ino) in self._open else 0.0
 
-    def _of(self, ino: int) -> PointFiles:
-        files = self._open.get((ino & ~VIRTUAL) >> INODE_BITS)
-        if files is None:
-            raise PosixError(errno.ESTALE)
-        return files
-
-    async def _point(self, name: bytes) -> PointFiles:
-        number = self._numbers.get(name)
-        if number is None or number not in self._open:
-            view = await trio.to_thread.run_sync(self._points.view, name, limiter=self._limit)
-            number = self._numbers.setdefault(name, len(self._numbers) + 1)
-            if number >= POINTS_MAX:
+    def _number(self, name: bytes) -> int:
+        if name not in self._numbers:
+            if len(self._names) >= POINTS_MAX:
                 raise PosixError(errno.ENFILE)
+            self._numbers[name] = len(self._names)
+            self._names.append(name)
+        return self._numbers[name]
+
+    async def _of(self, ino: int) -> PointFiles:
+        """The point of an inode; opened when only its root was known."""
+        number = number_of(ino)
+        if number not in self._open:
+            if not is_root(ino) or number >= len(self._names):
+                raise PosixError(errno.ESTALE)
+            view = await trio.to_thread.run_sync(
+                self._points.view, self._names[number], limiter=self._limit
+            )
             base = VIRTUAL | number << INODE_BITS
             self._open.setdefault(number, PointFiles(view, base, VIRTUAL))
         return self._open[number]
 
-    async def lookup(self, parent: int, name: bytes) -> Attr:
-        if parent != VIRTUAL:
-            if name == b".." and parent == self._of(parent).root:
-                return await self.getattr(VIRTUAL)
-            return await self._of(parent).lookup(parent, name)
-        if name == b".":
-            return await self.getattr(VIRTUAL)
-        if name not in [known for known, _ in await self._names()]:
-            raise NotFound(f"recovery point {name!r}")
-        files = await self._point(name)
-        return await files.getattr(files.root)
-
-    async def _names(self) -> list[tuple[bytes, int]]:
+    async def _listed(self) -> list[tuple[bytes, int]]:
         return await trio.to_thread.run_sync(self._points.names, limiter=self._limit)
 
+    async def lookup(self, parent: int, name: bytes) -> Attr:
+        if parent != VIRTUAL:
+            if name == b".." and is_root(parent):
+                return await self.getattr(VIRTUAL)
+            return await (await self._of(parent)).lookup(parent, name)
+        if name == b".":
+            return await self.getattr(VIRTUAL)
+        if all(name != known for known, _ in await self._listed()):
+            raise NotFound(f"recovery point {name!r}")
+        return await self.getattr(VIRTUAL | self._number(name) << INODE_BITS | ROOT)
+
     async def parent(self, ino: int) -> int:
-        return ROOT if ino == VIRTUAL else await self._of(ino).parent(ino)
+        return ROOT if ino == VIRTUAL else await (await self._of(ino)).parent(ino)
 
     async def getattr(self, ino: int) -> Attr:
         if ino != VIRTUAL:
-            return await self._of(ino).getattr(ino)
-        names = await self._names()
-        return SnapAttr(names[-1][1] if names else 0)
+            return await (await self._of(ino)).getattr(ino)
+        listed = await self._listed()
+        return FolderAttr(VIRTUAL, listed[-1][1] if listed else 0)
 
     async def readdir(self, ino: int, cookie: int) -> AsyncIterator[tuple[bytes, Attr, int]]:
         """In ``.snapshots`` a cookie is the number of the point: going on survives their coming and going."""
         if ino != VIRTUAL:
-            async for entry in self._of(ino).readdir(ino, cookie):
+            async for entry in (await self._of(ino)).readdir(ino, cookie):
                 yield entry
             return
-        for name, _ in await self._names():
-            try:
-                files = await self._point(name)
-            except NotFound:
-                continue  # removed since it was listed
-            number = self._numbers[name]
+        listed = sorted(
+            (self._number(name), name, changed) for name, changed in await self._listed()
+        )
+        for number, name, changed in listed:
             if number > cookie:
-                yield name, PointAttr(files.root, files.view.root_entry), number
+                yield name, FolderAttr(VIRTUAL | number << INODE_BITS | ROOT, changed), number
 
     async def readlink(self, ino: int) -> bytes:
-        return await self._of(ino).readlink(ino)
+        return await (await self._of(ino)).readlink(ino)
 
     async def read(self, ino: int, offset: int, size: int) -> bytes:
-        return await self._of(ino).read(ino, offset, size)
+        return await (await self._of(ino)).read(ino, offset, size)
 
     async def getxattr(self, ino: int, name: bytes) -> bytes:
         if ino == VIRTUAL:
             raise PosixError(errno.ENODATA)
-        return await self._of(ino).getxattr(ino, name)
+        return await (await self._of(ino)).getxattr(ino, name)
 
     async def listxattr(self, ino: int) -> list[bytes]:
-        return [] if ino == VIRTUAL else await self._of(ino).listxattr(ino)
+        return [] if ino == VIRTUAL else await (await self._of(ino)).listxattr(ino)
 
     async def statfs(self) -> StatFs:
         return StatFs(4096, 0, 0, 0, 0, 0, 255)
 
     def known(self, ino: int) -> None:
-        if ino != VIRTUAL:
-            self._of(ino).known(ino)
+        number = number_of(ino)
+        if is_root(ino):
+            self._roots.add(number)
+        else:
+            self._open[number].known(ino)
 
     def forget(self, ino: int, count: int) -> None:
-        if ino == VIRTUAL:
-            return
-        number = (ino & ~VIRTUAL) >> INODE_BITS
+        number = number_of(ino)
         files = self._open.get(number)
-        if files is not None:
+        if is_root(ino):
+            self._roots.drop(number, count)
+        elif files is not None:
             files.forget(ino, count)
-            if files.idle:
-                del self._open[number]
+        if files is not None and files.idle and not self._roots.count(number):
+            del self._open[number]
+
+
+def number_of(ino: int) -> int:
+    """Which point an inode belongs to; 0 for ``.snapshots`` itself."""
+    return (ino & ~VIRTUAL) >> INODE_BITS
+
+
+def is_root(ino: int) -> bool:
+    """Whether it is ``.snapshots`` or the root directory of a point."""
+    return ino & ((1 << INODE_BITS) - 1) <= ROOT

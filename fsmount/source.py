@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from engine import PointView, Store
+from engine import Store
 from fsmount.control import FOLDER
 from fsmount.pointfs import View
 from fsmount.worker import Subject
@@ -21,23 +21,23 @@ class StorePoints:
 
     def names(self) -> list[tuple[bytes, int]]:
         """Id and time of creation (ns) of every point, oldest first."""
-        return [(point.id.encode(), point.created_ns) for point in self._store.points(self._name)]
+        return [(point.id.encode(), point.time_ns) for point in self._store.points(self._name)]
 
     def view(self, name: bytes) -> View:
         """The point of that id. Raises NotFound."""
-        return PointView(self._store, name.decode("ascii", "replace"))
+        return self._store.view(name.decode("ascii", "replace"))
 
 
 @contextmanager
 def opened(store_path: str, name: str, point: str | None, shown: str) -> Iterator[Subject]:
     """Open a store for one worker: writing for a live tree, reading for a recovery point."""
     folder = os.path.join(store_path, FOLDER)
-    store = Store.open(store_path, writer=point is None)
+    store = Store.open(store_path)
     try:
         if point is None:
             tree = store.open_live(name)
             yield Subject(name, shown, folder, tree=tree, points=StorePoints(store, name))
         else:
-            yield Subject(name, shown, folder, view=PointView(store, point))
+            yield Subject(name, shown, folder, view=store.view(point))
     finally:
         store.close()
