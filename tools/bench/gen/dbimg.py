@@ -17,7 +17,7 @@ from typing import Final
 from tools.bench.gen.base import MIB, SEED, DataSet, cached, chance, pick
 from tools.bench.gen.pages import PAGE, make_page, update_page
 
-VERSION: Final = 3
+VERSION: Final = 4
 FILES: Final = {
     "system01.dbf": 0.08,
     "sysaux01.dbf": 0.06,
@@ -68,7 +68,7 @@ def changes(plan: Plan, file: int, day: int, blocks: int) -> dict[int, bool]:
         else:
             start = pick(rnd, blocks)
             run = list(range(start, start + 1 + pick(rnd, RUN)))
-        replaced = sum(chosen.values()) * 2 <= len(chosen)
+        replaced = 2 * len(chosen) < wanted  # picks come in random order: the first half
         for block in run:
             if block < blocks and block not in chosen and len(chosen) < wanted:
                 chosen[block] = replaced
