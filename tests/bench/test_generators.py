@@ -108,7 +108,8 @@ def test_dbimg_changes_three_per_cent_half_of_it_replaced(images: DataSet) -> No
                     few = sum(a != b for a, b in zip(old, new, strict=True)) < 200
                     updated, replaced = updated + few, replaced + (not few)
         assert (updated + replaced) / total == pytest.approx(0.03, abs=0.004)
-        assert replaced / (updated + replaced) == pytest.approx(0.5, abs=0.1)
+        # So small a file has 2 to 8 changes a day, and a run of two may overshoot the half.
+        assert replaced / (updated + replaced) == pytest.approx(0.5, abs=0.15)
 
 
 def test_every_block_of_dbimg_says_where_it_belongs(images: DataSet) -> None:
@@ -127,6 +128,12 @@ def test_changes_stay_inside_the_file() -> None:
         assert len(chosen) == 30
         assert min(chosen) >= 0
         assert max(chosen) < 1000
+
+
+def test_half_of_many_changes_are_replacements() -> None:
+    chosen = dbimg.changes(SMALL, 1, 1, 20_000)
+    assert len(chosen) == 600
+    assert 299 <= sum(chosen.values()) <= 302
 
 
 def test_pieces_hold_exactly_the_blocks_of_the_data_files(images: DataSet, pieces: DataSet) -> None:
