@@ -318,6 +318,19 @@ def test_an_update_touches_the_path_alone() -> None:
     assert len(store.reads) == depth
 
 
+def test_comparing_reads_nothing_beside_what_differs() -> None:
+    store = Store()
+    root = built(store, numbered(20_000))
+    leaf = levels(store, root)[0][50]
+    new = dirs.update(store, store, root, dict.fromkeys(leaf.names))
+    store.forget_counts()
+    assert [name for name, _, _ in dirs.diff(store, root, new)] == leaf.names
+    assert len(store.reads) == 2 + 2 + 1  # inner nodes of both, the leaf of one
+    store.forget_counts()
+    assert [name for name, _, _ in dirs.diff(store, new, root)] == leaf.names
+    assert len(store.reads) == 2 + 2 + 1
+
+
 def test_inserting_and_removing_touch_few_nodes() -> None:
     store = Store()
     root = built(store, numbered(20_000))
@@ -367,6 +380,25 @@ def everything(store: Store, root: bytes) -> None:
     dirs.update(store, store, root, {b"file000123": None, b"file000150": regular(b"file000150")})
     dirs.update(store, store, root, dict.fromkeys(b"file%06d" % number for number in range(190)))
     list(dirs.diff(store, root, b""))
+
+
+def test_children_that_overlap_are_refused() -> None:
+    store = Store()
+
+    def leaf(*keys: bytes) -> bytes:
+        return store.put_node(encode_node(0, [*keys], [encode_entry(regular(key)) for key in keys]))
+
+    for first, second in ((b"a", b"a"), (b"a", b"b"), (b"0", b"0")):
+        inner = encode_node(1, [b"b", b"d"], [leaf(first, b"b"), leaf(second, b"d")])
+        root = store.put_node(inner)
+        with pytest.raises(Corrupt, match="above b'b' to b'd'"):
+            list(dirs.scan(store, root))
+        with pytest.raises(Corrupt, match="above b'b' to b'd'"):
+            dirs.get(store, root, b"d")
+        with pytest.raises(Corrupt, match="above b'b' to b'd'"):
+            dirs.update(store, store, root, {b"c": regular(b"c")})
+        with pytest.raises(Corrupt, match="above b'b' to b'd'"):
+            list(dirs.diff(store, root, b""))
 
 
 def test_a_damaged_tree_is_refused_never_misread() -> None:

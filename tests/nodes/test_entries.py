@@ -233,6 +233,19 @@ def test_hostile_xattrs_are_refused() -> None:
             xattrs.load(long, b"\1" + bad)
 
 
+def test_xattrs_have_one_form() -> None:
+    store = Store()
+    body = b"\x06\xf4\0\0\0user.a" + b"x" * 244
+    whole = store.put_node(b"X\1" + body)
+    halves = store.put_node(b"X\1" + body[:100]) + store.put_node(b"X\1" + body[100:])
+    small = store.put_node(b"X\1" + SMALL_BYTES[1:])
+    assert xattrs.load(store, b"\1" + whole)
+    with pytest.raises(Corrupt, match="only the last"):
+        xattrs.load(store, b"\1" + halves)
+    with pytest.raises(Corrupt, match="over 254"):
+        xattrs.load(store, b"\1" + small)
+
+
 def only_loads(data: bytes) -> None:
     """Xattrs from a node of any bytes: refused, or exactly what packs to that node."""
     store = Store()
