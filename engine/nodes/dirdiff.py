@@ -27,20 +27,24 @@ def diff(reader: NodeReader, a: bytes, b: bytes) -> Iterator[Difference]:
         if one.level == other.level and one.value == other.value:
             left.rest.pop()
             right.rest.pop()
-        elif one.level == other.level == _ENTRY and one.name == other.name:
-            yield one.name, left.take(), right.take()
-        elif _before(one, other):
-            yield from left.alone()
-        elif _before(other, one):
-            yield from (_mirrored(change) for change in right.alone())
+        elif one.level == other.level == _ENTRY:
+            if one.name == other.name:
+                yield one.name, left.take(), right.take()
+            elif one.name < other.name:
+                yield one.name, left.take(), None
+            else:
+                yield other.name, None, right.take()
+        # A node that is still to come on the other side: all before it there is on that side alone.
+        elif one.level >= other.level and (size := right.before(one)) is not None:
+            yield from (_mirrored(change) for change in right.alone(size))
+        elif other.level >= one.level and (size := left.before(other)) is not None:
+            yield from left.alone(size)
         elif one.level >= other.level:
             left.open()
         else:
             right.open()
-    while left.rest:
-        yield from left.alone()
-    while right.rest:
-        yield from (_mirrored(change) for change in right.alone())
+    yield from left.alone(0)
+    yield from (_mirrored(change) for change in right.alone(0))
 
 
 def _mirrored(change: Difference) -> Difference:
@@ -59,11 +63,6 @@ class _Part(NamedTuple):
     place: int
 
 
-def _before(part: _Part, other: _Part) -> bool:
-    """Whether all of a part comes before all of another."""
-    return part.name < other.name if other.level == _ENTRY else part.name <= other.low
-
-
 class _Side:
     """What is left of one directory: ``rest`` is a stack, the first part on top."""
 
@@ -79,13 +78,21 @@ class _Side:
         """The entry on top."""
         return decode_entry(self.rest.pop().value)
 
-    def alone(self) -> Iterator[Difference]:
-        """Move on by the part on top, which the other side lacks."""
-        part = self.rest[-1]
-        if part.level == _ENTRY:
-            yield part.name, self.take(), None
-        else:
-            self.open()
+    def before(self, node: _Part) -> int | None:
+        """How many parts there are from this node on, None when it is not to come."""
+        for index, part in enumerate(self.rest):
+            if part.value == node.value and part.level == node.level:
+                return index + 1
+        return None
+
+    def alone(self, size: int) -> Iterator[Difference]:
+        """Every entry before the last ``size`` parts, as one that the other side lacks."""
+        while len(self.rest) > size:
+            part = self.rest[-1]
+            if part.level == _ENTRY:
+                yield part.name, self.take(), None
+            else:
+                self.open()
 
     def open(self) -> None:
         """Replace the node on top by its children."""
