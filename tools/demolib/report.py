@@ -91,7 +91,7 @@ def _cells(result: Result) -> list[str]:
     ratio = f"{result.logical / result.stored:.1f} : 1" if result.stored > 0 else "-"
     verdict = f"{result.proven} of {result.points} equal"
     if not result.equal:
-        verdict = f"DIFFERS: {verdict}"
+        verdict += "; DIFFERS"
     return [
         result.name,
         size_text(result.logical),

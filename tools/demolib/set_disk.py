@@ -188,10 +188,14 @@ class DiskSet(DataSet):
         chosen = self._random.sample(self._replaceable, min(UPGRADED_A_DAY, len(self._replaceable)))
         work = self._place / "upgrade"
         work.mkdir()
+        # One run for all: every start reads the whole file system's bitmaps.
+        (work / "dump").write_text(
+            "".join(f"dump {name} {work / str(number)}\n" for number, name in enumerate(chosen))
+        )
+        self._runner.run(["debugfs", "-f", work / "dump", self._disk])
         script = []
         for number, name in enumerate(chosen):
             local = work / str(number)
-            self._runner.run(["debugfs", "-R", f"dump {name} {local}", self._disk])
             content = local.read_bytes()
             middle = len(content) // 2
             local.write_bytes(b"%s\nof day %d\n%s" % (content[:middle], day, content[middle:]))
