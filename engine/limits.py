@@ -21,6 +21,7 @@ STREAM_CHUNK = 128 * KIB  # pieces new to the store are gathered into chunks of 
 SLOT_MAX_EXTENTS = 4  # a slot in more pieces than this is merged when it is next sealed
 SPAN_ROW_MAX = 1800  # encoded extents of a span: over it, pieces are merged until it fits
 FILE_MAX = 16 * TIB  # largest file: span number fits 23 bits, well inside the u32 of keys
+RESTORE_DEPTH_MAX = 900  # directories within each other that restore goes down: it recurses
 NAME_MAX = 255
 SYMLINK_MAX = 4095
 XATTR_VALUE_MAX = 64 * KIB

@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # imported where they are used: a worker needs none of them
     from engine.maintain.check import CheckReport
     from engine.maintain.collect import CollectReport
     from engine.maintain.repair import RepairReport
-    from engine.restore.restore import RestoreReport
+    from engine.restore import RestoreReport
 
 
 class PointInfo(NamedTuple):
@@ -179,9 +179,10 @@ class Store:
 
     def view(self, reference: str) -> PointView:
         """A point's tree, kept from deletion until the store is closed."""
+        worker = self._open.session.worker.id  # opened before the transaction: it needs one itself
         with self._open.context.index.write() as txn:
             point = snapshot.find(txn, reference)
-            txn.put(Table.PINS, U64.pack(self._open.session.worker.id) + point.id.encode(), b"")
+            txn.put(Table.PINS, U64.pack(worker) + point.id.encode(), b"")
         return PointView(self._open.reader, point.root)
 
     def diff(self, old: str, new: str) -> Iterator[diff.Change]:
@@ -201,7 +202,7 @@ class Store:
         """Materialise a point, or part of it, in a directory; see engine.restore."""
         from engine.restore import restore
 
-        return restore.restore(self.view(reference), subpath, target, force=force, progress=report)
+        return restore(self.view(reference), subpath, target, force=force, progress=report)
 
     def remove_point(self, reference: str) -> PointInfo:
         """Delete a point. Raises NotFound, Busy."""

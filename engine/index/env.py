@@ -122,6 +122,7 @@ class Index:
         self._write_lock = (
             threading.Lock()
         )  # LMDB blocks all threads in C; a Python lock keeps waiters interruptible
+        self._writer = 0  # thread that has the write transaction
         self._broken = False
         self._open_env()
 
@@ -167,28 +168,36 @@ class Index:
     def write(self) -> Iterator[Txn]:
         """The write transaction: commits, durably, when the block ends; aborts when it raises."""
         assert self._pid == os.getpid(), "an index must not be used after fork"
+        assert self._writer != threading.get_ident(), (
+            "a write transaction must not be begun inside another"
+        )
         with self._write_lock:
-            if self._broken:
-                self._reopen()
+            self._writer = threading.get_ident()
             try:
-                txn = self._begin(write=True)
-            except lmdb.Error as error:
-                raise _translate(error, self.path) from None
-            try:
-                yield Txn(txn, self._dbs)
-            except lmdb.Error as error:
-                txn.abort()
-                raise _translate(error, self.path) from None
-            except BaseException:
-                txn.abort()
-                raise
-            try:
-                txn.commit()
-            except lmdb.Error as error:
-                self._broken = (
-                    True  # LMDB panics from here on: the next write opens a new environment
-                )
-                raise _translate(error, self.path) from None
+                yield from self._write()
+            finally:
+                self._writer = 0
+
+    def _write(self) -> Iterator[Txn]:
+        if self._broken:
+            self._reopen()
+        try:
+            txn = self._begin(write=True)
+        except lmdb.Error as error:
+            raise _translate(error, self.path) from None
+        try:
+            yield Txn(txn, self._dbs)
+        except lmdb.Error as error:
+            txn.abort()
+            raise _translate(error, self.path) from None
+        except BaseException:
+            txn.abort()
+            raise
+        try:
+            txn.commit()
+        except lmdb.Error as error:
+            self._broken = True  # LMDB panics from here on: the next write opens a new environment
+            raise _translate(error, self.path) from None
 
     def _begin(self, *, write: bool) -> Any:
         try:

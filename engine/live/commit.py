@@ -128,7 +128,7 @@ class Committer:
         with state.lock:
             batch.settle()
             if state.failure is not None:
-                log.warning("commits succeed again")
+                log.info("commits succeed again")
             state.failure = None
             self._finished = number
             self._contents.room.notify_all()

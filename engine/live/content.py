@@ -150,6 +150,15 @@ class Contents:
         self.keep_clean(inode.ino, number, extents)
         return extents
 
+    def _forget_clean(self, ino: int, first: int, end: int) -> None:
+        """Spans from ``first`` on are truncated away: what the cache says of them must not come back."""
+        if end - first <= len(self._clean):
+            for number in range(first, end):
+                self._clean.pop((ino, number), None)
+        else:
+            for key in [key for key in self._clean if key[0] == ino and key[1] >= first]:
+                del self._clean[key]
+
     def keep_clean(self, ino: int, number: int, extents: Extents) -> None:
         """Remember the extents of a span that are as the index has them."""
         self._clean[ino, number] = extents
@@ -266,6 +275,7 @@ class Contents:
             self._drop_span(inode, content, span)
         if inside:
             self._cut_span(inode, content, number, inside)
+        self._forget_clean(inode.ino, first, (inode.size + SPAN - 1) // SPAN)
         content.void = min(content.void, first)
         inode.size = size
         inode.floor = min(inode.floor, size)

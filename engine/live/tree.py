@@ -345,7 +345,7 @@ class LiveTree:
             self._space.refresh()
             old = self._sealing.older_than(due)
             wanted = state.dirty_since is not None and state.dirty_since <= due
-            wanted = bool(wanted or old or state.purge or state.crowded)
+            wanted = bool(wanted or old or state.purge or state.crowded or state.failure)
         if old:
             self._sealing.seal_now(old)
         if wanted or self._ports.writer.wants_commit():

@@ -250,7 +250,7 @@ def test_diff_names_what_changed(store: Store) -> None:
     assert ("removed", b"d/gone") in changes
     assert ("added", b"new") in changes
     assert [c.detail for c in store.diff(a.id, b.id) if c.path == b"d/kept"] == [
-        "content, size 3 to 5"
+        "content, size 3 to 5, mtime"
     ]
     assert list(store.diff(b.id, b.id)) == []
     tree.close()

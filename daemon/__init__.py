@@ -1,0 +1,1 @@
+"""What people and scripts talk to: the command line, and later the service around it."""

@@ -1,0 +1,139 @@
+"""How results are shown: escaped text, sizes, tables, JSON, progress."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bar
+
+from engine import Progress, Report
+
+_LINE_EVERY = 5.0  # s between progress lines where there is no terminal
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40, "P": 1 << 50}
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def shown(text: bytes | str) -> str:
+    """Text safe for a terminal: control characters and bytes that are not UTF-8 become escapes."""
+    if isinstance(text, bytes):
+        text = text.decode("utf-8", "surrogateescape")
+    return "".join(
+        c if c.isprintable() and not "\ud800" <= c <= "\udfff" else _escape(c) for c in text
+    )
+
+
+def _escape(char: str) -> str:
+    code = ord(char)
+    if 0xDC80 <= code <= 0xDCFF:
+        return f"\\x{code - 0xDC00:02x}"
+    return char.encode("unicode_escape").decode("ascii")
+
+
+def size(count: float) -> str:
+    """Bytes for people: 1.5 GiB."""
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if abs(count) < 1024 or unit == "TiB":
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    raise AssertionError("unreachable")
+
+
+def moment(time_ns: int) -> str:
+    """A time in UTC, to the second."""
+    return time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(time_ns // 1_000_000_000))
+
+
+class Size(click.ParamType[int]):
+    """``10G``, ``512M``, ``4096``: bytes, powers of 1024."""
+
+    name = "size"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int:
+        if isinstance(value, int):
+            return value
+        found = re.fullmatch(
+            r"(\d+(?:\.\d+)?)\s*([KMGTP]?)(?:i?B)?", str(value).strip(), re.IGNORECASE
+        )
+        if not found:
+            self.fail(
+                f"{value!r} is no size; write bytes or a number with K, M, G, T, P", param, ctx
+            )
+        return int(float(found[1]) * _UNITS[found[2].upper()])
+
+
+class Duration(click.ParamType[float]):
+    """``90s``, ``10m``, ``2h``: seconds."""
+
+    name = "duration"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        if isinstance(value, float):
+            return value
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", str(value).strip())
+        if not found:
+            self.fail(f"{value!r} is no duration; write a number with s, m, h or d", param, ctx)
+        return float(found[1]) * _SECONDS[found[2] or "s"]
+
+
+def say(text: str = "") -> None:
+    """One line of result."""
+    click.echo(text)
+
+
+def as_json(value: object) -> None:
+    """The result as one JSON document; names that are not UTF-8 keep their bytes as surrogate escapes, escaped."""
+    click.echo(json.dumps(value, ensure_ascii=True))
+
+
+def table(rows: Sequence[Sequence[str]], heads: Sequence[str]) -> None:
+    """Columns as wide as they must be; the last runs on."""
+    widths = [max(len(row[i]) for row in [heads, *rows]) for i in range(len(heads))]
+    for row in [heads, *rows]:
+        say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+@contextmanager
+def progress() -> Iterator[Report]:
+    """A report that draws a bar on a terminal and now and then a line elsewhere, on standard error."""
+    if sys.stderr.isatty():
+        console = Console(stderr=True)
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+        )
+        with Bar(*columns, console=console, transient=True) as bar:
+            tasks = {}
+
+            def draw(state: Progress) -> None:
+                if state.stage not in tasks:
+                    tasks[state.stage] = bar.add_task(
+                        f"{state.stage} ({state.unit})", total=state.total
+                    )
+                bar.update(tasks[state.stage], completed=state.done, total=state.total)
+
+            yield draw
+        return
+    last = time.monotonic()
+
+    def write(state: Progress) -> None:
+        nonlocal last
+        if time.monotonic() - last >= _LINE_EVERY:
+            last = time.monotonic()
+            of = f" of {state.total}" if state.total is not None else ""
+            click.echo(f"{state.stage}: {state.done}{of} {state.unit}", err=True)
+
+    yield write

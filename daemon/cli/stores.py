@@ -1,0 +1,154 @@
+"""Commands about a store as a whole: init, create, gc, check, stats, repair."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import click
+
+from daemon.cli.common import open_store, path_of
+from daemon.cli.output import Duration, Size, as_json, progress, say, shown, size
+from engine import Store
+from engine.errors import Corrupt, InvalidRequest
+
+
+@click.command()
+@click.argument("path", required=False)
+@click.pass_context
+def init(ctx: click.Context, path: str | None) -> None:
+    """Create an empty store.
+
+    \b
+      holdfast --store /srv/holdfast init
+    """
+    where = path or path_of(ctx)
+    Store.init(where)
+    say(f"store created at {shown(where)}")
+
+
+@click.command()
+@click.argument("name")
+@click.option("--quota", type=Size(), help="Most bytes the mount may hold, as 500G.")
+@click.option(
+    "--chunking",
+    default="auto",
+    show_default=True,
+    help="auto, fixed (written in place) or cdc (streams).",
+)
+@click.pass_context
+def create(ctx: click.Context, name: str, quota: int | None, chunking: str) -> None:
+    """Create a mount.
+
+    \b
+      holdfast create oracle --quota 2T
+    """
+    with open_store(ctx) as store:
+        store.create_mount(name, quota, chunking)
+    say(f"mount {name} created")
+
+
+@click.command()
+@click.option("--dry-run", is_flag=True, help="Only say what would be freed.")
+@click.option("--for", "budget", type=Duration(), help="Longest time to work, as 10m.")
+@click.option("--json", "json_", is_flag=True)
+@click.pass_context
+def gc(ctx: click.Context, dry_run: bool, budget: float | None, json_: bool) -> None:
+    """Free the space of deleted points, beside running writers.
+
+    \b
+      holdfast gc --dry-run
+      holdfast gc --for 10m
+    """
+    with open_store(ctx) as store, progress() as report:
+        result = store.collect(dry_run=dry_run, budget_s=budget, report=report)
+    if json_:
+        as_json(dataclasses.asdict(result))
+        return
+    verb = "would be freed" if dry_run else "freed"
+    say(f"{size(result.freed_bytes)} {verb}, {result.dead_chunks} chunks no longer needed")
+
+
+@click.command()
+@click.option("--read-data", is_flag=True, help="Read and verify every stored byte.")
+@click.option("--json", "json_", is_flag=True)
+@click.pass_context
+def check(ctx: click.Context, read_data: bool, json_: bool) -> None:
+    """Verify the store; exit 20 when something is damaged.
+
+    \b
+      holdfast check --read-data
+    """
+    with open_store(ctx) as store, progress() as report:
+        result = store.check(read_data=read_data, report=report)
+    if json_:
+        as_json(
+            {"problems": [dataclasses.asdict(p) for p in result.problems], "counts": result.counts}
+        )
+    else:
+        for problem in result.problems:
+            say(f"{problem.code}: {shown(problem.thing)}: {shown(problem.text)}")
+        say(", ".join(f"{count} {name}" for name, count in result.counts.items()))
+    if result.problems:
+        raise Corrupt(f"store {path_of(ctx)}", expected="no damage", found=f"{len(result.problems)} problems",
+                      do="run 'holdfast repair'; undamaged points can be restored")  # fmt: skip
+    if not json_:
+        say("no problems found")
+
+
+@click.command()
+@click.argument("name", required=False)
+@click.option("--json", "json_", is_flag=True)
+@click.pass_context
+def stats(ctx: click.Context, name: str | None, json_: bool) -> None:
+    """Sizes and counts of the store, or of one mount.
+
+    \b
+      holdfast stats --json
+    """
+    with open_store(ctx) as store:
+        result = store.stats(name)
+    if json_:
+        as_json(result)
+        return
+    for key, value in result.items():
+        text = (
+            size(value)
+            if key.endswith("_bytes")
+            else f"{value:.2f}"
+            if isinstance(value, float)
+            else str(value)
+        )
+        say(f"{key.replace('_', ' '):16} {text}")
+
+
+@click.command()
+@click.option(
+    "--rebuild-index",
+    is_flag=True,
+    help="Make the index anew from the packs; nobody may use the store.",
+)
+@click.option("--json", "json_", is_flag=True)
+@click.pass_context
+def repair(ctx: click.Context, rebuild_index: bool, json_: bool) -> None:
+    """Mend what check finds and can be mended; nothing is ever deleted.
+
+    \b
+      holdfast repair --rebuild-index
+    """
+    if not path_of(ctx):
+        raise InvalidRequest("store")
+    with progress() as report:
+        if rebuild_index:
+            result = Store.rebuild_index(path_of(ctx), report=report)
+        else:
+            with open_store(ctx) as store:
+                result = store.repair(report=report)
+    if json_:
+        as_json(dataclasses.asdict(result))
+        return
+    for line in result.done:
+        say(shown(line))
+    say(f"{len(result.done)} repairs")
+
+
+COMMANDS = (init, create, gc, check, stats, repair)
