@@ -6,7 +6,7 @@ Everything raises only the engine's error family; the channel turns that into er
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 from engine.errors import ReadOnly
 from fsmount.contract import Attr, Change, Ctx, StatFs
@@ -39,7 +39,7 @@ class Files:
     async def read(self, ino: int, offset: int, size: int) -> bytes:
         raise NotImplementedError
 
-    def readdir(self, ino: int, cookie: int) -> AsyncIterator[tuple[bytes, Attr, int]]:
+    def readdir(self, ino: int, cookie: int) -> AsyncGenerator[tuple[bytes, Attr, int], None]:
         """Entries after ``cookie`` (0: all) without "." and "..", each with the cookie that goes on after it."""
         raise NotImplementedError
 

@@ -8,7 +8,7 @@ import select
 from collections.abc import Callable
 
 from engine.errors import Busy, HoldfastError, InvalidRequest, NotFound
-from fsmount import background, mountpoint, worker
+from fsmount import background, mountpoint, source, worker
 from fsmount.channel import kernel
 from fsmount.control import FOLDER, Client, Reply
 from fsmount.options import Options
@@ -34,8 +34,6 @@ def serve(
     options = options or Options()
     store_path = os.path.abspath(store_path)
     logging.getLogger("holdfast").setLevel(options.log_level)
-    from fsmount import source
-
     with source.opened(store_path, name, point, shown(store_path, name, point)) as subject:
         worker.run(subject, where, options, ready)
     return 0

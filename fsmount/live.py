@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 
 import trio
 
@@ -67,7 +67,7 @@ class LiveFiles(Files):
             )
         return data
 
-    async def readdir(self, ino: int, cookie: int) -> AsyncIterator[tuple[bytes, Attr, int]]:
+    async def readdir(self, ino: int, cookie: int) -> AsyncGenerator[tuple[bytes, Attr, int], None]:
         for entry in self.tree.readdir(ino, cookie):
             yield entry
 
@@ -212,9 +212,9 @@ class LiveFiles(Files):
         self.tree.rename(parent, name, new_parent, new_name, flags)
 
     async def write(self, ino: int, offset: int, data: bytes) -> int:
-        if self.gate.closed or self.tree.over_limit():
-            await self._admitted()
         try:
+            if self.gate.closed or self.tree.over_limit():
+                await self._admitted()
             self._kill.written(ino, time.time_ns())
             return self.tree.write(ino, offset, data)
         except HoldfastError as error:

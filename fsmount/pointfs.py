@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import stat
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from itertools import islice
 from typing import Any, Protocol
 
@@ -117,15 +117,17 @@ class PointFiles(Files):
         return PointAttr(ino, self._node(ino)[0])
 
     async def readlink(self, ino: int) -> bytes:
-        return self._node(ino)[0].target
+        target: bytes = self._node(ino)[0].target
+        return target
 
     async def read(self, ino: int, offset: int, size: int) -> bytes:
         entry = self._node(ino)[0]
-        return await trio.to_thread.run_sync(
+        data: bytes = await trio.to_thread.run_sync(
             self.view.read, entry, offset, size, limiter=self._limit
         )
+        return data
 
-    async def readdir(self, ino: int, cookie: int) -> AsyncIterator[tuple[bytes, Attr, int]]:
+    async def readdir(self, ino: int, cookie: int) -> AsyncGenerator[tuple[bytes, Attr, int], None]:
         """Cookies count entries: a point never changes."""
         directory = self._node(ino)[0]
         after = self._places.pop((ino, cookie), None)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 import stat
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Protocol
 
 import trio
@@ -111,7 +111,7 @@ class SnapDir(Files):
         listed = await self._listed()
         return FolderAttr(VIRTUAL, listed[-1][1] if listed else 0)
 
-    async def readdir(self, ino: int, cookie: int) -> AsyncIterator[tuple[bytes, Attr, int]]:
+    async def readdir(self, ino: int, cookie: int) -> AsyncGenerator[tuple[bytes, Attr, int], None]:
         """In ``.snapshots`` a cookie is the number of the point: going on survives their coming and going."""
         if ino != VIRTUAL:
             async for entry in (await self._of(ino)).readdir(ino, cookie):

@@ -30,7 +30,7 @@ class StorePoints:
 
 @contextmanager
 def opened(store_path: str, name: str, point: str | None, shown: str) -> Iterator[Subject]:
-    """Open a store for one worker: writing for a live tree, reading for a recovery point."""
+    """Open a store for one worker: for a live tree, which the worker closes, or for a recovery point."""
     folder = os.path.join(store_path, FOLDER)
     store = Store.open(store_path)
     try:

@@ -223,6 +223,21 @@ class Worker:
         self.session.stop()
 
 
+def the_cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Of what several tasks raised: the engine's error if there is one, else the first."""
+    leaves: list[BaseException] = []
+
+    def collect(error: BaseException) -> None:
+        if isinstance(error, BaseExceptionGroup):
+            for inner in error.exceptions:
+                collect(inner)
+        else:
+            leaves.append(error)
+
+    collect(group)
+    return next((one for one in leaves if isinstance(one, HoldfastError)), leaves[0])
+
+
 def run(subject: Subject, where: str, options: Options, ready: Callable[[], None]) -> None:
     """Mount and serve until unmounted. Blocks; must be called on the main thread.
 
@@ -237,7 +252,9 @@ def run(subject: Subject, where: str, options: Options, ready: Callable[[], None
         await worker.run(ready)
 
     try:
-        trio.run(main, strict_exception_groups=False)
+        trio.run(main)
+    except BaseExceptionGroup as group:
+        raise the_cause(group) from group
     finally:
         if worker is None and subject.tree is not None:
             subject.tree.close()

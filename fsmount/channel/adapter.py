@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Sequence
+from contextlib import aclosing
 
 import pyfuse3
 
@@ -239,11 +240,11 @@ class Adapter(pyfuse3.Operations):
                 entry = self._entry(files, await self._of(ino).getattr(ino))
                 if not pyfuse3.readdir_reply(token, name, entry, position):
                     return
-        entries = files.readdir(fh, max(0, start_id - DOTS))
-        async for name, attr, cookie in entries:
-            if not pyfuse3.readdir_reply(token, name, self._entry(files, attr), cookie + DOTS):
-                break
-            files.known(attr.ino)
+        async with aclosing(files.readdir(fh, max(0, start_id - DOTS))) as entries:
+            async for name, attr, cookie in entries:
+                if not pyfuse3.readdir_reply(token, name, self._entry(files, attr), cookie + DOTS):
+                    break
+                files.known(attr.ino)
 
     @boundary
     async def releasedir(self, fh: int) -> None:

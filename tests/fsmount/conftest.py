@@ -97,6 +97,18 @@ def host(hosts: Callable[..., Host]) -> Host:
     return one
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    """One worker for all tests of a module that leave it as it was."""
+    one = Host(tmp_path_factory.mktemp("shared"))
+    assert one.ready, one.said()
+    yield one
+    one.end()
+
+
 @pytest.fixture
-def mounted(host: Host) -> Path:
-    return host.path
+def mounted(shared: Host, request: pytest.FixtureRequest) -> Path:
+    """A directory of its own in the shared mount."""
+    path = shared.path / request.node.name
+    path.mkdir()
+    return path

@@ -133,6 +133,10 @@ class MemTree:
         node = self._get(ino)
         if mode is not None:
             node.mode = stat.S_IFMT(node.mode) | mode
+        if (uid is not None or gid is not None) and mode is None and stat.S_ISREG(node.mode):
+            node.mode &= ~stat.S_ISUID
+            if node.mode & stat.S_IXGRP:
+                node.mode &= ~stat.S_ISGID
         if uid is not None:
             node.uid = uid
         if gid is not None:
@@ -299,6 +303,7 @@ class MemTree:
 
     def wait_room(self) -> None:
         self._hook("wait_room")
+        self.full = False
 
     def fsync(self, ino: int, datasync: bool) -> None:
         self._hook("fsync")

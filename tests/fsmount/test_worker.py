@@ -112,15 +112,16 @@ def test_slow_reads_and_fsyncs_hold_nobody_up(host: Host) -> None:
 
 
 def test_writers_wait_for_room(host: Host) -> None:
+    fd = os.open(host.path / "f", os.O_WRONLY | os.O_CREAT | os.O_DIRECT)
     host.tell("full", True)
     host.tell("hold", "wait_room")
-    fd = os.open(host.path / "f", os.O_WRONLY | os.O_CREAT | os.O_DIRECT)
     thread = threading.Thread(target=os.pwrite, args=(fd, mmap.mmap(-1, 4096), 0))
     thread.start()
     until(lambda: host.tell("calls", "wait_room") == 1, "waiting")
-    assert os.listdir(host.path) == ["f"] and thread.is_alive()
+    assert os.listdir(host.path) == ["f"] and thread.is_alive() and host.tell("arrived") == 0
     host.tell("let", "wait_room")
     thread.join()
+    assert host.tell("arrived") == 4096
     os.close(fd)
 
 
