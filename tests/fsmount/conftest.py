@@ -7,11 +7,14 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from fsmount.control import Client
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -75,6 +78,18 @@ def stale(path: Path) -> bool:
     except OSError:
         return True
     return False
+
+
+def until(condition: Callable[[], bool], what: str) -> None:
+    """Wait for something another process does."""
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end, what
+        time.sleep(0.01)
+
+
+def client_of(host: Host) -> Client:
+    return Client(str(host.folder), "mem")
 
 
 @pytest.fixture
