@@ -73,6 +73,7 @@ class OpenStore:
         )  # fmt: skip
         self.reader = ChunkReader(self.context)
         self._session: Session | None = None
+        self._reading: Worker | None = None
 
     def _lock(self, system: Os, exclusive: bool) -> None:
         path = os.path.join(self.path, "lock")
@@ -94,8 +95,20 @@ class OpenStore:
             self._session = Session(self.context, self.reader)
         return self._session
 
+    @property
+    def reading(self) -> Worker:
+        """A worker that only reads, for pins; the session's when there is one."""
+        if self._session is not None:
+            return self._session.worker
+        if self._reading is None:
+            self._reading = Worker(self.context, reads_only=True)
+        return self._reading
+
     def close(self) -> None:
         try:
+            if self._reading is not None:
+                self._reading.close()
+                self._reading = None
             if self._session is not None:
                 self._session.close()
                 self._session = None

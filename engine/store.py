@@ -6,6 +6,7 @@ call that writes.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple, Self
 
@@ -179,7 +180,7 @@ class Store:
 
     def view(self, reference: str) -> PointView:
         """A point's tree, kept from deletion until the store is closed."""
-        worker = self._open.session.worker.id  # opened before the transaction: it needs one itself
+        worker = self._open.reading.id  # opened before the transaction: it needs one itself
         with self._open.context.index.write() as txn:
             point = snapshot.find(txn, reference)
             txn.put(Table.PINS, U64.pack(worker) + point.id.encode(), b"")
@@ -217,14 +218,14 @@ class Store:
         from engine.maintain import collect
 
         return collect.collect(
-            self._open.context, dry_run=dry_run, budget_s=budget_s, progress=report
+            self._open, dry_run=dry_run, budget_s=budget_s, report=report, sleep=time.sleep
         )
 
     def check(self, *, read_data: bool = False, report: Report = silent) -> CheckReport:
         """Verify every invariant, and every byte when asked."""
         from engine.maintain import check
 
-        return check.check(self._open.context, read_data=read_data, progress=report)
+        return check.check(self._open, read_data=read_data, report=report)
 
     def stats(self, name: str | None = None) -> dict[str, int | float]:
         """Sizes and counts of the store or of one mount."""
@@ -236,11 +237,11 @@ class Store:
         """Mend what ``check`` finds and can be mended."""
         from engine.maintain import repair
 
-        return repair.repair(self._open.context, progress=report)
+        return repair.repair(self._open, report=report)
 
     @staticmethod
     def rebuild_index(path: str, *, report: Report = silent) -> RepairReport:
         """Make a new index from the packs alone; nobody may have the store open."""
         from engine.maintain import repair
 
-        return repair.rebuild_index(path, progress=report)
+        return repair.rebuild_index(path, report=report)

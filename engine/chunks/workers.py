@@ -11,10 +11,11 @@ import os
 
 from engine.chunks.context import Context
 from engine.errors import from_os
-from engine.index import Table
+from engine.index import Table, Txn
 from engine.index.rows import U64, WorkerRow
 
 _COUNTER = b"next_worker"
+NEVER = 2**64 - 1  # epoch of a worker that only reads
 
 
 def lock_path(context: Context, worker: int) -> str:
@@ -38,7 +39,8 @@ def alive(context: Context, worker: int) -> bool:
 class Worker:
     """This process's place among the workers of a store. Lock first, row second: a row always has its lock."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, *, reads_only: bool = False) -> None:
+        """``reads_only``: it commits no references, so a collection need not wait for it."""
         self._context = context
         with context.index.write() as txn:
             raw = txn.get(Table.META, _COUNTER)
@@ -51,13 +53,13 @@ class Worker:
             raise from_os(error, path) from None
         assert context.system.try_lock(self._fd), "a new worker's lock is free"
         with context.index.write() as txn:
-            row = WorkerRow(os.getpid(), context.system.time_ns(), 0)
+            row = WorkerRow(os.getpid(), context.system.time_ns(), NEVER if reads_only else 0)
             txn.put(Table.WORKERS, U64.pack(self.id), row.pack_bytes())
 
     def close(self) -> None:
         """Leave: row, lock file, lock."""
         with self._context.index.write() as txn:
-            txn.delete(Table.WORKERS, U64.pack(self.id))
+            _delete(txn, self.id)
         self._context.system.unlink(lock_path(self._context, self.id))
         self._context.system.close(self._fd)
 
@@ -70,11 +72,16 @@ def reap(context: Context) -> list[int]:
     if dead:
         with context.index.write() as txn:
             for worker in dead:
-                txn.delete(Table.WORKERS, U64.pack(worker))
-                for key, _ in list(txn.scan(Table.PINS, prefix=U64.pack(worker))):
-                    txn.delete(Table.PINS, key)
+                _delete(txn, worker)
         for worker in dead:
             path = lock_path(context, worker)
             if context.system.exists(path):
                 context.system.unlink(path)
     return dead
+
+
+def _delete(txn: Txn, worker: int) -> None:
+    """A worker's row and its pins."""
+    txn.delete(Table.WORKERS, U64.pack(worker))
+    for key, _ in list(txn.scan(Table.PINS, prefix=U64.pack(worker))):
+        txn.delete(Table.PINS, key)

@@ -37,7 +37,7 @@ from engine.index import Table, Txn
 from engine.index.gcstate import Phase
 from engine.index.gcstate import load as load_gc
 from engine.index.rows import ENC_DELTA, ENC_DICT, KIND_DATA, KIND_NODE, U32, ChunkRow, chunk_row
-from engine.packs.records import KIND_SKETCH, Base, Entry, encode_record_head
+from engine.packs.records import KIND_SKETCH, Base, Entry, decode_record_head, encode_record_head
 
 Extra = Callable[[Txn], None]
 
@@ -66,6 +66,7 @@ class ChunkWriter:
         self._pending: dict[bytes, ChunkRow] = {}
         self._batch: dict[bytes, ChunkRow] = {}
         self._side: dict[tuple[Table, bytes], bytes] = {}
+        self._moves: dict[bytes, tuple[ChunkRow, ChunkRow]] = {}  # (row before, row after)
         self.holds = Holds()
         self.stored_bytes = 0  # record bytes appended by this process, for progress and statistics
         reader.attach(self.pending, self._segments.make_readable)
@@ -165,6 +166,14 @@ class ChunkWriter:
         self.put(cid, data, hold, kind=kind)
         return cid
 
+    def move(self, cid: bytes, row: ChunkRow, raw: bytes) -> None:
+        """Copy a record as it is into this worker's segment; the next commit moves the row, if it is still ``row``."""
+        head = decode_record_head(raw).head
+        entry = Entry(cid, 0, 0, row.plain, row.kind, row.encoding, row.depth, row.bases)
+        with self._lock:
+            pack, offset, stored = self._segments.append(row.kind, raw[:head], raw[head:], entry)
+            self._moves[cid] = (row, row._replace(pack=pack, offset=offset, stored=stored))
+
     def put_sketch(self, data: bytes, hooks: Iterable[bytes]) -> None:
         """Store a sketch record beside the data it describes, and hooks that lead to its pack."""
         cid = codec.chunk_id(self._context.key, data)
@@ -238,10 +247,16 @@ class ChunkWriter:
             with self._lock:
                 self._batch, self._pending = self._pending, {}
                 side, self._side = self._side, {}
+            moves: dict[bytes, tuple[ChunkRow, ChunkRow]] = {}
             try:
                 lengths = self._segments.sync(self._moved)
+                moves, self._moves = (
+                    self._moves,
+                    {},
+                )  # only now: a failed segment changes them; one thread moves
                 with self._context.index.write() as txn:
                     self._write_rows(txn, side)
+                    _move_rows(txn, moves)
                     self._segments.write_rows(txn, lengths)
                     if extra is not None:
                         extra(txn)
@@ -251,6 +266,7 @@ class ChunkWriter:
                 with self._lock:
                     self._pending = {**self._batch, **self._pending}
                     self._side = {**side, **self._side}
+                    self._moves = {**moves, **self._moves}
                     self._batch = {}
                 raise
             with self._lock:
@@ -277,6 +293,10 @@ class ChunkWriter:
                     if row.pack == old and row.offset in moves:
                         pack, offset = moves[row.offset]
                         rows[cid] = row._replace(pack=pack, offset=offset)
+            for cid, (before, after) in self._moves.items():
+                if after.pack == old and after.offset in moves:
+                    pack, offset = moves[after.offset]
+                    self._moves[cid] = (before, after._replace(pack=pack, offset=offset))
 
     def acknowledge(self) -> None:
         """When a collection waits for this worker to have seen its condemned flags: commit, which says so."""
@@ -291,3 +311,13 @@ class ChunkWriter:
         self.commit()
         with self._commit_lock:
             self._segments.close()
+
+
+def _move_rows(txn: Txn, moves: dict[bytes, tuple[ChunkRow, ChunkRow]]) -> None:
+    for cid in sorted(moves):
+        before, after = moves[cid]
+        raw = txn.get(Table.CHUNKS, cid)
+        if raw is not None:
+            row = chunk_row(raw)
+            if (row.pack, row.offset) == (before.pack, before.offset):
+                txn.put(Table.CHUNKS, cid, after._replace(flags=row.flags).pack_bytes())

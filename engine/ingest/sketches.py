@@ -115,7 +115,7 @@ class Sketches:
             part = encode(cid, pieces)
             self._unwritten.append(part)
             self._unwritten_size += len(part)
-            self._hooks.extend(f[:_HOOK_LEN] for f, _ in pieces if _is_hook(f))
+            self._hooks.extend(hooks_of(pieces))
             full = self._unwritten_size >= _FLUSH
         if full:
             self.flush()
@@ -196,6 +196,11 @@ class Sketches:
         with self._lock:
             for name in [n for n, p in self._places.items() if p.cid in cids]:
                 del self._places[name]
+
+
+def hooks_of(pieces: Sequence[tuple[bytes, int]]) -> list[bytes]:
+    """The HOOKS keys of some pieces."""
+    return [name[:_HOOK_LEN] for name, _ in pieces if _is_hook(name)]
 
 
 def _is_hook(fingerprint: bytes) -> bool:

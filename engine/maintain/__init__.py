@@ -1,0 +1,1 @@
+"""Maintenance: collection, check, repair, statistics. None of it stops writers."""
