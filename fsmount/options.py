@@ -24,8 +24,6 @@ class Options:
     """Longest time to poll for the next request before sleeping; 0 never polls."""
     readahead: int = 1 << 20
     """What the kernel reads ahead, when we may set it (root): one largest request."""
-    dirty_ratio: int = 5
-    """Percent of memory's dirty limit that this mount may fill, when we may set it (the default is 1)."""
     drain_limit: float = 20.0
     """How long a worker told to stop goes on serving files that are still open after cutting the mount off."""
     freeze_limit: float = 30.0

@@ -124,7 +124,7 @@ class Worker:
         await self.session.ready.wait()
         there = mountpoint.at(self.mountpoint)
         if there is not None:
-            kernel.tune(there.device, self.options.readahead, self.options.dirty_ratio)
+            kernel.tune(there.device, self.options.readahead)
         self.state = "serving"
         ready()
 
