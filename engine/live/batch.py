@@ -329,6 +329,7 @@ class Batch:
             state.purge = [ino for ino in state.purge if ino not in done]
         for hold in self.limbo:
             hold.release()
+        state.shrink(2 * len(self.saved))
 
     def _settle_span(self, inode: Inode, row: SpanRow) -> None:
         span = row.span

@@ -112,15 +112,20 @@ class State:
 
     def insert(self, inode: Inode) -> None:
         """Keep an inode in memory; drop the longest unused clean ones over the limit."""
+        self.inodes[inode.ino] = inode
+        if len(self.inodes) > limits.INODE_CACHE:
+            self.shrink(8, inode)
+
+    def shrink(self, effort: int, kept: Inode | None = None) -> None:
+        """Drop clean inodes while there are too many, looking at ``effort`` of them; pinned ones are passed over."""
         inodes = self.inodes
-        inodes[inode.ino] = inode
-        if len(inodes) > limits.INODE_CACHE:
-            for _ in range(8):  # a bounded effort: pinned ones are passed over
-                ino, oldest = inodes.popitem(last=False)
-                if oldest.pinned or oldest is inode:
-                    inodes[ino] = oldest
-                else:
-                    self._forget_names(oldest)
+        while effort and len(inodes) > limits.INODE_CACHE:
+            effort -= 1
+            ino, oldest = inodes.popitem(last=False)
+            if oldest.pinned or oldest is kept:
+                inodes[ino] = oldest
+            else:
+                self._forget_names(oldest)
 
     def _forget_names(self, inode: Inode) -> None:
         if inode.names is not None:

@@ -39,7 +39,9 @@ class Chunks:
         self.holds: set[MemoryHold] = set()
         self.fail_seal: HoldfastError | None = None
         self.fail_commit: HoldfastError | None = None
-        self.fail_late: HoldfastError | None = None  # the transaction is durable, and yet reported as failed
+        self.fail_late: HoldfastError | None = (
+            None  # the transaction is durable, and yet reported as failed
+        )
         self.commits = 0
         self.seals = 0
         self.jobs: list[SealJob] = []

@@ -49,6 +49,9 @@ class Rig:
             create_tree(txn, MOUNT, secret=b"s" * 16, now_ns=self.time.now_ns())
         self.tree = self.open()
 
+    def space_left(self) -> int:
+        return self.left()
+
     def ports(self) -> Ports:
         raise NotImplementedError
 
@@ -95,7 +98,7 @@ class MemoryRig(Rig):
         super().__init__(**options)
 
     def ports(self) -> Ports:
-        return memory_ports(self.chunks, lambda: self.left())
+        return memory_ports(self.chunks, self.space_left)
 
     def forget(self) -> None:
         self.chunks.lose_uncommitted()
@@ -122,7 +125,7 @@ class EngineRig(Rig):
             writer=session.writer,
             seal=session.sealer.seal,
             choose_mode=choose_mode,
-            space_left=lambda: self.left(),
+            space_left=self.space_left,
             flush=session.sealer.flush,
         )
 
