@@ -84,6 +84,6 @@ def tune(device: tuple[int, int], readahead: int) -> None:
     what is dirty has to be waited for at each snapshot.
     """
     path = f"/sys/class/bdi/{device[0]}:{device[1]}/read_ahead_kb"
-    with contextlib.suppress(OSError):  # not root, or no sysfs here: slower, not wrong
-        with open(path, "w", encoding="ascii") as file:
-            file.write(str(readahead // 1024))
+    # Not root, or no sysfs here: slower, not wrong.
+    with contextlib.suppress(OSError), open(path, "w", encoding="ascii") as file:
+        file.write(str(readahead // 1024))

@@ -7,6 +7,10 @@ the connection), for three reasons, measured with a do-nothing tree:
 * it spins for the window that ``fsmount.spin`` allows before it sleeps in the event loop;
 * parked tasks are used last in, first out, so that only as many 1 MiB buffers are touched as are needed.
 
+Untar of 5,000 small files into that tree, files a second on an otherwise quiet machine with two cores: pyfuse3's own
+waiting 1,144, this one without spinning 1,881, with 2,362; with the handshake's gain 2,542 and 2,697.  An idle worker
+takes 1 ms of processor time a second, nearly all of it the engine's tick.
+
 A task that returns from ``wait`` may block in its handler, so one parked task is made runnable each time; it runs
 only if the first really yields, finds the place at the connection free, and takes it.
 """
