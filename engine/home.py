@@ -188,6 +188,20 @@ def _read_format(path: str, system: Os) -> dict[str, str]:
 
 
 @contextmanager
+def locked(path: str, system: Os) -> Iterator[tuple[bytes, bytes]]:
+    """(store id, id key) of a store that nobody else has open, for as long as the block runs. Raises Busy."""
+    data = _read_format(path, system)
+    fd = system.open(os.path.join(path, "lock"), os.O_RDWR | os.O_CREAT)
+    try:
+        if not system.try_lock(fd):
+            raise Busy(f"store {path}", expected="to be free", found="processes that have it open",
+                       do="unmount its mounts and try again")  # fmt: skip
+        yield bytes.fromhex(data["store_id"]), bytes.fromhex(data["id_key"])
+    finally:
+        system.close(fd)
+
+
+@contextmanager
 def opened(path: str, *, system: Os = REAL) -> Iterator[OpenStore]:
     """An open store for the length of a block."""
     with OpenStore(path, system=system) as store:

@@ -1,0 +1,119 @@
+"""A live tree made again from a point: the rows of every inode, name, attribute and span, as they were."""
+
+from __future__ import annotations
+
+import stat
+
+from engine import limits
+from engine.chunks import ChunkReader, Context
+from engine.index import Table
+from engine.live import lookup, rows
+from engine.live.rows import F_INLINE, F_LINKS, F_XATTRS, ROOT, Meta
+from engine.nodes import Entry
+from engine.nodes.extents import encode_extents
+from engine.points.view import PointView
+
+_BATCH = 10_000  # rows per transaction
+
+
+class Regrower:
+    """Fills the empty live tree of one mount. Inode numbers are kept, so handles and hard links are too."""
+
+    def __init__(self, context: Context, reader: ChunkReader, mount: int, view: PointView) -> None:
+        self._context = context
+        self._reader = reader
+        self._mount = mount
+        self._view = view
+        self._puts: list[tuple[Table, bytes, bytes]] = []
+        self._links: dict[
+            int, tuple[Entry, int, int]
+        ] = {}  # ino -> entry, first parent, first cookie
+        self._more: set[int] = set()  # inodes with rows in PARENTS
+        self._used = 0
+        self._inodes = 0
+        self._top = ROOT
+        with context.index.read() as txn:
+            raw = txn.get(Table.LIVE_META, rows.meta_key(mount))
+            assert raw is not None, "the tree was created before"
+            self._meta = rows.decode_meta(raw)
+
+    def run(self) -> int:
+        """Write everything; returns the number of inodes."""
+        self._directory(ROOT, ROOT, 0, self._view.root_entry)
+        for ino, (entry, parent, cookie) in self._links.items():
+            self._inode(ino, entry, parent, cookie, F_LINKS if ino in self._more else 0)
+        meta = Meta(self._top + 1, self._meta.seq, self._used, self._inodes, self._meta.secret)
+        self._put(Table.LIVE_META, rows.meta_key(self._mount), meta.encode())
+        self._flush()
+        return self._inodes
+
+    def _directory(self, ino: int, parent: int, cookie: int, entry: Entry) -> None:
+        todo = [(ino, parent, cookie, entry)]
+        while todo:
+            number, above, place, folder = todo.pop()
+            taken: set[int] = set()
+            for child in self._view.scan(folder):
+                at = lookup.name_hash(self._meta.secret, child.name) * lookup.PLACES
+                while at in taken:
+                    at += 1
+                taken.add(at)
+                value = rows.encode_dirent(child.ino, stat.S_IFMT(child.mode) >> 12, child.name)
+                self._put(Table.DIRENTS, rows.dirent_key(self._mount, number, at), value)
+                if stat.S_ISDIR(child.mode):
+                    todo.append((child.ino, number, at, child))
+                elif child.nlink > 1:
+                    self._link(child, number, at)
+                else:
+                    self._inode(child.ino, child, number, at, 0)
+            self._inode(number, folder._replace(size=len(taken)), above, place, 0)
+
+    def _link(self, entry: Entry, parent: int, cookie: int) -> None:
+        if entry.ino not in self._links:
+            self._links[entry.ino] = (entry, parent, cookie)
+            return
+        self._more.add(entry.ino)
+        self._put(Table.PARENTS, rows.link_key(self._mount, entry.ino, parent, cookie), b"")
+
+    def _inode(self, ino: int, entry: Entry, parent: int, cookie: int, flags: int) -> None:
+        tail = b""
+        alloc = 0
+        if stat.S_ISREG(entry.mode):
+            for number, extents in self._view.spans(entry):
+                encoded = encode_extents(extents)
+                alloc += sum(extent[1] for extent in extents)
+                if not number and len(encoded) <= limits.INLINE_CONTENT_MAX:
+                    tail, flags = encoded, flags | F_INLINE
+                else:
+                    self._put(Table.SPANS, rows.span_key(self._mount, ino, number), encoded)
+        elif stat.S_ISLNK(entry.mode):
+            tail = entry.target
+        elif stat.S_ISCHR(entry.mode) or stat.S_ISBLK(entry.mode):
+            tail = rows.rdev_tail(entry.rdev)
+        if entry.xattrs:
+            flags |= F_XATTRS
+            self._xattrs(ino, entry)
+        raw = rows.encode_inode(
+            flags, entry.chunking, entry.mode, entry.nlink, entry.uid, entry.gid, entry.size, alloc, entry.mtime_ns,
+            entry.ctime_ns, entry.atime_ns, entry.btime_ns, parent, cookie, 1, tail,
+        )  # fmt: skip
+        self._put(Table.INODES, rows.inode_key(self._mount, ino), raw)
+        self._used += alloc
+        self._inodes += 1
+        self._top = max(self._top, ino)
+
+    def _xattrs(self, ino: int, entry: Entry) -> None:
+        for name, value in self._view.xattrs(entry).items():
+            for part, at in enumerate(range(0, len(value) or 1, limits.XATTR_PART)):
+                key = rows.xattr_key(self._mount, ino, name, part)
+                self._put(Table.XATTRS, key, value[at : at + limits.XATTR_PART])
+
+    def _put(self, table: Table, key: bytes, value: bytes) -> None:
+        self._puts.append((table, key, value))
+        if len(self._puts) >= _BATCH:
+            self._flush()
+
+    def _flush(self) -> None:
+        with self._context.index.write() as txn:
+            for table, key, value in self._puts:
+                txn.put(table, key, value)
+        self._puts = []

@@ -1,0 +1,245 @@
+"""Repair: a new index from packs alone, and the mending of what ``check`` finds and can be mended.
+
+Nothing is deleted: what is taken out of the way goes to ``quarantine/``.
+
+Rebuilding reads every pack's trailer (a segment's records, up to the last whole one), puts the chunk rows, points and
+hooks into a fresh LMDB beside the old one, makes every mount that has a point again with the newest point as its live
+tree, and then puts the new index in the old one's place.
+
+ | died after                  | found                                | done about it                       |
+ | building ``index.new``      | a directory nobody reads             | made anew by the next run           |
+ | moving the old index away   | no ``index``                         | the same; opening says what to run  |
+ | renaming the new one        | the new index                        | nothing                             |
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from engine import home, registry
+from engine.chunks import ChunkReader, Context, reap
+from engine.errors import Corrupt, HoldfastError
+from engine.index import Index, Table, Txn
+from engine.index.rows import (
+    FLAG_SUSPECT,
+    KIND_POINT,
+    KIND_TOMBSTONE,
+    PACK_IDLE,
+    PACK_SEALED,
+    U32,
+    U64,
+    ChunkRow,
+    PackRow,
+    chunk_row,
+)
+from engine.ingest import sketches
+from engine.live import create_tree
+from engine.maintain.regrow import Regrower
+from engine.nodes.point import Point, decode_point, decode_tombstone
+from engine.packs.files import PackFiles
+from engine.packs.records import HEADER_LEN, KIND_SKETCH, decode_record_head
+from engine.points.view import PointView
+from engine.progress import Progress, Report
+from engine.seam import REAL, Os
+
+
+@dataclass
+class RepairReport:
+    """``done``: one sentence per thing mended or set aside."""
+
+    done: list[str] = field(default_factory=list)
+
+
+def repair(store: home.OpenStore, *, report: Report) -> RepairReport:
+    """Forget dead workers, take back stale condemnations, judge suspect chunks anew."""
+    result = RepairReport()
+    dead = reap(store.context)
+    if dead:
+        result.done.append(f"{len(dead)} dead workers forgotten")
+    with store.context.index.read() as txn:
+        marked = [
+            (cid, chunk_row(raw))
+            for cid, raw in txn.scan(Table.CHUNKS)
+            if chunk_row(raw).flags & FLAG_SUSPECT
+        ]
+    for i, (cid, row) in enumerate(marked):
+        report(Progress("repair", i, len(marked), "chunks"))
+        try:
+            store.reader.load_at(cid, row)
+        except HoldfastError:
+            continue
+        with store.context.index.write() as txn:
+            raw = txn.get(Table.CHUNKS, cid)
+            if raw is not None and chunk_row(raw) == row:
+                txn.put(
+                    Table.CHUNKS, cid, row._replace(flags=row.flags & ~FLAG_SUSPECT).pack_bytes()
+                )
+                txn.delete(Table.SUSPECTS, cid)
+                result.done.append(f"chunk {cid.hex()} is whole again")
+    return result
+
+
+def rebuild_index(path: str, *, report: Report, system: Os = REAL) -> RepairReport:
+    """Make the index anew from packs. Raises Busy while anybody has the store open."""
+    result = RepairReport()
+    with home.locked(path, system) as identity:
+        fresh = os.path.join(path, "index.new")
+        if system.exists(fresh):
+            shutil.rmtree(fresh)
+        system.mkdir(fresh)
+        index = Index(fresh, create=True)
+        context = Context(path, *identity, index, PackFiles(path, system), system)
+        try:
+            _Builder(context, result, report).run()
+        finally:
+            context.files.close()
+            index.close()
+        system.fsync_dir(fresh)
+        _put_in_place(path, system, fresh)
+    result.done.append("index made anew from the packs")
+    return result
+
+
+def _put_in_place(path: str, system: Os, fresh: str) -> None:
+    old = os.path.join(path, "index")
+    if system.exists(old):
+        system.rename(old, os.path.join(path, "quarantine", f"index-{system.random(6).hex()}"))
+    system.rename(fresh, old)
+    system.fsync_dir(path)
+    system.fsync_dir(os.path.join(path, "quarantine"))
+
+
+class _Builder:
+    """Fills a fresh index."""
+
+    def __init__(self, context: Context, result: RepairReport, report: Report) -> None:
+        self._context = context
+        self._result = result
+        self._report = report
+        self._reader = ChunkReader(context)
+        self._records: list[tuple[int, bytes]] = []  # kind and id of point records and tombstones
+
+    def run(self) -> None:
+        numbers = sorted(self._numbers())
+        for i, number in enumerate(numbers):
+            self._report(Progress("rebuild", i, len(numbers), "packs"))
+            try:
+                self._pack(number)
+            except HoldfastError as error:
+                self._result.done.append(f"pack {number} is left out: {error}")
+        with self._context.index.write() as txn:
+            txn.put(Table.META, b"next_pack", U64.pack(max(numbers, default=0) + 1))
+            txn.put(
+                Table.META, b"next_worker", U64.pack(1 << 32)
+            )  # past any lock file an old worker left
+        points = self._points()
+        self._mounts(points)
+
+    def _numbers(self) -> Iterator[int]:
+        system, root = self._context.system, self._context.root
+        for name in system.listdir(os.path.join(root, "segments")):
+            if name.endswith(".seg"):
+                yield int(name[:-4])
+        for folder in system.listdir(os.path.join(root, "packs")):
+            for name in system.listdir(os.path.join(root, "packs", folder)):
+                if name.endswith(".pack"):
+                    yield int(name[:-5])
+
+    def _pack(self, number: int) -> None:
+        files = self._context.files
+        header = files.header(number)
+        if header.store_id != self._context.store_id:
+            raise Corrupt(f"pack {number}", expected="this store's id", found="another store's")
+        rows: list[tuple[bytes, ChunkRow]] = []
+        if self._context.system.exists(files.pack_path(number)):
+            footer = files.footer(number)
+            for e in files.trailer(number):
+                row = ChunkRow(
+                    number, e.offset, e.stored, e.plain, e.kind, e.encoding, e.depth, 0, e.bases
+                )
+                rows.append((e.id, row))
+            pack = PackRow(
+                PACK_SEALED, header.kind, 0, footer.offset, footer.entries, 0, footer.digest
+            )
+        else:
+            length = HEADER_LEN
+            try:
+                for at, r in files.scan(number, files.size(number)):
+                    ids = tuple(dict.fromkeys(base.id for base in r.bases))
+                    rows.append(
+                        (
+                            r.id,
+                            ChunkRow(
+                                number, at, r.size, r.plain, r.kind, r.encoding, r.depth, 0, ids
+                            ),
+                        )
+                    )
+                    length = at + r.size
+            except HoldfastError as error:
+                self._result.done.append(f"segment {number} ends at {length}: {error}")
+            pack = PackRow(PACK_IDLE, header.kind, 0, length, len(rows), 0)
+        self._store(number, pack, rows)
+
+    def _store(self, number: int, pack: PackRow, rows: list[tuple[bytes, ChunkRow]]) -> None:
+        with self._context.index.write() as txn:
+            txn.put(Table.PACKS, U32.pack(number), pack.pack_bytes())
+            for cid, row in rows:
+                if row.kind == KIND_SKETCH:
+                    self._hooks(txn, number, row)
+                    continue
+                if row.kind in (KIND_POINT, KIND_TOMBSTONE):
+                    self._records.append((row.kind, cid))
+                txn.put(Table.CHUNKS, cid, row.pack_bytes())
+
+    def _hooks(self, txn: Txn, number: int, row: ChunkRow) -> None:
+        raw = self._context.files.read(number, row.offset, row.stored)
+        for _, pieces in sketches.decode(raw[decode_record_head(raw).head :]):
+            for hook in sketches.hooks_of(pieces):
+                txn.put(Table.HOOKS, hook, U32.pack(number))
+
+    def _points(self) -> list[Point]:
+        found: dict[str, tuple[Point, bytes]] = {}
+        dead = set()
+        for kind, cid in self._records:
+            try:
+                data = self._reader.read(cid)
+                if kind == KIND_TOMBSTONE:
+                    dead.add(decode_tombstone(data).id)
+                else:
+                    point = decode_point(data)
+                    found[point.id] = (point, data)
+            except HoldfastError as error:
+                self._result.done.append(f"a point's record is left out: {error}")
+        alive = {name: pair for name, pair in found.items() if name not in dead}
+        with self._context.index.write() as txn:
+            for name, (_, data) in alive.items():
+                txn.put(Table.POINTS, name.encode(), data)
+        self._result.done.append(f"{len(alive)} points found")
+        return [point for point, _ in alive.values()]
+
+    def _mounts(self, points: list[Point]) -> None:
+        """Each mount as its newest point has it; what was written after that point is not in any pack's manifest."""
+        newest: dict[str, Point] = {}
+        for point in sorted(points, key=lambda p: p.sequence):
+            newest[point.mount] = point
+        context = self._context
+        with context.index.write() as txn:
+            top = max((point.mount_id for point in newest.values()), default=0)
+            txn.put(Table.META, b"next_mount", U64.pack(top + 1))
+            for name, point in newest.items():
+                registry.save(
+                    txn, registry.Mount(name, point.mount_id, "auto", 0, 0, point.sequence)
+                )
+                create_tree(
+                    txn,
+                    point.mount_id,
+                    secret=context.system.random(16),
+                    now_ns=context.system.time_ns(),
+                )
+        for name, point in newest.items():
+            view = PointView(self._reader, point.root)
+            count = Regrower(context, self._reader, point.mount_id, view).run()
+            self._result.done.append(f"mount {name}: {count} entries as in point {point.id}")
