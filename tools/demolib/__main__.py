@@ -76,8 +76,10 @@ def _demonstrate(console: Console, options: argparse.Namespace, cleanup: Cleanup
     console.step("done")
     print_table(story.results, sys.stdout)
     print_differences(story.results, sys.stdout)
-    equal = all(result.equal for result in story.results)
-    print("every point was restored and is equal" if equal else "NOT EVERY POINT IS EQUAL")
+    for line in story.damage:
+        print(f"DAMAGE   {line}")
+    equal = all(result.equal for result in story.results) and not story.damage
+    print("every point was restored and is equal" if equal else "SOMETHING IS WRONG: see above")
     sys.stdout.flush()
     return 0 if equal else 1
 

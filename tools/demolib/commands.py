@@ -11,7 +11,7 @@ import pwd
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,8 +20,9 @@ from tools.demolib.console import Console, DemoError
 # No single step of the demonstration takes more than half a minute on two slow cores; a step
 # that takes ten times that hangs.
 LIMIT_S = 300.0
-# A person who sees nothing for longer starts to wonder.
+# A person who sees nothing for longer starts to wonder; later, less often will do.
 HEARTBEAT_S = 5.0
+HEARTBEAT_MOST_S = 20.0
 # Users that Debian always has, best first. PostgreSQL refuses to run as root.
 ORDINARY_USERS = ("nobody", "daemon", "games")
 # Settings of the caller that would bend what the programs do.
@@ -88,6 +89,7 @@ class Runner:
         account: Account | None = None,
         stdin: int = subprocess.DEVNULL,
         stderr: int = subprocess.STDOUT,
+        variables: Mapping[str, str] | None = None,
     ) -> subprocess.Popen[bytes]:
         """Start a program in a session of its own (Ctrl-C does not reach it) and return it."""
         try:
@@ -97,7 +99,7 @@ class Runner:
                 stdout=output,
                 stderr=stderr,
                 cwd="/",
-                env=self.environment(),
+                env=self.environment() | dict(variables or {}),
                 start_new_session=True,
                 user=account.uid if account else None,
                 group=account.gid if account else None,
@@ -115,6 +117,7 @@ class Runner:
         account: Account | None = None,
         ok: Sequence[int] = (0,),
         limit: float = LIMIT_S,
+        variables: Mapping[str, str] | None = None,
     ) -> Finished:
         """Run a program to its end.
 
@@ -123,7 +126,13 @@ class Runner:
         """
         started = time.monotonic()
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-            process = self.start(argv, output=out.fileno(), stderr=err.fileno(), account=account)
+            process = self.start(
+                argv,
+                output=out.fileno(),
+                stderr=err.fileno(),
+                account=account,
+                variables=variables,
+            )
             try:
                 status = self.wait(process, command_text(argv), limit)
             finally:
@@ -141,14 +150,16 @@ class Runner:
         Raises DemoError when it takes longer than `limit` seconds; the program still runs then.
         """
         started = time.monotonic()
+        pause = HEARTBEAT_S
         while True:
             try:
-                return process.wait(timeout=HEARTBEAT_S)
+                return process.wait(timeout=pause)
             except subprocess.TimeoutExpired:
+                pause = min(pause * 1.5, HEARTBEAT_MOST_S)
                 passed = time.monotonic() - started
                 if passed > limit:
                     raise DemoError(f"{what}: not done after {passed:.0f} s") from None
-                self.console.detail(f"… {what.split(' ')[0]}, {passed:.0f} s")
+                self.console.detail(f"… {what[:50]}: {passed:.0f} s")
 
 
 def stop_process(process: subprocess.Popen[bytes], *, patience: float = 5.0) -> None:

@@ -73,7 +73,9 @@ class Holdfast:
         return {key: value for key, value in answer.items() if isinstance(value, int | float)}
 
     def _run(self, *words: str) -> Finished:
-        return self._runner.run([self.command, "--store", self.store, *words])
+        return self._runner.run(
+            [self.command, *words], variables={"HOLDFAST_STORE": str(self.store)}
+        )
 
     def _json(self, *words: str) -> object:
         answer = self._run(*words, "--json").out

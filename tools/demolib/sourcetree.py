@@ -18,7 +18,7 @@ MACHINE = (sysconfig.get_path("stdlib"), "/usr/include", "/usr/share/perl", "/us
 
 # An ordinary second owner; root only may give files away.
 OTHER_OWNER = (1234, 5678)
-SPARSE_SIZE = 16 << 20
+SPARSE_SIZE = 4 << 20
 # Names that some program somewhere gets wrong.
 ODD_NAMES = (
     b"with space", b" leading and trailing ", b"-rf", b"new\nline", b"tab\there", b"back\\slash",

@@ -16,6 +16,8 @@ from tools.demolib.scratch import Scratch, remove_tree
 from tools.demolib.witness import Tree, compare, note
 
 DAYS = 3
+# Of every comparison so many differences are said at once; the end tells more.
+SAID = 3
 # The way into recovery points from a mounted directory; it must not show in a listing.
 WAY_IN = b".snapshots"
 
@@ -40,6 +42,8 @@ class Story:
         self._scratch = scratch
         self._sets = sets
         self._points: dict[str, list[Point]] = {one.name: [] for one in sets}
+        # What the store's own check complains of.
+        self.damage: list[str] = []
         self._results = {one.name: Result(one.name, one.title, one.proof) for one in sets}
 
     @property
@@ -70,14 +74,23 @@ class Story:
             self._look_back(one)
             for point in self._points[one.name]:
                 self._restore(one, point)
-        self._console.step("holdfast check --read-data")
-        seconds = self._holdfast.check()
-        self._console.detail(f"every stored byte verified in {seconds:.1f} s")
+        self._check()
         stats = self._holdfast.stats()
         self._console.detail(
             "the store's own count: "
             + ", ".join(f"{key} {value:,}" for key, value in sorted(stats.items()))
         )
+
+    def _check(self) -> None:
+        self._console.step("holdfast check --read-data")
+        try:
+            seconds = self._holdfast.check()
+        except DemoError as error:
+            # The table is worth seeing all the same.
+            self.damage.append(f"the store: {error}")
+            self._console.detail(self.damage[-1])
+        else:
+            self._console.detail(f"every stored byte verified in {seconds:.1f} s")
 
     def _open_store(self) -> None:
         self._console.step(f"holdfast init, create and mount, below {self._scratch.path}")
@@ -96,8 +109,7 @@ class Story:
         before = stored_bytes(self._holdfast.store)
         written = one.write(day, path)
         live = note(path, skip=frozenset({WAY_IN}))
-        for line in one.verify_live(day, live):
-            result.differences.append(f"{one.name}, day {day}, in the mount: {line}")
+        self._differ(one, f"day {day}, in the mount", one.verify_live(day, live))
         started = time.monotonic()
         point = self._holdfast.snapshot(one.name, f"day-{day}")
         seconds = written.seconds + time.monotonic() - started
@@ -124,14 +136,13 @@ class Story:
         way_in = WAY_IN.decode()
         self._console.step(f"{path}/{way_in}/{first.id}: the first point of {one.name}, in place")
         if any(member.name == way_in for member in path.iterdir()):
-            self._differs(one, f"{way_in} shows in the listing of the mount")
+            self._differ(one, "in the mount", [f"{way_in} shows in the listing"])
         try:
             found = note(path / way_in / first.id)
         except OSError as error:
-            self._differs(one, f"{way_in}/{first.id} cannot be read: {error}")
+            self._differ(one, f"{way_in}/{first.id}", [str(error)])
             return
-        for line in compare(first.tree, found):
-            self._differs(one, f"{way_in}/{first.id}: {line}")
+        self._differ(one, f"{way_in}/{first.id}", compare(first.tree, found))
 
     def _restore(self, one: DataSet, point: Point) -> None:
         result = self._results[one.name]
@@ -143,12 +154,17 @@ class Story:
         found = note(target)
         lines = compare(point.tree, found)
         lines += one.prove(point.day, target, found)
-        for line in lines:
-            self._differs(one, f"day {point.day}, restored: {line}")
+        self._differ(one, f"day {point.day}, restored", lines)
         if not lines:
             result.proven += 1
-        self._console.detail("differs" if lines else f"{len(found):,} entries equal; {one.proof}")
+            self._console.detail(f"{len(found):,} entries equal; {one.proof}")
         remove_tree(target)
 
-    def _differs(self, one: DataSet, line: str) -> None:
-        self._results[one.name].differences.append(f"{one.name}, {line}")
+    def _differ(self, one: DataSet, where: str, lines: Sequence[str]) -> None:
+        """Remember what differs; the first of it is said at once."""
+        said = [f"{one.name}, {where}: {line}" for line in lines]
+        self._results[one.name].differences += said
+        for line in said[:SAID]:
+            self._console.detail(f"DIFFERS {line}")
+        if len(said) > SAID:
+            self._console.detail(f"DIFFERS … and {len(said) - SAID} more")
