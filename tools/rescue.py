@@ -175,13 +175,15 @@ def members(packs: Packs, root: bytes):
         return
     data = packs.read(root)
     count = int.from_bytes(data[3:5], "little")
-    lengths = [int.from_bytes(data[5 + 2 * i : 7 + 2 * i], "little") for i in range(count)]
-    at = 5 + 2 * count
     if data[2]:
-        at += sum(lengths)
+        at = 5 + count + sum(data[5 : 5 + count])
+        if len(data) != at + 32 * count:
+            raise ValueError(f"directory node {root.hex()} has another length")
         for i in range(count):
             yield from members(packs, data[at + 32 * i : at + 32 * i + 32])
         return
+    lengths = [int.from_bytes(data[5 + 2 * i : 7 + 2 * i], "little") for i in range(count)]
+    at = 5 + 2 * count
     for length in lengths:
         yield Entry(data[at : at + length])
         at += length
