@@ -9,6 +9,7 @@ import resource
 import shutil
 import stat
 import subprocess
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 BUFFER: Final = 1 << 20
-TIMEOUT: Final = 1800.0  # seconds after which a child is given up
+TIMEOUT: Final = 900.0  # seconds after which a child is given up
 
 
 class BenchError(Exception):
@@ -47,11 +48,14 @@ def run(
         [str(part) for part in command], cwd=cwd, env=env, stdin=subprocess.DEVNULL,
         stdout=stdout, stderr=subprocess.PIPE,
     )  # fmt: skip
-    if child.stderr is None:
-        raise AssertionError("stderr is a pipe")
+    assert child.stderr is not None
+    limit = threading.Timer(TIMEOUT, child.kill)
+    limit.daemon = True
+    limit.start()
     with child.stderr:
         complaint = child.stderr.read()
     _, status, usage = os.wait4(child.pid, 0)
+    limit.cancel()
     child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode not in ok:
         text = complaint.decode(errors="replace").strip()[-600:]

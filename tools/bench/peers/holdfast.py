@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from tools.bench.measure import BenchError, cpu_seconds, drop_caches, run, stopwatch
+from tools.bench.measure import TIMEOUT, BenchError, cpu_seconds, drop_caches, run, stopwatch
 from tools.bench.peers.base import Delivery, Peer
 from tools.bench.peers.mounted import PROJECT, Served, deliver, no_fuse
 
@@ -56,7 +56,10 @@ class Holdfast(Peer):
     def call(self, *words: str | Path) -> str:
         """Run a holdfast command and return what it printed. Raises BenchError."""
         command = [*self.command, "--store", str(self.work / "store"), *map(str, words)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT)
+        except subprocess.TimeoutExpired:
+            raise BenchError(f"holdfast {words[0]}: not done after {TIMEOUT:.0f} s") from None
         if done.returncode:
             raise BenchError(
                 f"holdfast {words[0]}: {done.returncode}: {done.stderr[-600:].strip()}"

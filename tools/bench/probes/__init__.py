@@ -1,0 +1,1 @@
+"""Measurements beside the data sets: small overwrites, untar, snapshots, the index."""
