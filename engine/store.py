@@ -24,8 +24,8 @@ from engine.registry import Mount
 
 if TYPE_CHECKING:  # imported where they are used: a worker needs none of them
     from engine.maintain.check import CheckReport
-    from engine.maintain.collect import CollectReport
     from engine.maintain.repair import RepairReport
+    from engine.maintain.report import CollectReport
     from engine.restore import RestoreReport
 
 

@@ -14,17 +14,19 @@ import os
 import stat
 import struct
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 try:
-    from compression import zstd  # Python 3.14
+    from compression import zstd  # type: ignore[import-not-found]  # Python 3.14
 except ImportError:
     from backports import zstd
 try:
-    from blake3 import blake3
+    import blake3
 except ImportError:
-    blake3 = None
+    blake3 = None  # type: ignore[assignment]
 
+VERIFY = blake3 is not None
 SPAN, SLOT, LEAF_SPANS, FANOUT = 2 << 20, 64 << 10, 4, 256
 RECORD, BASE = struct.Struct("<4sBBBBII32s"), struct.Struct("<32sII")
 ENTRY = struct.Struct("<BBBHIIIIIQQQqqqq")
@@ -89,7 +91,7 @@ class Packs:
                 data = zstd.decompress(data, zstd.ZstdDict(prefix, is_raw=True) if bases else None)
             except zstd.ZstdError as error:
                 raise ValueError(f"chunk {cid.hex()}: {error}") from None
-        if len(data) != plain or (blake3 and blake3(data, key=self.key).digest() != cid):
+        if len(data) != plain or (VERIFY and blake3.blake3(data, key=self.key).digest() != cid):
             raise ValueError(f"chunk {cid.hex()} is damaged")
         while len(self.cache) > 400:
             del self.cache[next(iter(self.cache))]
@@ -132,7 +134,7 @@ def extents(data: bytes) -> list[tuple[int, int, bytes, int]]:
     return result
 
 
-def spans(packs: Packs, root: bytes):
+def spans(packs: Packs, root: bytes) -> Iterator[tuple[int, list[tuple[int, int, bytes, int]]]]:
     """(number, extents) of a content root."""
     if not root:
         return
@@ -169,7 +171,7 @@ class Entry:
         self.rest = record[ENTRY.size + a + b :]
 
 
-def members(packs: Packs, root: bytes):
+def members(packs: Packs, root: bytes) -> "Iterator[Entry]":
     """Entries of a directory, in name order."""
     if not root:
         return
@@ -279,7 +281,7 @@ def main(arguments: list[str]) -> int:
     if len(arguments) not in (1, 3):
         print(__doc__, file=sys.stderr)
         return 2
-    if blake3 is None:
+    if not VERIFY:
         print("warning: without the package blake3 nothing is verified", file=sys.stderr)
     packs = Packs(Path(arguments[0]))
     alive = {name: data for name, data in sorted(packs.points.items()) if name not in packs.dead}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from itertools import islice
 
 from engine import limits
@@ -20,6 +19,7 @@ from engine.index.gcstate import GcState, Phase
 from engine.index.rows import FLAG_CONDEMNED, U64, chunk_row, worker_row
 from engine.maintain.compact import Compactor
 from engine.maintain.mark import Marker
+from engine.maintain.report import CollectReport
 from engine.progress import Progress, Report
 
 log = logging.getLogger("holdfast.engine.maintain")
@@ -27,18 +27,6 @@ log = logging.getLogger("holdfast.engine.maintain")
 WAIT = 60.0  # s for writers to make a commit; a worker ticks every second
 _POLL = 0.1
 _OWNER = b"gc_worker"
-
-
-@dataclass
-class CollectReport:
-    """``freed_bytes``: record bytes of dead chunks (of a dry run: would-be); ``removed_bytes``: of files removed."""
-
-    dead_chunks: int = 0
-    freed_bytes: int = 0
-    removed_bytes: int = 0
-    packs_removed: int = 0
-    packs_rewritten: int = 0
-    finished: bool = True
 
 
 def collect(

@@ -15,18 +15,15 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import Counter
-from typing import TYPE_CHECKING
 
 from engine.errors import from_os
 from engine.home import OpenStore
 from engine.index import Table
 from engine.index.rows import PACK_DOOMED, PACK_SEALED, U32, PackRow, chunk_row, pack_row
 from engine.ingest import sketches
+from engine.maintain.report import CollectReport
 from engine.packs.records import KIND_SKETCH, decode_record_head
 from engine.progress import Progress, Report
-
-if TYPE_CHECKING:
-    from engine.maintain.collect import CollectReport
 
 REWRITE_BELOW = (
     0.5  # a sealed pack with less than this part live is rewritten: costs at most what it gains

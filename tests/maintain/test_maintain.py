@@ -185,7 +185,7 @@ def test_a_collection_killed_anywhere_costs_nothing(
 def test_mostly_dead_packs_are_rewritten_and_removed(
     home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(limits, "PACK_MAX", 700_000)
+    monkeypatch.setattr(limits, "PACK_MAX", 200_000)
     with Store.open(str(home)) as store:
         store.create_mount("m")
         ids = three_points(store)
