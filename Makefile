@@ -1,5 +1,5 @@
 # The usual names for what the scripts in tools/ do.
-.PHONY: help setup demo test bench clean
+.PHONY: rescue help setup demo test bench clean
 
 help:
 	@echo "make setup   install system packages where missing, and .venv with the holdfast command"
@@ -25,3 +25,7 @@ clean:
 	rm -rf .venv .venv.lock build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache \
 	  .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Points of a store, read from its packs alone: make rescue STORE=/srv/holdfast
+rescue: setup
+	@.venv/bin/python tools/rescue.py $(STORE)
