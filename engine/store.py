@@ -178,6 +178,11 @@ class Store:
         with self._open.context.index.read() as txn:
             return _info(snapshot.find(txn, reference))
 
+    def glance(self, reference: str) -> PointView:
+        """A point's tree for browsing: nothing keeps the point from being deleted meanwhile; reads then fail."""
+        with self._open.context.index.read() as txn:
+            return PointView(self._open.reader, snapshot.find(txn, reference).root)
+
     def view(self, reference: str) -> PointView:
         """A point's tree, kept from deletion until the store is closed."""
         worker = self._open.reading.id  # opened before the transaction: it needs one itself

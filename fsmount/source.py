@@ -25,7 +25,7 @@ class StorePoints:
 
     def view(self, name: bytes) -> View:
         """The point of that id. Raises NotFound."""
-        return self._store.view(name.decode("ascii", "replace"))
+        return self._store.glance(name.decode("ascii", "replace"))
 
 
 @contextmanager
