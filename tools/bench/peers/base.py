@@ -40,7 +40,8 @@ class Peer(ABC):
         return None
 
     def prepare(self, work: Path) -> None:
-        """Set up an empty store below `work`, a new directory."""
+        """Set up an empty store below `work`, a directory of its own."""
+        work.mkdir(parents=True, exist_ok=True)
         self.work = work
 
     @abstractmethod

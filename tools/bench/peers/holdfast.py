@@ -17,7 +17,14 @@ from tools.bench.peers.base import Delivery, Peer
 from tools.bench.peers.mounted import PROJECT, Served, deliver, no_fuse
 
 MOUNT: Final = "bench"
-STATS: Final = ("chunks", "delta_chunks", "index_bytes", "stored_bytes", "logical_bytes")
+STATS: Final = (
+    "chunks",
+    "delta_chunks",
+    "plain_bytes",
+    "index_bytes",
+    "stored_bytes",
+    "logical_bytes",
+)
 
 
 def find_command() -> list[str] | None:

@@ -150,6 +150,19 @@ class PassOperations(pyfuse3.Operations):
         with _errors():
             os.rmdir(self._below(parent_inode, name))
 
+    async def rename(  # type: ignore[no-untyped-def]
+        self, parent_inode_old, name_old, parent_inode_new, name_new, flags, ctx
+    ):
+        if flags:
+            raise pyfuse3.FUSEError(errno.EINVAL)
+        old = self._below(parent_inode_old, name_old)
+        new = self._below(parent_inode_new, name_new)
+        with _errors():
+            os.rename(old, new)
+        for inode, path in self.paths.items():
+            if path == old or path.startswith(old + b"/"):
+                self.paths[inode] = new + path[len(old) :]
+
     async def opendir(self, inode, ctx):  # type: ignore[no-untyped-def]
         return inode
 
