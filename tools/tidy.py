@@ -175,7 +175,8 @@ def long_modules(tree: Tree) -> Iterator[Finding]:
             what = f"{module.lines} lines; over {MODULE_LINES} needs a reason in tools/tidy.py"
             yield Finding(module.path, 1, what)
     by_path = {module.path: module for module in tree.modules.values()}
-    for path in LONG_MODULES:
+    ours = "tools/tidy.py" in by_path  # the table speaks of this project, not of a tree made for a test
+    for path in LONG_MODULES if ours else ():
         if path not in by_path or by_path[path].lines <= MODULE_LINES:
             yield Finding("tools/tidy.py", 1, f"LONG_MODULES names {path}, which is not long")
 

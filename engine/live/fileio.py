@@ -45,10 +45,10 @@ class FileIO:
             raise PosixError(errno.EISDIR if inode.is_dir else errno.EINVAL)
         return inode
 
-    def write(self, ino: int, offset: int, data: Data) -> int:
+    def write(self, ino: int, offset: int, data: Data, touch: bool = True) -> int:
         """Buffer bytes (kept, not copied); returns their number. Raises EFBIG, ENOSPC, EDQUOT.
 
-        Set-user-id bits are left alone: the kernel clears them itself, and late writes of its cache must not.
+        ``touch``: set the file's times to now.  Set-user-id bits are left alone: the kernel clears them itself, and late writes of its cache must not.
         """
         size = len(data)
         if size == 0:
@@ -63,7 +63,8 @@ class FileIO:
                 self._file(ino)
             self._space.admit_write(inode, end, size)
             full = self._contents.write(inode, offset, data)
-            inode.mtime = inode.ctime = state.clock.now_ns()
+            if touch:
+                inode.mtime = inode.ctime = state.clock.now_ns()
             state.touch(inode)
             if full is not None:
                 self._sealing.full(inode, full)

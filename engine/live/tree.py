@@ -6,8 +6,9 @@ family is raised.
 
 What is promised
  L1  The tree is one history: after a crash it is what it was at its last commit, names and attributes of one moment.
- L2  When ``fsync(ino)`` returns, the data that file received before the call, its attributes and every name made
-     before the call are durable. When it raises, nothing is claimed; what can be tried again stays in memory.
+ L2  When ``fsync(ino)`` returns, the data that file received before the call, its attributes and its names are
+     durable, and if that took a commit, every name and attribute changed before it. When it raises, nothing is
+     claimed; what can be tried again stays in memory.
  L3  A change is durable ``COMMIT_INTERVAL`` after it was made, if ``tick`` is called about every second.
  L4  After a crash a file never shows zeros, or what was there before a truncation, where bytes were written and not
      sealed: its size ends before the first of them past the size it had.
@@ -261,9 +262,9 @@ class LiveTree:
 
     # --- content ------------------------------------------------------------------------------------------
 
-    def write(self, ino: int, offset: int, data: Data) -> int:
+    def write(self, ino: int, offset: int, data: Data, touch: bool = True) -> int:
         """See FileIO.write."""
-        return self._io.write(ino, offset, data)
+        return self._io.write(ino, offset, data, touch)
 
     def over_limit(self) -> bool:
         """So much is waiting that the caller of ``write`` (or of any change) should ``wait_room`` now."""

@@ -286,7 +286,7 @@ class MemTree:
             return bytes(max(0, min(size, node.size - offset)))
         return bytes(node.data[offset : offset + size])
 
-    def write(self, ino: int, offset: int, data: bytes) -> int:
+    def write(self, ino: int, offset: int, data: bytes, touch: bool = True) -> int:
         self._hook("write")
         node = self._get(ino)
         end = offset + len(data)
@@ -294,7 +294,8 @@ class MemTree:
             self._resize(node, end)
         if self.keep_data:
             node.data[offset:end] = data
-        node.mtime_ns = node.ctime_ns = time.time_ns()
+        if touch:
+            node.mtime_ns = node.ctime_ns = time.time_ns()
         self.arrived += len(data)
         return len(data)
 
