@@ -70,6 +70,18 @@ class Txn:
                 yield key, self._open(table, key, raw)
                 found = cursor.next()
 
+    def keys(self, table: Table, start: bytes = b"", prefix: bytes = b"") -> Iterator[bytes]:
+        """Like ``scan``, keys alone. Rows are not verified: what is to be deleted may be damaged."""
+        with self._txn.cursor(db=self._dbs[table]) as cursor:
+            first = max(start, prefix)
+            found = cursor.set_range(first) if first else cursor.first()
+            while found:
+                key = cursor.key()
+                if not key.startswith(prefix):
+                    return
+                yield key
+                found = cursor.next()
+
     def last_before(
         self, table: Table, bound: bytes, prefix: bytes = b""
     ) -> tuple[bytes, bytes] | None:
