@@ -82,6 +82,7 @@ class Batch:
         self.limbo: list[Hold] = []
         self.purge: list[int] = []
         self.purged: list[int] = []
+        self.listed: list[int] = []
         self.dirty_since: float | None = None
         self.meta = Meta(0, 0, 0, 0, b"")
 
@@ -94,7 +95,7 @@ class Batch:
         dirty, state.dirty = state.dirty, {}
         directories, state.dirty_names, state.dirty_rows = state.dirty_names, {}, 0
         self.limbo, state.limbo = state.limbo, []
-        self.purge = state.purge[: limits.TXN_DELETES_MAX // 4]
+        self.purge = list(state.purge)
         for inode in dirty.values():
             inode.dirty = False
             if inode.nlink == 0:
@@ -187,7 +188,7 @@ class Batch:
     def write(self, txn: Txn) -> None:
         """Write all rows. Deletions first: what is put may take the place of what is deleted."""
         mount = self._state.mount
-        self.purged = []
+        self.purged, self.listed = [], []
         meta = txn.get(Table.LIVE_META, rows.meta_key(mount))
         seq = None if meta is None else rows.decode_meta(meta).seq
         if seq not in (self.seq - 1, self.seq):  # equal: a commit that failed late and yet arrived
@@ -226,7 +227,7 @@ class Batch:
         key = rows.inode_key(mount, ino)
         if saved.born and saved.void != NOWHERE:
             start = rows.span_key(mount, ino, saved.void)
-            for found in [found for found, _ in txn.scan(Table.SPANS, start=start, prefix=key)]:
+            for found in list(txn.keys(Table.SPANS, start=start, prefix=key)):
                 txn.delete(Table.SPANS, found)
         for span, _, _, raw in saved.spans:
             place = rows.span_key(mount, ino, span.number)
@@ -237,7 +238,7 @@ class Batch:
         for name, value in saved.xattrs:
             prefix = rows.xattr_key(mount, ino, name, 0)[:-1]
             if saved.born:
-                for found in [found for found, _ in txn.scan(Table.XATTRS, prefix=prefix)]:
+                for found in list(txn.keys(Table.XATTRS, prefix=prefix)):
                     txn.delete(Table.XATTRS, found)
             if value is not None:
                 puts.extend(
@@ -282,17 +283,15 @@ class Batch:
     def _purge(self, txn: Txn, mount: int, begun: int) -> None:
         budget = limits.TXN_DELETES_MAX
         for ino in self.purge:
-            try:
-                deleted, done = purge_inode(txn, mount, ino, begun, budget)
-            except Corrupt as error:  # a damaged row must not stop the mount's commits
-                log.error("the rows of removed inode %d stay: %s", ino, error)
-                self.purged.append(ino)
+            if budget <= 0:  # what is left for later must be found after a crash
+                if ino not in self._state.listed:
+                    txn.put(Table.ORPHANS, rows.inode_key(mount, ino), b"")
+                    self.listed.append(ino)
                 continue
+            deleted, done = purge_inode(txn, mount, ino, begun, budget)
             if done:
                 self.purged.append(ino)
             budget -= deleted
-            if budget <= 0:
-                break
 
     # --- settling (lock held) -------------------------------------------------------------------------------
 
@@ -326,7 +325,9 @@ class Batch:
         if self.purged:
             done = set(self.purged)
             state.gone -= done
+            state.listed -= done
             state.purge = [ino for ino in state.purge if ino not in done]
+        state.listed.update(self.listed)
         for hold in self.limbo:
             hold.release()
         state.shrink(2 * len(self.saved))
@@ -350,6 +351,7 @@ class Batch:
         for saved in self.saved:
             inode = saved.inode
             inode.flight = False
+            inode.born = saved.born or self.seq  # it may have arrived: from now on it has rows to be removed
             inode.floor = min(inode.floor, saved.floor)
             content = inode.content
             if content is not None:

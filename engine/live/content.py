@@ -183,6 +183,14 @@ class Contents:
             self.waiting.pop(inode.ino, None)
         return old, span.sealing
 
+    def not_taken(self, inode: Inode, span: Span, error: HoldfastError) -> None:
+        """What the index should say of the span cannot be read: those who wait are told, the fragments stay."""
+        span.taken += 1
+        span.done = span.taken
+        span.failed = True
+        inode.error = error
+        self.room.notify_all()
+
     def sealed(
         self, inode: Inode, span: Span, extents: Extents, encoded: bytes | None, hold: Hold | None
     ) -> None:

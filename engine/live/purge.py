@@ -6,8 +6,10 @@ in between leaves work, never a half-removed file that can be reached.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from itertools import islice
 
+from engine.errors import Corrupt
 from engine.index import Table, Txn
 from engine.live import rows
 from engine.live.rows import F_INLINE, F_LINKS, F_XATTRS, InodeRow
@@ -35,11 +37,13 @@ def _tables(row: InodeRow | None, begun: int) -> list[Table]:
 def purge_inode(txn: Txn, mount: int, ino: int, begun: int, budget: int) -> tuple[int, bool]:
     """Delete up to ``budget`` rows of an inode; returns (rows deleted, whether all are)."""
     key = rows.inode_key(mount, ino)
-    raw = txn.get(Table.INODES, key)
-    row = None if raw is None else rows.decode_inode(raw)
+    row = None
+    with suppress(Corrupt):  # then every table is looked through
+        raw = txn.get(Table.INODES, key)
+        row = None if raw is None else rows.decode_inode(raw)
     deleted = 0
     for table in _tables(row, begun):
-        keys = [found for found, _ in islice(txn.scan(table, prefix=key), budget - deleted + 1)]
+        keys = list(islice(txn.keys(table, prefix=key), budget - deleted + 1))
         for found in keys[: budget - deleted]:
             txn.delete(table, found)
         if len(keys) > budget - deleted:

@@ -187,8 +187,15 @@ class Sealing:
                     self._active -= 1
                     self._contents.room.notify_all()
                     return
-                work = self._queue.popleft()
-            self._seal(work)
+                jobs = self._next()
+            self._seal(jobs)
+
+    def _next(self) -> list[_Job]:
+        """Take the first work of the queue, if any. Lock held: what is neither queued nor in work is at rest."""
+        if not self._queue:
+            return []
+        work = self._queue.popleft()
+        return [job for inode, span in work if (job := self._take(inode, span)) is not None]
 
     @property
     def idle(self) -> bool:
@@ -204,11 +211,10 @@ class Sealing:
             with self._state.lock:
                 if all(span.done >= round_ or span.dropped for span, round_ in targets):
                     return
-                work = self._queue.popleft() if self._queue else None
-                if work is None:
+                if not self._queue:
                     condition.wait()
-            if work is not None:
-                self._seal(work)
+                jobs = self._next()
+            self._seal(jobs)
 
     def _targets(self, inodes: Iterable[Inode]) -> list[tuple[Span, int]]:
         """Queue what is to be sealed, in front; returns the round each span must have come back from."""
@@ -229,15 +235,13 @@ class Sealing:
             self._spawn()
         return targets
 
-    def _seal(self, work: Work) -> None:
-        with self._state.lock:
-            jobs = [job for inode, span in work if (job := self._take(inode, span)) is not None]
+    def _seal(self, jobs: list[_Job]) -> None:
         done = 0
         try:
             for job in jobs:
                 self._seal_one(job)
                 done += 1
-            if self._ports.writer.wants_commit():
+            if jobs and self._ports.writer.wants_commit():
                 self._state.wake_committer()
         finally:  # interrupted: what was taken must not be taken for stored
             for job in jobs[done:]:
@@ -278,13 +282,17 @@ class Sealing:
             span.queued = False
             return None
         head = _head(content) if inode.hint == 0 else None
-        taken = self._contents.take(inode, span)
+        lineage = content.lineage
+        try:
+            if lineage is None:
+                lineage = content.lineage = Lineage(self._ports, self._names.path(inode))
+            taken = self._contents.take(inode, span)
+        except HoldfastError as error:  # a damaged row of this file must not stop the others
+            self._contents.not_taken(inode, span, error)
+            return None
         if taken is None:
             return None
         old, fragments = taken
-        lineage = content.lineage
-        if lineage is None:
-            lineage = content.lineage = Lineage(self._ports, self._names.path(inode))
         group = group_of(self._state.mount, lineage.path)
         job = SealJob(
             span.number, old, fragments.items(), Mode(inode.hint), lineage.span, group=group

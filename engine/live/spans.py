@@ -112,7 +112,7 @@ class Cut:
         self._cut = cut
 
     def within(self, start: int, end: int) -> Iterator[tuple[int, int, Data]]:
-        return self._fragments.within(start, min(end, self._cut))
+        return self._fragments.within(start, max(start, min(end, self._cut)))
 
 
 def look_through(

@@ -56,6 +56,7 @@ class State:
         self.orphans: dict[int, Inode] = {}  # unlinked, still open or known to the kernel
         self.gone: set[int] = set()  # removed here, rows still in the index
         self.purge: list[int] = []  # members of gone whose rows are to be deleted
+        self.listed: set[int] = set()  # members of purge known to be in ORPHANS
         self.replaced: dict[
             int, Inode
         ] = {}  # renamed over another file: sealed before the next commit
@@ -69,9 +70,10 @@ class State:
             if raw is None:
                 raise Corrupt(f"mount {mount}", expected="a live tree", found="none")
             meta = rows.decode_meta(raw)
-            for key, _ in txn.scan(Table.ORPHANS, prefix=rows.meta_key(mount)):
+            for key in txn.keys(Table.ORPHANS, prefix=rows.meta_key(mount)):
                 ino = rows.split_inode_key(key)
                 self.gone.add(ino)
+                self.listed.add(ino)
                 self.purge.append(ino)
         self.seq = meta.seq
         self.next_ino = meta.next_ino

@@ -15,7 +15,7 @@ from engine.index import Index, Txn
 from engine.ingest.jobs import Mode, SealJob
 from engine.ingest.splice import replace
 from engine.live import Ports
-from engine.nodes.extents import Extent
+from engine.nodes.extents import Extent, encode_extents
 
 
 class MemoryHold:
@@ -101,11 +101,28 @@ class Chunks:
                         self.pending[cid] = part
                 low = start + at
                 extents = replace(extents, low, low + len(part), [(low, len(part), cid, 0)])
+        if len(encode_extents(extents)) > limits.SPAN_ROW_MAX:
+            extents = self._slots(extents)
         job.hold = MemoryHold(self)  # type: ignore[assignment]
         with self._lock:
             self.seals += 1
             self.jobs.append(job)
         return extents
+
+    def _slots(self, extents: list[Extent]) -> list[Extent]:
+        """The same bytes in whole slots, so that the list fits its row."""
+        data = bytearray(limits.SPAN)
+        for offset, length, cid, start in extents:
+            data[offset : offset + length] = self.read(cid)[start : start + length]
+        result: list[Extent] = []
+        for at in range(0, extents[-1][0] + extents[-1][1], limits.SLOT):
+            part = bytes(data[at : at + limits.SLOT])
+            cid = blake2b(part, digest_size=32).digest()
+            self.pending[cid] = part
+            result.append((at, len(part), cid, 0))
+        end = extents[-1][0] + extents[-1][1]
+        offset, _, cid, start = result[-1]
+        return [*result[:-1], (offset, end - offset, cid, start)]
 
     def lose_uncommitted(self) -> None:
         """What a crash does."""

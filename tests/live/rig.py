@@ -84,7 +84,8 @@ class Rig:
     def verify(self) -> None:
         """The rows fit each other."""
         with self.index.read() as txn:
-            assert list(problems(txn, MOUNT)) == []
+            found = list(problems(txn, MOUNT))
+        assert not found, found
 
     def set_quota(self, nbytes: int = 0, inodes: int = 0) -> LiveTree:
         self.options["quota"] = Quota(nbytes, inodes)
