@@ -48,7 +48,8 @@ class FileIO:
     def write(self, ino: int, offset: int, data: Data, touch: bool = True) -> int:
         """Buffer bytes (kept, not copied); returns their number. Raises EFBIG, ENOSPC, EDQUOT.
 
-        ``touch``: set the file's times to now.  Set-user-id bits are left alone: the kernel clears them itself, and late writes of its cache must not.
+        ``touch``: set the file's times to now.  Set-user-id bits are left alone: the kernel clears them itself, and
+        late writes of its cache must not.
         """
         size = len(data)
         if size == 0:

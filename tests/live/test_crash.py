@@ -213,9 +213,7 @@ def test_open_and_unlinked_at_the_crash(rig: Rig) -> None:
     rig.verify()
 
 
-def test_a_large_removal_goes_in_steps(
-    memory: MemoryRig, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_large_removal_goes_in_steps(memory: MemoryRig, monkeypatch: pytest.MonkeyPatch) -> None:
     ino = memory.tree.create(1, b"f", 0o600, CTX).ino
     for number in range(60):
         memory.tree.write(ino, number * SPAN, bytes(range(1, 200)) * 10)

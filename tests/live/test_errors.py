@@ -235,7 +235,11 @@ def test_damaged_rows_do_not_stop_a_removal(memory: MemoryRig) -> None:
     memory.tree = memory.open()
     memory.tree.tick()
     with memory.index.read() as txn:
-        assert [txn.count(table) for table in (Table.INODES, Table.SPANS, Table.ORPHANS)] == [1, 0, 0]
+        assert [txn.count(table) for table in (Table.INODES, Table.SPANS, Table.ORPHANS)] == [
+            1,
+            0,
+            0,
+        ]
 
 
 def test_a_damaged_change_mark_means_all_has_changed(memory: MemoryRig, expect_log) -> None:

@@ -126,7 +126,9 @@ def test_memory_of_names_is_bounded(memory: MemoryRig, monkeypatch: pytest.Monke
     inos = {}
     for d in range(20):
         sub = memory.tree.mkdir(1, b"d%d" % d, 0o755, CTX).ino
-        inos.update({(sub, b"f%d" % f): write_file(memory.tree, sub, b"f%d" % f, b"") for f in range(20)})
+        inos.update(
+            {(sub, b"f%d" % f): write_file(memory.tree, sub, b"f%d" % f, b"") for f in range(20)}
+        )
     memory.tree.barrier()
     for (sub, name), ino in inos.items():
         assert memory.tree.lookup(sub, name).ino == ino

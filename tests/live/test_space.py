@@ -15,7 +15,7 @@ def test_a_quota_of_bytes(rig: Rig) -> None:
     tree = rig.set_quota(nbytes=10 * MIB)
     ino = tree.create(1, b"f", 0o600, CTX).ino
     written = 0
-    with pytest.raises(QuotaExceeded):
+    with pytest.raises(QuotaExceeded):  # noqa: PT012
         for at in range(0, 20 * MIB, MIB):
             written += tree.write(ino, at, at.to_bytes(4, "big") * (MIB // 4) or b"\1")
     assert written == 10 * MIB
@@ -55,7 +55,7 @@ def test_the_store_is_never_filled(memory: MemoryRig) -> None:
     tree = memory.reopen()
     ino = tree.create(1, b"f", 0o600, CTX).ino
     written = 0
-    with pytest.raises(StoreFull):
+    with pytest.raises(StoreFull):  # noqa: PT012
         for at in range(0, 40 * MIB, MIB):
             written += tree.write(ino, at, bytes([at % 251 + 1]) * MIB)
     assert written <= 20 * MIB
@@ -78,7 +78,7 @@ def test_the_store_is_never_filled(memory: MemoryRig) -> None:
 def test_statfs_with_and_without_quota(rig: Rig) -> None:
     rig.left = lambda: 100 * MIB
     tree = rig.reopen()
-    bsize, blocks, bfree, bavail, files, ffree, namemax = tree.statfs()
+    bsize, blocks, bfree, bavail, files, ffree, namemax = tree.statfs()  # noqa: RUF059
     assert bfree == bavail == blocks == 100 * MIB // bsize
     assert namemax == 255
     assert ffree > 10**6

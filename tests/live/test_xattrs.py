@@ -17,7 +17,9 @@ def refused(number: int):
     return pytest.raises(HoldfastError, check=lambda error: error.errno == number)
 
 
-@pytest.mark.parametrize("size", [0, 1, limits.XATTR_PART, limits.XATTR_PART + 1, limits.XATTR_VALUE_MAX])
+@pytest.mark.parametrize(
+    "size", [0, 1, limits.XATTR_PART, limits.XATTR_PART + 1, limits.XATTR_VALUE_MAX]
+)
 def test_values_of_any_size_survive(rig: Rig, size: int) -> None:
     ino = write_file(rig.tree, 1, b"f", b"")
     value = bytes(i * 7 % 256 for i in range(size))
