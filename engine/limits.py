@@ -35,11 +35,15 @@ INO_RESERVE = 65_536  # inode numbers claimed ahead of a commit: none is given t
 INLINE_CONTENT_MAX = 128  # encoded extents up to this size live in the inode row / directory entry
 
 # --- manifest nodes (of the first five, a change is a new format version) --------------------------------
-FILE_LEAF_SPANS = 4  # spans of a leaf (8 MiB, 4.4 KB of ids): a quarter of the nodes to mark and index
+FILE_LEAF_SPANS = (
+    4  # spans of a leaf (8 MiB, 4.4 KB of ids): a quarter of the nodes to mark and index
+)
 DIR_NODE_MIN = 16  # children before a node may end: an inner level shrinks at least so much
 DIR_NODE_MEAN = 80  # further children until a name ends a node, on average: about 92 in all
 DIR_NODE_MAX = 256  # children after which a node ends whatever the names are
-DIR_LEAF_BYTES = 64 * KIB  # record bytes after which a leaf ends: only long symbolic links get there
+DIR_LEAF_BYTES = (
+    64 * KIB
+)  # record bytes after which a leaf ends: only long symbolic links get there
 FILE_DEPTH_MAX = 3  # inner levels of a file tree, fanout 256
 DIR_DEPTH_MAX = 8  # inner levels of a directory tree: 16 ** 8 leaves are more than inode numbers
 XATTR_INLINE_MAX = 254  # encoded xattrs up to this size live in the directory entry
@@ -50,9 +54,13 @@ MOUNT_NAME_MAX = 255
 LABEL_MAX = 1_024  # bytes of UTF-8 of a point's label and of its lineage's name
 
 # --- chunks, deltas, packs ------------------------------------------------------------------------------
-DICTIONARY_SAMPLE = 8 * KIB  # measured: 16 samples of this size beat fewer larger or more smaller ones
+DICTIONARY_SAMPLE = (
+    8 * KIB
+)  # measured: 16 samples of this size beat fewer larger or more smaller ones
 DICTIONARY_SAMPLES = 16
-DICTIONARY_MIN = 1 * MIB  # new bytes of a group in one span before a dictionary is worth its own space
+DICTIONARY_MIN = (
+    1 * MIB
+)  # new bytes of a group in one span before a dictionary is worth its own space
 ZSTD_LEVEL = 1  # measured: level 3 costs a third of the ingest rate for 2 % of space at 64 KiB
 DELTA_DEPTH_MAX = 3  # frames to decode for one read: 1 + this
 DELTA_BASES_MAX = 16  # bases that together form one prefix

@@ -351,7 +351,9 @@ class Batch:
         for saved in self.saved:
             inode = saved.inode
             inode.flight = False
-            inode.born = saved.born or self.seq  # it may have arrived: from now on it has rows to be removed
+            inode.born = (
+                saved.born or self.seq
+            )  # it may have arrived: from now on it has rows to be removed
             inode.floor = min(inode.floor, saved.floor)
             content = inode.content
             if content is not None:

@@ -138,6 +138,7 @@ class NameTable:
         names = directory.names or self.of(directory)
         names.changed[name] = names.old_cookies(name, entry)
         names.entries[name] = Entry(ino, kind, entry.cookie)
+        names.cookies[entry.cookie] = name  # the entry may have left memory since it was found
         self._state.touch_name(directory)
         return entry.cookie
 
