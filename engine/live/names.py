@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import errno
 from bisect import bisect_left, insort
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 from engine import limits
@@ -40,8 +40,8 @@ class NameTable:
             names = directory.names = Names(complete=directory.born == 0 and not directory.flight)
         return names
 
-    def find(self, directory: Inode, name: bytes) -> Entry | None:
-        """The entry, or None."""
+    def find(self, directory: Inode, name: bytes, txn: Txn | None = None) -> Entry | None:
+        """The entry, or None. ``txn``: read from it, if memory does not know, rather than from a new one."""
         names = directory.names or self.of(directory)
         try:
             return names.entries[name]
@@ -49,13 +49,22 @@ class NameTable:
             pass
         if names.complete or directory.size == 0:
             return None
+        if txn is not None:
+            return self._find_row(txn, directory, names, name)
         with self._state.index.read() as txn:
             return self._find_row(txn, directory, names, name)
+
+    def known(self, directory: Inode, name: bytes) -> bool:
+        """True when ``find`` will not read the index."""
+        names = directory.names or self.of(directory)
+        return name in names.entries or names.complete or directory.size == 0
 
     def _find_row(self, txn: Txn, directory: Inode, names: Names, name: bytes) -> Entry | None:
         first = self._hash(name) * PLACES
         taken = False
         for cookie, row in self._places(txn, directory.ino, first):
+            if cookie != first:
+                names.collided = True
             if row.name == name:
                 entry = Entry(row.ino, row.kind, cookie)
                 self._keep(names, name, entry)
@@ -65,16 +74,20 @@ class NameTable:
             self._keep(names, name, None)
         return None
 
-    def _places(self, txn: Txn, ino: int, first: int) -> list[tuple[int, rows.DirentRow]]:
-        found = []
+    def _places(self, txn: Txn, ino: int, first: int) -> Iterator[tuple[int, rows.DirentRow]]:
+        """(cookie, entry) of the committed names with one hash."""
         start = rows.dirent_key(self._state.mount, ino, first)
-        prefix = start[:-8]
-        for key, value in txn.scan(Table.DIRENTS, start=start, prefix=prefix):
+        raw = txn.get(Table.DIRENTS, start)  # nearly always the only one
+        if raw is not None:
+            yield first, rows.decode_dirent(raw)
+        start = rows.dirent_key(self._state.mount, ino, first + 1) if raw is not None else start
+        for key in txn.keys(Table.DIRENTS, start=start, prefix=start[:-8]):
             cookie = rows.split_dirent_key(key)
             if cookie >= first + PLACES:
                 break
-            found.append((cookie, rows.decode_dirent(value)))
-        return found
+            raw = txn.get(Table.DIRENTS, key)
+            if raw is not None:
+                yield cookie, rows.decode_dirent(raw)
 
     def _keep(self, names: Names, name: bytes, entry: Entry | None) -> None:
         names.entries[name] = entry

@@ -50,9 +50,14 @@ class Namespace:
         state = self._state
         with state.lock:
             directory = state.directory(parent)
-            entry = self._names.find(directory, name)
-            if entry is not None:
-                inode = state.get(entry.ino)
+            if self._names.known(directory, name):
+                entry = self._names.find(directory, name)
+                inode = None if entry is None else state.get(entry.ino)
+            else:
+                with state.index.read() as txn:
+                    entry = self._names.find(directory, name, txn)
+                    inode = None if entry is None else state.load(txn, entry.ino)
+            if inode is not None:
                 if inode.nlink == 1 or inode.is_dir:
                     inode.name = name
                 return Attr(inode)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -89,13 +90,12 @@ def test_writers_readers_and_fsyncs_beside_each_other(
             rig.time.wait(1.0)
             tree.tick()
 
-    background = threading.Thread(target=ticker)
-    background.start()
-    try:
-        run_all([lambda n=n: worker(n) for n in range(4)])
-    finally:
-        stop.set()
-        background.join()
+    with ThreadPoolExecutor(1) as background:
+        background.submit(ticker)
+        try:
+            run_all([lambda n=n: worker(n) for n in range(4)])
+        finally:
+            stop.set()
     assert tree._contents.dirty_bytes == 0
     tree = rig.crash()
     found = {
