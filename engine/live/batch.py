@@ -96,6 +96,8 @@ class Batch:
         directories, state.dirty_names, state.dirty_rows = state.dirty_names, {}, 0
         self.limbo, state.limbo = state.limbo, []
         self.purge = list(state.purge)
+        for ino in [ino for ino in self._withheld if ino in state.gone]:
+            del self._withheld[ino]  # removed since: its bytes are out of the count already
         for inode in dirty.values():
             inode.dirty = False
             if inode.nlink == 0:
