@@ -134,8 +134,8 @@ def test_stuck_writers_get_the_error_instead_of_waiting(
     monkeypatch.setattr(limits, "DIRTY_SEAL", 50_000)
     memory.options["seal_threads"] = 1
     tree = memory.reopen()
-    ino = write_file(tree, 1, b"f", b"x" * 300_000)
     memory.chunks.fail_seal = StoreFull("test")
+    ino = write_file(tree, 1, b"f", b"x" * 300_000)
     with pytest.raises(StoreFull):
         tree.wait_room()
     memory.chunks.fail_seal = None
