@@ -353,9 +353,8 @@ class Batch:
         for saved in self.saved:
             inode = saved.inode
             inode.flight = False
-            inode.born = (
-                saved.born or self.seq
-            )  # it may have arrived: from now on it has rows to be removed
+            # It may have arrived all the same: from now on the inode has rows that must be removed with it.
+            inode.born = saved.born or self.seq
             inode.floor = min(inode.floor, saved.floor)
             content = inode.content
             if content is not None:
