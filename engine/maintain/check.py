@@ -31,6 +31,7 @@ from engine.index.rows import (
 )
 from engine.live import problems as live_problems
 from engine.maintain.mark import Marker
+from engine.maintain.marks import Marks
 from engine.nodes import Entry
 from engine.nodes.point import decode_point
 from engine.packs.records import decode_record_head
@@ -182,18 +183,22 @@ class Checker:
 
     def _reach(self) -> None:
         """Everything referred to is there."""
+        marks = Marks(self._txn)
         marker = Marker(
-            self._txn,
+            marks,
             self._store.reader,
             self._context.key,
             lambda cid: self._damage(cid, "has no row"),
+            lambda cid, error: self._damage(
+                cid, f"is a manifest node that cannot be read: {error}"
+            ),
         )
         try:
-            marked = marker.run(lambda done: self._report(Progress("reach", done, None, "chunks")))
+            marker.run(lambda done: self._report(Progress("reach", done, None, "references")))
         except HoldfastError as error:
             self._found("tree", "a manifest", error)
             return
-        self.result.counts["chunks in use"] = len(marked)
+        self.result.counts["chunks in use"] = marks.reached()
 
     def _affected(self) -> None:
         """Points, files and byte ranges that need a damaged chunk."""

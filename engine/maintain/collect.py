@@ -7,8 +7,11 @@ to them, and the next run begins anew.
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import islice
+from typing import TypeVar
 
 from engine import limits
 from engine.chunks import Context, alive, reap
@@ -16,83 +19,112 @@ from engine.errors import Busy
 from engine.home import OpenStore
 from engine.index import Table, Txn, gcstate
 from engine.index.gcstate import GcState, Phase
-from engine.index.rows import FLAG_CONDEMNED, U64, chunk_row, worker_row
+from engine.index.rows import FLAG_CONDEMNED, U64
+from engine.maintain import settle
 from engine.maintain.compact import Compactor
 from engine.maintain.mark import Marker
+from engine.maintain.marks import Marks
 from engine.maintain.report import CollectReport
+from engine.maintain.waiting import WAIT, Patience
 from engine.progress import Progress, Report
 
 log = logging.getLogger("holdfast.engine.maintain")
 
-WAIT = 60.0  # s for writers to make a commit; a worker ticks every second
-_POLL = 0.1
 _OWNER = b"gc_worker"
+_T = TypeVar("_T")
+
+_guard = threading.Lock()
+# Sessions of this process that collect; between processes the row in the index tells.
+_running: set[int] = set()
 
 
 def collect(
     store: OpenStore, *, dry_run: bool, budget_s: float | None, report: Report, wait_s: float = WAIT,
     sleep: Callable[[float], None],
 ) -> CollectReport:  # fmt: skip
-    """One collection. Raises Busy when another runs or a writer does not move; Corrupt when a node is unreadable."""
-    context = store.context
-    result = CollectReport()
-    started = context.system.monotonic()
+    """One collection. Raises Busy when another runs or a writer does not move; Corrupt when a node is unreadable.
+
+    ``budget_s``: after so long no further pack is rewritten or removed; marking and sweeping are always finished.
+    ``sleep`` is called between looks at what it waits for, ``wait_s`` in all.
+    """
     if dry_run:
-        for _, raw in _candidates(store, report)[0]:
-            result.dead_chunks += 1
-            result.freed_bytes += chunk_row(raw).stored
-        return result
-    worker = store.session.worker.id
-    reap(context)
-    state = _begin(context, worker)
-    try:
-        dead, flagged = _candidates(store, report)
-        _unflag(context, flagged)
-        condemned = _condemn(context, state, dead)
-        if condemned:
-            _wait(store, state, wait_s, sleep)
-            _sweep(context, condemned, result, report)
-    finally:
-        _end(context, state)
-    deadline = None if budget_s is None else started + budget_s
-    Compactor(store, report).run(result, deadline)
+        return _dry(store, report)
+    context = store.context
+    started = context.system.monotonic()
+    result = CollectReport()
+    with _alone(store):
+        reap(context)
+        result.packs_mended = len(settle.sealed_packs(context))
+        settle.empty_rows(context)
+        state = _begin(context, store.session.worker.id)
+        try:
+            _free(store, state, Patience(store, wait_s, sleep), result, report)
+        finally:
+            with context.index.write() as txn:
+                gcstate.save(txn, GcState(state.epoch, Phase.IDLE))
+        settle.dictionaries(context)
+        deadline = None if budget_s is None else started + budget_s
+        Compactor(store, report).run(result, deadline)
     return result
 
 
-def _candidates(store: OpenStore, report: Report) -> tuple[list[tuple[bytes, bytes]], list[bytes]]:
-    """(rows nothing reaches, ids that are reached and still flagged), of one moment."""
+def _dry(store: OpenStore, report: Report) -> CollectReport:
+    result = CollectReport()
     with store.context.index.read() as txn:
-        lost: list[bytes] = []
-        marker = Marker(txn, store.reader, store.context.key, lost.append)
-        marked = marker.run(lambda done: report(Progress("mark", done, None, "chunks")))
-        if lost:
-            log.warning("%d chunks that are needed have no row; run 'holdfast check'", len(lost))
-        dead, flagged = [], []
-        for cid, raw in txn.scan(Table.CHUNKS):
-            if cid not in marked:
-                dead.append((cid, raw))
-            elif chunk_row(raw).flags & FLAG_CONDEMNED:
-                flagged.append(cid)
-    return dead, flagged
+        marks = _marker(store, txn, report).marks
+        for at in marks.dead():
+            found = marks.row(txn, at)
+            assert found is not None
+            result.dead_chunks += 1
+            result.freed_bytes += found[1].stored
+    return result
+
+
+def _marker(store: OpenStore, txn: Txn, report: Report) -> Marker:
+    lost: list[bytes] = []
+    marker = Marker(Marks(txn), store.reader, store.context.key, lost.append)
+    marker.run(lambda done: report(Progress("mark", done, None, "references")))
+    if lost:
+        log.warning("%d chunks that are needed have no row; run 'holdfast check'", len(lost))
+    return marker
+
+
+@contextmanager
+def _alone(store: OpenStore) -> Iterator[None]:
+    """The right to collect in this store: one row in the index, whose owner lives or has lost it."""
+    context, worker, session = store.context, store.session.worker.id, id(store.session)
+    with _guard:
+        if session in _running:
+            raise _busy(worker)
+        _running.add(session)
+    try:
+        with context.index.write() as txn:
+            raw = txn.get(Table.META, _OWNER)
+            owner = 0 if raw is None else U64.unpack(raw)[0]
+            if owner not in (0, worker) and alive(context, owner):
+                raise _busy(owner)
+            txn.put(Table.META, _OWNER, U64.pack(worker))
+        try:
+            yield
+        finally:
+            with context.index.write() as txn:
+                txn.delete(Table.META, _OWNER)
+    finally:
+        with _guard:
+            _running.discard(session)
+
+
+def _busy(owner: int) -> Busy:
+    return Busy("collection", expected="none running", found=f"one of worker {owner}",
+                do="wait for it to end")  # fmt: skip
 
 
 def _begin(context: Context, worker: int) -> GcState:
-    with context.index.write() as txn:
-        raw = txn.get(Table.META, _OWNER)
-        owner = 0 if raw is None else U64.unpack(raw)[0]
-        if owner not in (0, worker) and alive(context, owner):
-            raise Busy(
-                "collection",
-                expected="none running",
-                found=f"one of worker {owner}",
-                do="wait for it to end",
-            )
-        txn.put(Table.META, _OWNER, U64.pack(worker))
-    while (
-        True
-    ):  # what an earlier run left; nothing is added while the phase is idle or nobody commits
+    """Transaction A. What an earlier run noted as touched goes first; it protects nothing any more."""
+    log.debug("worker %d collects", worker)
+    while True:
         with context.index.write() as txn:
-            old = [key for key, _ in islice(txn.scan(Table.TOUCHED), limits.TXN_DELETES_MAX)]
+            old = list(islice(txn.keys(Table.TOUCHED), limits.TXN_DELETES_MAX))
             for key in old:
                 txn.delete(Table.TOUCHED, key)
             if len(old) < limits.TXN_DELETES_MAX:
@@ -101,84 +133,61 @@ def _begin(context: Context, worker: int) -> GcState:
                 return state
 
 
-def _end(context: Context, state: GcState) -> None:
-    with context.index.write() as txn:
-        gcstate.save(txn, GcState(state.epoch, Phase.IDLE))
-        txn.delete(Table.META, _OWNER)
-
-
-def _unflag(context: Context, ids: list[bytes]) -> None:
-    for some in _batches(ids):
-        with context.index.write() as txn:
-            for cid in some:
-                raw = txn.get(Table.CHUNKS, cid)
-                if raw is not None:
-                    row = chunk_row(raw)
-                    txn.put(
-                        Table.CHUNKS,
-                        cid,
-                        row._replace(flags=row.flags & ~FLAG_CONDEMNED).pack_bytes(),
-                    )
-
-
-def _condemn(context: Context, state: GcState, dead: list[tuple[bytes, bytes]]) -> list[bytes]:
-    """Flag what is dead and was not touched since; then say so. Returns the ids flagged."""
-    condemned = []
-    for some in _batches(dead):
-        with context.index.write() as txn:
-            for cid, seen in some:
-                if txn.get(Table.TOUCHED, cid) is not None or txn.get(Table.CHUNKS, cid) != seen:
-                    continue
-                row = chunk_row(seen)
-                txn.put(
-                    Table.CHUNKS, cid, row._replace(flags=row.flags | FLAG_CONDEMNED).pack_bytes()
-                )
-                condemned.append(cid)
-    with context.index.write() as txn:
-        gcstate.save(txn, GcState(state.epoch, Phase.CONDEMNED))
-    return condemned
-
-
-def _wait(store: OpenStore, state: GcState, wait_s: float, sleep: Callable[[float], None]) -> None:
-    """Until every other living worker has made a commit that began after the flags were set."""
+def _free(
+    store: OpenStore, state: GcState, patience: Patience, result: CollectReport, report: Report
+) -> None:
+    """Mark, condemn, wait, sweep."""
     context = store.context
-    end = context.system.monotonic() + wait_s
-    while True:
-        with context.index.read() as txn:
-            late = [
-                U64.unpack(key)[0]
-                for key, raw in txn.scan(Table.WORKERS)
-                if worker_row(raw).epoch < state.epoch
-            ]
-        late = [
-            worker
-            for worker in late
-            if worker != store.session.worker.id and alive(context, worker)
-        ]
-        if not late:
-            return
-        if context.system.monotonic() >= end:
-            raise Busy("collection", expected="every writer to go on", found=f"worker {late[0]} standing still",
-                       do="see to that mount, then run it again")  # fmt: skip
-        sleep(_POLL)
+    with context.index.read() as txn:
+        marker = _marker(store, txn, report)
+        marks = marker.marks
+        patience.older_readers(txn)
+        with context.index.read() as later:
+            marker.again(later, lambda done: report(Progress("mark", done, None, "references")))
+        _unflag(context, marks)
+        _condemn(context, marks)
+    with context.index.write() as out:
+        gcstate.save(out, GcState(state.epoch, Phase.CONDEMNED))
+    patience.writers(state)
+    for done, some in enumerate(_batches(marks.condemned())):
+        with context.index.write() as out:
+            for at in some:
+                _delete(out, marks, at, result)
+        report(Progress("sweep", done * limits.GC_SWEEP_ROWS + len(some), None, "chunks"))
 
 
-def _sweep(context: Context, condemned: list[bytes], result: CollectReport, report: Report) -> None:
-    done = 0
-    for some in _batches(condemned):
+def _unflag(context: Context, marks: Marks) -> None:
+    """Take back what an earlier run condemned and is reached."""
+    for some in _batches(marks.flagged()):
         with context.index.write() as txn:
-            for cid in some:
-                _delete(txn, cid, result)
-        done += len(some)
-        report(Progress("sweep", done, len(condemned), "chunks"))
+            for at in some:
+                found = marks.row(txn, at)
+                if found is not None:
+                    row = found[1]._replace(flags=found[1].flags & ~FLAG_CONDEMNED)
+                    txn.put(Table.CHUNKS, found[0], row.pack_bytes())
 
 
-def _delete(txn: Txn, cid: bytes, result: CollectReport) -> None:
-    raw = txn.get(Table.CHUNKS, cid)
-    if raw is None or txn.get(Table.TOUCHED, cid) is not None:
+def _condemn(context: Context, marks: Marks) -> None:
+    """Flag what is dead, is as it was when marked from, and was not touched since."""
+    for some in _batches(marks.dead()):
+        with context.index.write() as txn:
+            for at in some:
+                found = marks.row(txn, at)
+                if found is None or found != marks.row(marks.txn, at):
+                    continue
+                cid, row = found
+                if txn.get(Table.TOUCHED, cid) is None:
+                    flagged = row._replace(flags=row.flags | FLAG_CONDEMNED)
+                    txn.put(Table.CHUNKS, cid, flagged.pack_bytes())
+                    marks.condemn(at)
+
+
+def _delete(txn: Txn, marks: Marks, at: int, result: CollectReport) -> None:
+    found = marks.row(txn, at)
+    if found is None:
         return
-    row = chunk_row(raw)
-    if not row.flags & FLAG_CONDEMNED:
+    cid, row = found
+    if not row.flags & FLAG_CONDEMNED or txn.get(Table.TOUCHED, cid) is not None:
         return  # stored anew, or taken back by a commit
     txn.delete(Table.CHUNKS, cid)
     txn.delete(Table.SUSPECTS, cid)
@@ -186,6 +195,6 @@ def _delete(txn: Txn, cid: bytes, result: CollectReport) -> None:
     result.freed_bytes += row.stored
 
 
-def _batches(items: list[tuple[bytes, bytes]] | list[bytes]) -> Iterator[list]:  # type: ignore[type-arg]
-    for at in range(0, len(items), limits.GC_SWEEP_ROWS):
-        yield list(items[at : at + limits.GC_SWEEP_ROWS])
+def _batches(items: Iterator[_T]) -> Iterator[list[_T]]:
+    while some := list(islice(items, limits.GC_SWEEP_ROWS)):
+        yield some

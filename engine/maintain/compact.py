@@ -13,21 +13,25 @@ commit that makes the copies durable, and only where they still point to the old
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections import Counter
 
-from engine.errors import from_os
+from engine import codec
+from engine.errors import Corrupt, HoldfastError, NotFound, from_os
 from engine.home import OpenStore
-from engine.index import Table
+from engine.index import Table, Txn
 from engine.index.rows import PACK_DOOMED, PACK_SEALED, U32, PackRow, chunk_row, pack_row
 from engine.ingest import sketches
+from engine.maintain import settle
 from engine.maintain.report import CollectReport
-from engine.packs.records import KIND_SKETCH, decode_record_head
+from engine.packs.records import KIND_SKETCH, Entry, decode_record_head
 from engine.progress import Progress, Report
 
-REWRITE_BELOW = (
-    0.5  # a sealed pack with less than this part live is rewritten: costs at most what it gains
-)
+log = logging.getLogger("holdfast.engine.maintain")
+
+# A sealed pack with less than this part live is rewritten: it costs at most what it gains.
+REWRITE_BELOW = 0.5
 
 
 class Compactor:
@@ -40,35 +44,54 @@ class Compactor:
 
     def run(self, result: CollectReport, deadline: float | None) -> None:
         """Remove and rewrite until done or ``deadline`` (monotonic s)."""
+        # Listed before the rows are read: a row is there before its file.
+        files = list(settle.pack_files(self._context))
         live: Counter[int] = Counter()
         with self._context.index.read() as txn:
             for _, raw in txn.scan(Table.CHUNKS):
                 row = chunk_row(raw)
                 live[row.pack] += row.stored
             packs = {U32.unpack(key)[0]: pack_row(raw) for key, raw in txn.scan(Table.PACKS)}
-        done = 0
-        for number, pack in packs.items():
+        for number, path in files:
+            if number not in packs and number not in live:
+                settle.quarantine(self._context, number, path)
+                result.files_quarantined += 1
+        for done, (number, pack) in enumerate(packs.items()):
             if pack.state not in (PACK_SEALED, PACK_DOOMED):
                 continue
             if deadline is not None and self._context.system.monotonic() > deadline:
                 result.finished = False
-                return
-            if live[number] == 0:
-                self._remove(number, pack, result)
-            elif live[number] < pack.length * REWRITE_BELOW:
-                self._rewrite(number)
-                self._remove(number, pack, result)
-                result.packs_rewritten += 1
-            done += 1
-            self._report(Progress("compact", done, None, "packs"))
+                break
+            if live[number] < pack.length * REWRITE_BELOW:
+                self._empty(number, pack, live[number], result)
+            self._report(Progress("compact", done + 1, len(packs), "packs"))
+        if result.packs_removed:
+            settle.hooks(self._context)
 
-    def _rewrite(self, number: int) -> None:
+    def _empty(self, number: int, pack: PackRow, live: int, result: CollectReport) -> None:
+        """Rewrite if need be, and remove. A pack that cannot be read is left for ``check`` to speak of."""
+        try:
+            entries = self._context.files.trailer(number)
+            if live:
+                self._rewrite(number, entries)
+        except HoldfastError as error:
+            if live or not isinstance(error, (Corrupt, NotFound)):
+                log.warning("pack %d is left as it is: %s", number, error)
+                result.packs_left += 1
+                return
+            entries = []
+        if self._remove(number, pack, entries):
+            result.packs_rewritten += bool(live)
+            result.packs_removed += 1
+            result.removed_bytes += pack.length
+
+    def _rewrite(self, number: int, entries: list[Entry]) -> None:
         writer = self._store.session.writer
         with self._context.index.read() as txn:
-            for entry in self._context.files.trailer(number):
+            for entry in entries:
                 raw = self._context.files.read(number, entry.offset, entry.stored)
                 if entry.kind == KIND_SKETCH:
-                    self._copy_sketch(raw)
+                    self._copy_sketch(txn, raw)
                     continue
                 value = txn.get(Table.CHUNKS, entry.id)
                 row = None if value is None else chunk_row(value)
@@ -76,15 +99,30 @@ class Compactor:
                     writer.move(entry.id, row, raw)
         writer.commit()
 
-    def _copy_sketch(self, raw: bytes) -> None:
-        data = raw[decode_record_head(raw).head :]
-        hooks = [h for _, pieces in sketches.decode(data) for h in sketches.hooks_of(pieces)]
-        self._store.session.writer.put_sketch(data, hooks)
+    def _copy_sketch(self, txn: Txn, raw: bytes) -> None:
+        """The parts of a sketch that are about chunks which still live."""
+        head = decode_record_head(raw)
+        data = raw[head.head :]
+        if codec.chunk_id(self._context.key, data) != head.id:
+            return  # damaged: an aid is lost, no data
+        parts, hooks = [], []
+        for cid, pieces in sketches.decode(data):
+            if txn.get(Table.CHUNKS, cid) is not None:
+                parts.append(sketches.encode(cid, pieces))
+                hooks += sketches.hooks_of(pieces)
+        if parts:
+            self._store.session.writer.put_sketch(b"".join(parts), hooks)
 
-    def _remove(self, number: int, pack: PackRow, result: CollectReport) -> None:
+    def _remove(self, number: int, pack: PackRow, entries: list[Entry]) -> bool:
+        """Doom, unlink, forget. False when a row still points into the pack: nothing is done then."""
         key = U32.pack(number)
         with self._context.index.write() as txn:
-            # A writer may have committed a chunk row into it only while it was open: sealed packs gain none.
+            # Sealed packs gain no rows. Looked at all the same: after this the bytes are gone.
+            for entry in entries:
+                raw = txn.get(Table.CHUNKS, entry.id)
+                if raw is not None and chunk_row(raw).pack == number:
+                    log.warning("pack %d is kept: chunk %s is still in it", number, entry.id.hex())
+                    return False
             txn.put(Table.PACKS, key, pack._replace(state=PACK_DOOMED).pack_bytes())
         path = self._context.files.pack_path(number)
         self._context.files.forget(number)
@@ -96,5 +134,4 @@ class Compactor:
             raise from_os(error, f"pack {number}") from None
         with self._context.index.write() as txn:
             txn.delete(Table.PACKS, key)
-        result.packs_removed += 1
-        result.removed_bytes += pack.length
+        return True

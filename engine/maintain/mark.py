@@ -1,39 +1,41 @@
-"""Marking: every chunk that a point, a live tree, or a tree's memory of its last snapshot reaches.
-
-The marks are a set of ids in memory, about 110 bytes each: 10^7 chunks take about 1.1 GB.
-"""
+"""Marking: every chunk that a point, a live tree, or a tree's memory of its last snapshot reaches."""
 
 from __future__ import annotations
 
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from engine import codec
 from engine.chunks import ChunkReader
+from engine.errors import HoldfastError
 from engine.index import Table, Txn
-from engine.index.rows import KIND_TOMBSTONE, chunk_row
+from engine.index.rows import chunk_row
 from engine.live import rows
+from engine.maintain.marks import DEAD, KEPT, WALKED, Marks
 from engine.nodes import walk
 from engine.nodes.extents import extent_ids
 from engine.nodes.point import decode_point
 from engine.nodes.ports import Ref
 
 _ID = 32
+_STEP = 1024
 Reference = tuple[Ref, bytes]
 
 
-def roots(txn: Txn, key: bytes) -> Iterator[Reference]:
-    """Everything the index itself refers to. ``key``: the store's id key."""
+def kept_roots(txn: Txn, key: bytes) -> Iterator[Reference]:
+    """What points, and trees' memories of their last snapshot, refer to. ``key``: the store's id key."""
     for _, raw in txn.scan(Table.POINTS):
-        yield (
-            Ref.NODE,
-            codec.chunk_id(key, raw),
-        )  # the record, kept so that packs alone tell of the point
+        # The record itself is kept too, so that packs alone tell of the point.
+        yield Ref.NODE, codec.chunk_id(key, raw)
         root = decode_point(raw).root
         yield from walk.of_entry(stat.S_IFDIR, root.xattrs, root.root)
     for _, root_bytes in txn.scan(Table.ROOTS):
         mode = stat.S_IFDIR if len(root_bytes) == _ID else stat.S_IFREG
         yield from walk.of_entry(mode, b"", root_bytes)
+
+
+def live_roots(txn: Txn) -> Iterator[Reference]:
+    """What the live trees refer to."""
     for _, raw in txn.scan(Table.SPANS):
         yield from ((Ref.DATA, cid) for cid in extent_ids(raw))
     for _, raw in txn.scan(Table.INODES):
@@ -43,38 +45,65 @@ def roots(txn: Txn, key: bytes) -> Iterator[Reference]:
 
 
 class Marker:
-    """Collects the ids reached. ``lost(cid)`` is called for what is referred to and has no row."""
+    """Raises the states of what is reached.
+
+    ``lost(cid)`` is called for what is referred to and has no row; ``unreadable(cid, error)`` for a node that cannot
+    be read.  Without the latter ``run`` raises: what such a node reaches cannot be known, so nothing may be freed.
+    """
 
     def __init__(
-        self, txn: Txn, reader: ChunkReader, key: bytes, lost: Callable[[bytes], None]
-    ) -> None:
-        self._txn = txn
+        self, marks: Marks, reader: ChunkReader, key: bytes, lost: Callable[[bytes], None],
+        unreadable: Callable[[bytes, HoldfastError], None] | None = None,
+    ) -> None:  # fmt: skip
+        self.marks = marks
+        self._txn = marks.txn
         self._reader = reader
         self._key = key
         self._lost = lost
-        self.marked: set[bytes] = set()
+        self._unreadable = unreadable
 
-    def run(self, step: Callable[[int], None]) -> set[bytes]:
-        """Mark; raises Corrupt when a node cannot be read: what it reaches cannot be known then."""
-        for reference in roots(self._txn, self._key):
-            self._from(reference)
-            if not len(self.marked) % 1024:
-                step(len(self.marked))
-        for cid, raw in self._txn.scan(Table.CHUNKS):
-            if chunk_row(raw).kind == KIND_TOMBSTONE:
-                self.marked.add(cid)
-        return self.marked
+    def run(self, step: Callable[[int], None]) -> None:
+        """Mark from everything the index refers to. Raises Corrupt."""
+        self._all(kept_roots(self._txn, self._key), step)
+        self._all(live_roots(self._txn), step)
 
-    def _from(self, reference: Reference) -> None:
-        todo = [reference]
-        while todo:
-            kind, cid = todo.pop()
-            if cid in self.marked:
-                continue
-            self.marked.add(cid)
+    def again(self, txn: Txn, step: Callable[[int], None]) -> None:
+        """Mark what points and memories of a later moment reach. Raises Corrupt."""
+        self._txn = txn
+        self._all(kept_roots(txn, self._key), step)
+
+    def _all(self, roots: Iterable[Reference], step: Callable[[int], None]) -> None:
+        done = 0
+        for root in roots:
+            todo = [root]
+            while todo:
+                kind, cid = todo.pop()
+                done += 1
+                if not done % _STEP:
+                    step(done)
+                if kind is not Ref.NODE:
+                    self._reach(cid, KEPT)
+                elif self._reach(cid, WALKED):
+                    todo.extend(self._children(cid))
+
+    def _children(self, cid: bytes) -> list[Reference]:
+        try:
+            return list(walk.children(self._reader.read_node(cid), cid))
+        except HoldfastError as error:
+            if self._unreadable is None:
+                raise
+            self._unreadable(cid, error)
+            return []
+
+    def _reach(self, cid: bytes, state: int) -> bool:
+        """True when the chunk had a lower state. A base that was only kept is still walked when it is met as a node."""
+        before = self._raise(cid, state)
+        if before == DEAD:
             self._bases(cid)
-            if kind == Ref.NODE:
-                todo.extend(walk.children(self._reader.read_node(cid), cid))
+        return before < state
+
+    def _raise(self, cid: bytes, state: int) -> int:
+        return self.marks.raise_to(cid, state, strange=self._txn is not self.marks.txn)
 
     def _bases(self, cid: bytes) -> None:
         """A base lives as long as its deltas."""
@@ -85,7 +114,4 @@ class Marker:
             if raw is None:
                 self._lost(one)
                 continue
-            for base in chunk_row(raw).bases:
-                if base not in self.marked:
-                    self.marked.add(base)
-                    todo.append(base)
+            todo += [base for base in chunk_row(raw).bases if self._raise(base, KEPT) == DEAD]

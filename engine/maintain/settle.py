@@ -1,0 +1,145 @@
+"""Rows and files that disagree because a process died between two steps: brought together, nothing deleted.
+
+| found                                           | because                         | done                  |
+| a file in packs/, its row open, its owner dead  | died while sealing              | row mended            |
+| a row of an empty segment, no file, owner dead  | died while creating it          | row deleted           |
+| a file in segments/ or packs/ without a row     | the index is older or newer     | moved to quarantine/  |
+| a segment whose owner is dead                   | died while appending            | left: it is adopted   |
+| a group's dictionary without a chunk            | the chunk was collected         | row deleted           |
+| a hook that leads to no pack                    | the pack was removed            | row deleted           |
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+
+from engine import limits
+from engine.chunks import Context, alive
+from engine.errors import HoldfastError
+from engine.index import Table, Txn
+from engine.index.rows import PACK_IDLE, PACK_OPEN, PACK_SEALED, U32, PackRow, pack_row
+from engine.packs.records import HEADER_LEN
+
+log = logging.getLogger("holdfast.engine.maintain")
+
+
+def pack_files(context: Context) -> Iterator[tuple[int, str]]:
+    """(number, path) of every file that has the name of a segment or a pack; sealed packs last."""
+    system = context.system
+    segments, packs = (os.path.join(context.root, name) for name in ("segments", "packs"))
+    folders = [(segments, ".seg")]
+    folders += [
+        (os.path.join(packs, name), ".pack") for name in system.listdir(packs) if name.isdecimal()
+    ]
+    for folder, ending in folders:
+        for name in system.listdir(folder):
+            stem = name.removesuffix(ending)
+            if stem != name and stem.isdecimal() and len(stem) >= 8:
+                yield int(stem), os.path.join(folder, name)
+
+
+def _open_and_left(context: Context) -> list[tuple[int, PackRow]]:
+    """Rows of segments whose owner has died."""
+    with context.index.read() as txn:
+        rows = [(U32.unpack(key)[0], pack_row(raw)) for key, raw in txn.scan(Table.PACKS)]
+    return [
+        (number, row)
+        for number, row in rows
+        if row.state == PACK_IDLE
+        or (row.state == PACK_OPEN and not (row.owner and alive(context, row.owner)))
+    ]
+
+
+def sealed_packs(context: Context) -> list[int]:
+    """Mend rows that say open of packs that are sealed; returns their numbers."""
+    mended = []
+    for number, row in _open_and_left(context):
+        path = context.files.pack_path(number)
+        if not context.system.exists(path):
+            continue
+        context.files.forget(number)  # perhaps opened under its old name
+        try:
+            footer = context.files.footer(number)
+            context.files.trailer(number)
+        except HoldfastError as error:
+            log.warning("pack %d is sealed and unusable: %s", number, error)
+            continue
+        context.system.fsync_dir(os.path.dirname(path))
+        fresh = PackRow(PACK_SEALED, row.kind, 0, footer.offset, footer.entries, 0, footer.digest)
+        with context.index.write() as txn:
+            if txn.get(Table.PACKS, U32.pack(number)) == row.pack_bytes():
+                txn.put(Table.PACKS, U32.pack(number), fresh.pack_bytes())
+                mended.append(number)
+    return mended
+
+
+def empty_rows(context: Context) -> list[int]:
+    """Delete rows of segments that were never made; returns their numbers."""
+    gone = []
+    for number, row in _open_and_left(context):
+        paths = (context.files.segment_path(number), context.files.pack_path(number))
+        if row.length > HEADER_LEN or any(context.system.exists(path) for path in paths):
+            continue
+        with context.index.write() as txn:
+            if txn.get(Table.PACKS, U32.pack(number)) == row.pack_bytes():
+                txn.delete(Table.PACKS, U32.pack(number))
+                gone.append(number)
+    return gone
+
+
+def quarantine(context: Context, number: int, path: str) -> None:
+    """Take a file that has no row out of the way. A row comes before its file and goes after it, so it had none."""
+    name = f"{os.path.basename(path)}-{context.system.random(6).hex()}"
+    target = os.path.join(context.root, "quarantine", name)
+    context.files.forget(number)
+    try:
+        context.system.rename(path, target)
+    except FileNotFoundError:
+        return  # sealed or removed since it was listed
+    context.system.fsync_dir(os.path.dirname(target))
+    context.system.fsync_dir(os.path.dirname(path))
+    log.info("%s belongs to no pack of the index; it is in quarantine", path)
+
+
+def dictionaries(context: Context) -> int:
+    """Delete DICTS rows whose chunk has no row; returns how many."""
+
+    def lost(txn: Txn, value: bytes) -> bool:
+        return txn.get(Table.CHUNKS, value) is None
+
+    return _prune(context, Table.DICTS, lost)
+
+
+def hooks(context: Context) -> int:
+    """Delete HOOKS rows that lead to no pack; returns how many."""
+
+    def lost(txn: Txn, value: bytes) -> bool:
+        return txn.get(Table.PACKS, value) is None
+
+    return _prune(context, Table.HOOKS, lost)
+
+
+def _prune(context: Context, table: Table, lost: Callable[[Txn, bytes], bool]) -> int:
+    """Delete rows that ``lost`` finds to lead nowhere, judged again in the transaction that deletes them."""
+    start, pruned = b"", 0
+    while True:
+        found: list[bytes] = []
+        with context.index.read() as txn:
+            for key, value in txn.scan(table, start=start):
+                if lost(txn, value):
+                    found.append(key)
+                    if len(found) == limits.GC_SWEEP_ROWS:
+                        break
+        if not found:
+            return pruned
+        start = found[-1]
+        with context.index.write() as txn:
+            for key in found:
+                held = txn.get(table, key)
+                if held is not None and lost(txn, held):
+                    txn.delete(table, key)
+                    pruned += 1
+        if len(found) < limits.GC_SWEEP_ROWS:
+            return pruned

@@ -1,0 +1,169 @@
+"""What a collection must not take: bases that are nodes, work in progress, the manifest a snapshot is building."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from engine import Store, limits
+from engine.errors import Busy
+from engine.index import Table
+from engine.index.rows import ENC_DELTA, KIND_NODE, chunk_row
+from engine.live import ROOT
+from engine.maintain import collect as collecting
+from engine.maintain.marks import KEPT, WALKED, Marks
+from tests.maintain.support import noise, put, restored, sound, three_points
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    Store.init(str(tmp_path / "store"))
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def store(home: Path) -> Iterator[Store]:
+    with Store.open(str(home)) as one:
+        one.create_mount("m")
+        yield one
+
+
+@pytest.mark.parametrize("changed", [b"a", b"b"])
+def test_a_node_that_is_both_a_base_and_used_itself_keeps_what_it_refers_to(
+    store: Store, tmp_path: Path, changed: bytes
+) -> None:
+    tree = store.open_live("m")
+    data = noise(1_500_000, 5)
+    for name in (b"a", b"b"):
+        put(tree, name, data)
+    tree.barrier()
+    first = store.snapshot("m").id
+    fresh = noise(
+        2 * limits.SLOT, 6
+    )  # two of 23 slots: what was in them is in the other file's node alone
+    tree.write(tree.lookup(ROOT, changed).ino, limits.SLOT, fresh)
+    tree.barrier()
+    second = store.snapshot("m").id
+    for name in (b"a", b"b"):
+        tree.unlink(ROOT, name)
+    tree.barrier()
+    store.snapshot("m")
+    with store._open.context.index.read() as txn:
+        nodes = [chunk_row(raw) for _, raw in txn.scan(Table.CHUNKS)]
+    assert any(row.kind == KIND_NODE and row.encoding == ENC_DELTA for row in nodes)
+    store.remove_point(first)
+    store.collect()
+    sound(store)
+    found = restored(store, second, tmp_path / "out")
+    other = "b" if changed == b"a" else "a"
+    assert found[other] == data
+    assert found[changed.decode()] == data[: limits.SLOT] + fresh + data[3 * limits.SLOT :]
+    tree.close()
+
+
+def test_work_in_progress_of_the_collecting_process_is_kept(store: Store) -> None:
+    ids = three_points(store)
+    store.remove_point(ids[0])
+    data = noise(300_000, 10)  # what only the deleted point had
+    tree = store.open_live("m")
+    ino = put(tree, b"again", data)
+    with tree._state.lock:
+        inode = tree._state.get(ino)
+    tree._sealing.seal_now([inode])  # looked up and held, not committed
+    store.collect()
+    tree.barrier()
+    with Store.open(store.path) as other:
+        sound(other)
+    assert tree.read(ino, 0, 300_000) == data
+    tree.close()
+
+
+def test_a_point_being_built_is_kept(home: Path, tmp_path: Path) -> None:
+    with Store.open(str(home)) as store, Store.open(str(home)) as other:
+        store.create_mount("m")
+        tree = store.open_live("m")
+        data = noise(700_000, 8)
+        put(tree, b"file", data)
+        tree.barrier()
+        cut, go_on = threading.Event(), threading.Event()
+        made: list[str] = []
+
+        def thaw() -> None:
+            cut.set()
+            assert go_on.wait(60)
+
+        builder = threading.Thread(
+            target=lambda: made.append(store.snapshot("m", thaw=thaw).id), daemon=True
+        )
+        builder.start()
+        assert cut.wait(60)
+        put(tree, b"file", noise(700_000, 9))  # the live tree refers to the old content no more
+        tree.barrier()
+        for wait_s in (0, 60):
+            if not wait_s:
+                with pytest.raises(Busy, match="older state"):
+                    collecting.collect(
+                        other._open, dry_run=False, budget_s=None, report=lambda p: None, wait_s=0, sleep=_never
+                    )  # fmt: skip
+                continue
+
+            def sleep(_: float) -> None:
+                go_on.set()
+                builder.join(60)
+                tree.tick()
+
+            collecting.collect(
+                other._open, dry_run=False, budget_s=None, report=lambda p: None, sleep=sleep
+            )
+        tree.close()
+        assert restored(other, made[0], tmp_path / "out")["file"] == data
+        sound(other)
+
+
+def _never(_: float) -> None:
+    raise AssertionError("it was not to wait")
+
+
+def test_there_is_one_collection_at_a_time(store: Store) -> None:
+    ids = three_points(store)
+    store.remove_point(ids[0])
+    with Store.open(store.path) as still:
+        assert still._open.session.worker.id  # a writer that does not move
+        looks = 0
+
+        def sleep(_: float) -> None:
+            nonlocal looks
+            looks += 1
+            for again in (store, still):
+                with pytest.raises(Busy, match="one of worker"):
+                    again.collect()
+            still._open.session.writer.acknowledge()
+
+        collecting.collect(
+            store._open, dry_run=False, budget_s=None, report=lambda p: None, sleep=sleep
+        )
+    assert looks == 1
+    assert store.collect().dead_chunks == 0
+
+
+def test_marks_tell_ids_with_the_same_first_bytes_apart(store: Store) -> None:
+    three_points(store)
+    twins = [b"12345678" + bytes([n]) * 24 for n in range(3)]
+    with store._open.context.index.write() as txn:
+        raw = next(raw for _, raw in txn.scan(Table.CHUNKS))
+        for twin in (twins[0], twins[2]):
+            txn.put(Table.CHUNKS, twin, raw)
+    with store._open.context.index.read() as txn:
+        marks = Marks(txn)
+        assert marks.raise_to(twins[2], KEPT) == 0
+        assert marks.raise_to(twins[2], WALKED) == KEPT
+        assert marks.raise_to(twins[2], KEPT) == WALKED
+        assert marks.raise_to(twins[1], KEPT) == 0  # has no row
+        assert marks.reached() == 1
+        dead = {found[0] for at in marks.dead() if (found := marks.row(txn, at))}
+        assert twins[0] in dead
+        assert twins[2] not in dead
+        assert len(dead) == len(marks) - 1
