@@ -3,6 +3,7 @@
 import argparse
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -117,6 +118,8 @@ def main(words: list[str]) -> int:
     run = Results(machine=machine())
     how = {"scale": given.scale, "repeats": given.repeat, "quick": given.quick}
     run.conditions = {**how, "versions": versions()}
+    for number in (signal.SIGTERM, signal.SIGHUP):  # so that what is mounted is unmounted
+        signal.signal(number, lambda got, _: sys.exit(128 + got))
     scratch = Path(tempfile.mkdtemp(prefix="run-", dir=given.work.resolve()))
     try:
         measure(given, run, scratch)
