@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from fsmount.control import Client
-from fsmount.lifecycle import client, request, serve, start_background, unmount
+from fsmount.client import Client, client, request
+from fsmount.lifecycle import serve, start_background, unmount
 from fsmount.options import Options
 
 __all__ = ["Client", "Options", "client", "request", "serve", "start_background", "unmount"]

@@ -1,4 +1,4 @@
-"""The worker's control socket: one JSON object per line, request and reply.
+"""The worker's end of the control socket: one JSON object per line, request and reply.
 
     {"op": "status"}   state, process, mount point, counters
     {"op": "barrier"}  capture, then everything committed
@@ -19,16 +19,15 @@ import os
 import socket
 import struct
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 import trio
 
-from engine.errors import TABLE, Busy, HoldfastError, InvalidRequest, NotFound
+from engine.errors import Busy, HoldfastError, InvalidRequest
+from fsmount.client import Place, Reply
 
 LINE_MAX = 4096
 LISTENERS = 32  # connections at once; the daemon needs one or two
-FOLDER = "run"
-Reply = dict[str, Any]
 
 
 class Served(Protocol):
@@ -41,25 +40,6 @@ class Served(Protocol):
     async def freeze(self) -> None: ...
     def thaw(self) -> None: ...
     def drain(self) -> None: ...
-
-
-def socket_name(name: str) -> str:
-    """The socket's name in the store's run directory."""
-    return f"{name}.sock"
-
-
-class Place:
-    """A directory kept open, and the short path of one name in it."""
-
-    def __init__(self, folder: str, name: str) -> None:
-        self._fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        self.path = f"/proc/self/fd/{self._fd}/{name}"
-
-    def __enter__(self) -> str:
-        return self.path
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self._fd)
 
 
 def listen(folder: str, name: str) -> socket.socket:
@@ -190,59 +170,3 @@ async def _freeze(lines: _Lines, served: Served) -> None:
     finally:
         served.thaw()
     await lines.send({"ok": True, "frozen": False})
-
-
-# --- the other end ----------------------------------------------------------------------------------
-
-
-class Client:
-    """A connection to a worker; synchronous. Raises NotFound when no worker serves that mount."""
-
-    def __init__(self, folder: str, name: str, *, timeout: float = 120.0) -> None:
-        """``timeout``: longest wait for one reply, s; a capture of much dirty data takes a while."""
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-        self._socket.settimeout(timeout)
-        self._rest = b""
-        try:
-            with Place(folder, socket_name(name)) as path:
-                self._socket.connect(path)
-        except (FileNotFoundError, ConnectionRefusedError):
-            self._socket.close()
-            raise NotFound(f"worker of mount {name!r}", expected="a mounted file system") from None
-
-    def request(self, operation: str) -> Reply:
-        """One request, its reply. An error reply is raised as what it was."""
-        try:
-            self._socket.sendall(json.dumps({"op": operation}).encode() + b"\n")
-            while b"\n" not in self._rest:
-                more = self._socket.recv(1 << 16)
-                if not more:
-                    raise ConnectionResetError
-                self._rest += more
-        except TimeoutError:
-            raise Busy("worker", expected="an answer", found="none in time") from None
-        except ConnectionError:
-            raise NotFound("worker", expected="an answer", found="that it has ended") from None
-        line, _, self._rest = self._rest.partition(b"\n")
-        reply: Reply = json.loads(line)
-        if not reply.pop("ok"):
-            raise revived(str(reply.get("kind")), str(reply.get("message")))
-        return reply
-
-    def close(self) -> None:
-        """Hang up; a freeze held by this connection ends."""
-        self._socket.close()
-
-    def __enter__(self) -> Client:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-def revived(slug: str, message: str) -> HoldfastError:
-    """An error that another process reported, as the class it was there."""
-    for one in TABLE:
-        if one.kind.slug == slug:
-            return one(message)
-    return HoldfastError(message)

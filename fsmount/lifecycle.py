@@ -8,9 +8,9 @@ import select
 from collections.abc import Callable
 
 from engine.errors import Busy, HoldfastError, InvalidRequest, NotFound
-from fsmount import background, mountpoint, source, worker
+from fsmount import background, mountpoint
 from fsmount.channel import kernel
-from fsmount.control import FOLDER, Client, Reply
+from fsmount.client import FOLDER, request
 from fsmount.options import Options
 
 END_LIMIT = 120.0  # s for a worker to commit and end after its file system was unmounted
@@ -31,6 +31,9 @@ def serve(
     Blocks; call it on the main thread of a process that does nothing else. Returns the exit code 0, or raises the
     engine's errors. ``ready`` is called when the mount can be used.
     """
+    # Only a process that serves needs trio and pyfuse3: they take longer to import than a snapshot takes.
+    from fsmount import source, worker
+
     options = options or Options()
     store_path = os.path.abspath(store_path)
     logging.getLogger("holdfast").setLevel(options.log_level)
@@ -105,16 +108,3 @@ def _watch(shown_source: str) -> int:
         return os.pidfd_open(int(request(store_path, name, "status")["pid"]))
     except (HoldfastError, OSError):
         return -1
-
-
-def request(store_path: str, mount: str, operation: str) -> Reply:
-    """One request to the worker of a mount. Raises NotFound when it is not mounted, and what the worker reports."""
-    with client(store_path, mount) as connection:
-        return connection.request(operation)
-
-
-def client(store_path: str, mount: str) -> Client:
-    """A connection to the worker of a mount, for freeze and thaw, which belong together. Raises NotFound."""
-    if "/" in mount:
-        raise InvalidRequest("mount name", found=repr(mount))
-    return Client(os.path.join(store_path, FOLDER), mount)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from engine import Store
-from fsmount.control import FOLDER
+from fsmount.client import FOLDER
 from fsmount.pointfs import View
 from fsmount.worker import Subject
 

@@ -6,7 +6,6 @@ import logging
 import os
 import sys
 import traceback
-from importlib.metadata import version
 
 import click
 from click.shell_completion import get_completion_class
@@ -32,7 +31,7 @@ HELP = """Keep what backup tools write as small, verified recovery points.
 @click.group(
     help=HELP, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
 )
-@click.version_option(version("holdfast"), prog_name="holdfast")
+@click.version_option(package_name="holdfast", prog_name="holdfast")
 @click.option(
     "--store",
     metavar="DIR",

@@ -10,9 +10,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-from rich.progress import Progress as Bar
 
 from engine import Progress, Report
 
@@ -108,24 +105,8 @@ def table(rows: Sequence[Sequence[str]], heads: Sequence[str]) -> None:
 def progress() -> Iterator[Report]:
     """A report that draws a bar on a terminal and now and then a line elsewhere, on standard error."""
     if sys.stderr.isatty():
-        console = Console(stderr=True)
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-        )
-        with Bar(*columns, console=console, transient=True) as bar:
-            tasks = {}
-
-            def draw(state: Progress) -> None:
-                if state.stage not in tasks:
-                    tasks[state.stage] = bar.add_task(
-                        f"{state.stage} ({state.unit})", total=state.total
-                    )
-                bar.update(tasks[state.stage], completed=state.done, total=state.total)
-
-            yield draw
+        with _bar() as report:
+            yield report
         return
     last = time.monotonic()
 
@@ -137,3 +118,27 @@ def progress() -> Iterator[Report]:
             click.echo(f"{state.stage}: {state.done}{of} {state.unit}", err=True)
 
     yield write
+
+
+@contextmanager
+def _bar() -> Iterator[Report]:
+    # Only for a terminal: rich takes as long to import as a snapshot takes.
+    from rich import console, progress
+
+    columns = (
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        progress.TimeElapsedColumn(),
+    )
+    with progress.Progress(*columns, console=console.Console(stderr=True), transient=True) as bar:
+        tasks: dict[str, progress.TaskID] = {}
+
+        def draw(state: Progress) -> None:
+            if state.stage not in tasks:
+                tasks[state.stage] = bar.add_task(
+                    f"{state.stage} ({state.unit})", total=state.total
+                )
+            bar.update(tasks[state.stage], completed=state.done, total=state.total)
+
+        yield draw

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from fsmount.control import Client
+from fsmount.client import Client
 
 ROOT = Path(__file__).resolve().parents[2]
 
