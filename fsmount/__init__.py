@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from fsmount.client import Client, client, request
 from fsmount.lifecycle import serve, start_background, unmount
 from fsmount.options import Options
+from fsmount.remote import Client, client, request
 
 __all__ = ["Client", "Options", "client", "request", "serve", "start_background", "unmount"]

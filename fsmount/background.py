@@ -17,7 +17,7 @@ import time
 from typing import BinaryIO
 
 from engine.errors import HoldfastError
-from fsmount.client import revived
+from fsmount.remote import revived
 
 START_LIMIT = 120.0  # s until the mount must be usable: recovery after a crash may come first
 LOG_KEEP = 1 << 20  # bytes of an old log worth keeping when a new worker starts

@@ -24,7 +24,7 @@ from typing import Protocol
 import trio
 
 from engine.errors import Busy, HoldfastError, InvalidRequest
-from fsmount.client import Place, Reply
+from fsmount.remote import Place, Reply
 
 LINE_MAX = 4096
 LISTENERS = 32  # connections at once; the daemon needs one or two

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from engine.errors import Busy, HoldfastError, InvalidRequest, NotFound
 from fsmount import background, mountpoint
 from fsmount.channel import kernel
-from fsmount.client import FOLDER, request
 from fsmount.options import Options
+from fsmount.remote import FOLDER, request
 
 END_LIMIT = 120.0  # s for a worker to commit and end after its file system was unmounted
 _MARK = "#"  # between store and mount in the name that mount(8) shows

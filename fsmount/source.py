@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from engine import Store
-from fsmount.client import FOLDER
 from fsmount.pointfs import View
+from fsmount.remote import FOLDER
 from fsmount.worker import Subject
 
 

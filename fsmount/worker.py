@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import trio
 
 from engine.errors import HoldfastError, ShuttingDown
-from fsmount import client, control, mountpoint
+from fsmount import control, mountpoint, remote
 from fsmount.capture import capture
 from fsmount.channel import kernel
 from fsmount.channel.adapter import Adapter
@@ -97,7 +97,7 @@ class Worker:
                 if self.live is not None:
                     nursery.start_soon(self._ticks, self.live)
                     listener = control.listen(
-                        self.subject.folder, client.socket_name(self.subject.name)
+                        self.subject.folder, remote.socket_name(self.subject.name)
                     )
                     nursery.start_soon(control.serve, listener, self)
                 await self.session.serve()
@@ -115,7 +115,7 @@ class Worker:
                 kernel.detach(self.mountpoint, lazy=True)
         finally:
             if self.live is not None:
-                control.remove(self.subject.folder, client.socket_name(self.subject.name))
+                control.remove(self.subject.folder, remote.socket_name(self.subject.name))
                 if self.live.gate.closed:
                     self.live.thaw()
                 self.live.tree.close()
@@ -145,7 +145,7 @@ class Worker:
 
     # --- control ------------------------------------------------------------------------------------
 
-    def status(self) -> client.Reply:
+    def status(self) -> remote.Reply:
         """Counters and state; cheap."""
         live = self.live
         return {

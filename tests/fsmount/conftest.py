@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from fsmount.client import Client
+from fsmount.remote import Client
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import TABLE, HoldfastError, InvalidRequest, PosixError
-from fsmount import client, killpriv, mountpoint, xattrs
+from fsmount import killpriv, mountpoint, remote, xattrs
 from fsmount.channel import handshake
 from fsmount.channel.errors import errno_of
 from fsmount.contract import Ctx
@@ -159,9 +159,9 @@ def test_the_cause_is_the_engines_word() -> None:
 
 def test_errors_travel_between_processes() -> None:
     for kind in TABLE:
-        again = client.revived(kind.kind.slug, str(kind("a thing", found="b")))
+        again = remote.revived(kind.kind.slug, str(kind("a thing", found="b")))
         assert type(again) is kind and str(again) == "a thing: found b"
-    assert type(client.revived("unheard of", "x")) is HoldfastError
+    assert type(remote.revived("unheard of", "x")) is HoldfastError
 
 
 # --- privileges and attributes --------------------------------------------------------------------------

@@ -18,7 +18,7 @@ import pytest
 
 from engine.errors import Busy, InvalidRequest, StoreFull
 from fsmount import mountpoint
-from fsmount.client import Client
+from fsmount.remote import Client
 from tests.fsmount.conftest import Host, client_of, stale, until
 
 pytestmark = pytest.mark.needs_fuse
