@@ -6,6 +6,7 @@ call that writes.
 
 from __future__ import annotations
 
+import stat
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple, Self
@@ -141,7 +142,8 @@ class Store:
                     view = PointView(self._open.reader, points[-1].root) if points else None
                     known[0] = (count, view)
             view = known[0][1]
-            return None if view is None else view.lookup(path)
+            entry = None if view is None else view.lookup(path)
+            return entry if entry is not None and stat.S_ISREG(entry.mode) else None
 
         return find
 

@@ -225,6 +225,17 @@ def test_a_point_that_is_read_cannot_be_deleted(store: Store) -> None:
         store.remove_point(point.id)
 
 
+def test_a_file_where_a_directory_was_has_no_predecessor(store: Store) -> None:
+    tree = store.open_live("m")
+    tree.mkdir(ROOT, b"x", 0o755, CTX)
+    tree.barrier()
+    store.snapshot("m")
+    tree.rmdir(ROOT, b"x")
+    tree.write(tree.create(ROOT, b"x", 0o644, CTX).ino, 0, bytes(range(256)) * 12_000)
+    tree.barrier()  # a directory's root taken for a file's would be logged
+    tree.close()
+
+
 def test_a_mount_is_served_once(store: Store, tmp_path: Path) -> None:
     tree = store.open_live("m")
     with Store.open(str(tmp_path / "store")) as other, pytest.raises(Busy):
