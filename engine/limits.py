@@ -72,6 +72,7 @@ PACK_MAX = 64 * MIB  # a sealed pack is about this large: unit of upload and del
 PACK_HARD_MAX = 1 * GIB  # offsets are u32; a reader refuses more
 RECORD_MAX = CHUNK_MAX + 16 * KIB  # stored length of one record, header and bases included
 APPEND_BUFFER = 1 * MIB  # bytes gathered before one pwrite
+WRITE_BEHIND = 4 * MIB  # bytes of a segment the kernel is told to begin writing at once
 
 # --- memory of a worker (sum well under 512 MiB) ----------------------------------------------------------
 DIRTY_MAX = 128 * MIB  # plaintext waiting to be sealed, all files of a mount

@@ -49,6 +49,11 @@ class Os:
             got += len(data)
         return b"".join(parts)
 
+    def write_behind(self, fd: int, offset: int, size: int) -> None:
+        """Let the kernel begin to write these bytes to the disk; nothing waits, nothing is promised."""
+        # DONTNEED starts writing what is dirty; it drops only pages that are clean already.
+        os.posix_fadvise(fd, offset, size, os.POSIX_FADV_DONTNEED)
+
     def fdatasync(self, fd: int) -> None:
         os.fdatasync(fd)
 

@@ -36,7 +36,16 @@ from engine.errors import HoldfastError
 from engine.index import Table, Txn
 from engine.index.gcstate import Phase
 from engine.index.gcstate import load as load_gc
-from engine.index.rows import ENC_DELTA, ENC_DICT, KIND_DATA, KIND_NODE, U32, ChunkRow, chunk_row
+from engine.index.rows import (
+    ENC_DELTA,
+    ENC_DICT,
+    KIND_DATA,
+    KIND_NODE,
+    U32,
+    ChunkRow,
+    chunk_row,
+    usable,
+)
 from engine.packs.records import KIND_SKETCH, Base, Entry, decode_record_head, encode_record_head
 
 Extra = Callable[[Txn], None]
@@ -87,7 +96,7 @@ class ChunkWriter:
                     result.add(cid)
                     continue
                 raw = txn.get(Table.CHUNKS, cid)
-                if raw is not None and chunk_row(raw).usable:
+                if raw is not None and usable(raw):
                     result.add(cid)
         return result
 
@@ -277,7 +286,7 @@ class ChunkWriter:
         for cid in sorted(self._batch):  # in key order: neighbours share leaf pages
             row = self._batch[cid]
             raw = txn.get(Table.CHUNKS, cid)
-            if raw is not None and chunk_row(raw).usable:
+            if raw is not None and usable(raw):
                 continue  # another process stored it first; our record is garbage of its pack
             txn.put(Table.CHUNKS, cid, row.pack_bytes())
             if raw is not None:

@@ -44,6 +44,14 @@ class ChunkRow(NamedTuple):
         return self.flags == 0
 
 
+_FLAGS_AT = _CHUNK.size - 1
+
+
+def usable(raw: bytes) -> bool:
+    """``chunk_row(raw).usable`` without decoding the rest: asked for every chunk that is written."""
+    return len(raw) > _FLAGS_AT and raw[_FLAGS_AT] == 0
+
+
 def chunk_row(raw: bytes) -> ChunkRow:
     """Decode; raises Corrupt."""
     extra = len(raw) - _CHUNK.size

@@ -32,6 +32,9 @@ class Table(enum.Enum):
     DICTS = 23  # group of similar files -> chunk id of its dictionary
     SUSPECTS = 22  # chunk id -> reason: damaged or missing, wanted again
 
+    # By identity: members are singletons, and the inherited one is a Python call at every look-up of a row.
+    __hash__ = object.__hash__
+
     @property
     def db(self) -> bytes:
         return self.name.lower().encode()

@@ -6,18 +6,28 @@ covers is a hole. Offsets are relative to the span.
 
 from __future__ import annotations
 
+from bisect import bisect_left
+
 Extent = tuple[int, int, bytes, int]
 
 
 def cut(extents: list[Extent], start: int, end: int) -> list[Extent]:
     """The parts of ``extents`` inside ``[start, end)``."""
-    result = []
-    for offset, length, cid, inner in extents:
+    result: list[Extent] = []
+    first = bisect_left(extents, (start,))
+    if first and extents[first - 1][0] + extents[first - 1][1] > start:
+        first -= 1
+    for at in range(first, len(extents)):
+        extent = extents[at]
+        offset, length, cid, inner = extent
         stop = offset + length
-        if stop <= start or offset >= end:
-            continue
-        low, high = max(offset, start), min(stop, end)
-        result.append((low, high - low, cid, inner + low - offset))
+        if offset >= end:
+            break
+        if offset >= start and stop <= end:
+            result.append(extent)
+        else:
+            low, high = max(offset, start), min(stop, end)
+            result.append((low, high - low, cid, inner + low - offset))
     return result
 
 
@@ -25,7 +35,19 @@ def replace(extents: list[Extent], start: int, end: int, new: list[Extent]) -> l
     """``extents`` with everything in ``[start, end)`` replaced by ``new`` (which lies inside it)."""
     if not extents or start >= extents[-1][0] + extents[-1][1]:
         return extents + new  # the common case: appending
-    return cut(extents, 0, start) + new + cut(extents, end, 1 << 62)
+    first = bisect_left(extents, (start,))
+    last = bisect_left(extents, (end,))
+    head = extents[:first]
+    tail = extents[last:]
+    if last:  # the extent before ``end`` may reach behind it
+        offset, length, cid, inner = extents[last - 1]
+        if offset + length > end:
+            tail.insert(0, (end, offset + length - end, cid, inner + end - offset))
+    if head:
+        offset, length, cid, inner = head[-1]
+        if offset + length > start:
+            head[-1] = (offset, start - offset, cid, inner)
+    return head + new + tail
 
 
 def merged(extents: list[Extent]) -> list[Extent]:

@@ -19,6 +19,7 @@ Crash table of sealing (the row of the pack still says *open* until the last ste
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 
@@ -45,6 +46,7 @@ class SegmentWriter:
         self._fd = fd
         self._written = length
         self._synced = length
+        self._begun = length  # so far the kernel was told to write
         self._parts: list[bytes] = []
         self._lock = threading.Lock()
         self._hashed = 0
@@ -183,6 +185,11 @@ class SegmentWriter:
             self._hashed += len(data)
         self._written += len(data)
         self._parts.clear()
+        if self._written - self._begun >= limits.WRITE_BEHIND:
+            # The barrier then waits for little. An aid: an error shows at the sync.
+            with contextlib.suppress(OSError):
+                self._system.write_behind(self._fd, self._begun, self._written - self._begun)
+            self._begun = self._written
 
     def _hash_rest(self) -> None:
         """Hash what was not hashed while it was written (an adopted segment's older part, the header)."""
