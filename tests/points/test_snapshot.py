@@ -227,11 +227,13 @@ def test_a_point_that_is_read_cannot_be_deleted(store: Store) -> None:
 
 def test_a_file_where_a_directory_was_has_no_predecessor(store: Store) -> None:
     tree = store.open_live("m")
-    tree.mkdir(ROOT, b"x", 0o755, CTX)
+    folder = tree.mkdir(ROOT, b"x.img", 0o755, CTX).ino
+    tree.symlink(folder, b"in", b"target", CTX)
     tree.barrier()
     store.snapshot("m")
-    tree.rmdir(ROOT, b"x")
-    tree.write(tree.create(ROOT, b"x", 0o644, CTX).ino, 0, bytes(range(256)) * 12_000)
+    tree.unlink(folder, b"in")
+    tree.rmdir(ROOT, b"x.img")
+    tree.write(tree.create(ROOT, b"x.img", 0o644, CTX).ino, 0, bytes(range(256)) * 12_000)
     tree.barrier()  # a directory's root taken for a file's would be logged
     tree.close()
 
