@@ -96,6 +96,8 @@ DIRTY_ROWS_MAX = 40_000  # dirty inodes or names at which changes wait for a com
 SMALL_BATCH_FILES = 64  # closed small files sealed in one hand-over to a thread
 SMALL_BATCH_BYTES = 2 * MIB  # … or this much of them
 
+GATHER_CHUNKS = 40  # chunks read together: a span's slots; with their bases 40 MiB at the very most, for a moment
+
 # --- index ------------------------------------------------------------------------------------------------
 MAP_SIZE = 1 * TIB  # sparse address space of the LMDB file; grows never, costs nothing
 MAX_READERS = 510

@@ -9,6 +9,7 @@ callers abandon the file and write the data again to a new one.
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import os
 import time
@@ -112,6 +113,22 @@ class Os:
 
 
 REAL = Os()
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of mallopt(3), glibc
+_KEPT = 64 << 20  # free bytes at the end of the heap above which some are given back
+_MAPPED = 32 << 20  # larger blocks are mapped one by one
+
+
+def keep_memory() -> None:
+    """Let this process's allocator keep the memory of buffers that are freed, for the next ones.
+
+    By default every buffer of 128 KiB and more is mapped, faulted in page by page and unmapped again: a restore that
+    reads in large runs spent 0.6 of 1.4 s of processor time in that.  Does nothing where there is no mallopt.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_MMAP_THRESHOLD, _MAPPED)
+        mallopt(_TRIM_THRESHOLD, _KEPT)
 
 
 def save(system: Os, path: str, data: bytes) -> None:

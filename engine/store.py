@@ -15,7 +15,6 @@ from engine import home, limits, registry
 from engine.index import Table
 from engine.index.rows import U64
 from engine.ingest import choose_mode
-from engine.live import LiveTree, Ports, Quota, create_tree
 from engine.nodes import Entry
 from engine.nodes.point import Point
 from engine.points import diff, snapshot
@@ -23,7 +22,8 @@ from engine.points.view import PointView
 from engine.progress import Report, silent
 from engine.registry import Mount
 
-if TYPE_CHECKING:  # imported where they are used: a worker needs none of them
+if TYPE_CHECKING:  # imported where they are used: no process needs all of them
+    from engine.live import LiveTree, Ports
     from engine.maintain.check import CheckReport
     from engine.maintain.repair import RepairReport
     from engine.maintain.report import CollectReport
@@ -95,6 +95,8 @@ class Store:
 
     def create_mount(self, name: str, quota: int | None = None, chunking: str = "auto") -> Mount:
         """A new, empty mount. ``quota``: bytes. Raises AlreadyExists, InvalidRequest."""
+        from engine.live import create_tree
+
         context = self._open.context
         with context.index.write() as txn:
             mount = registry.create(txn, name, quota or registry.NO_QUOTA, chunking)
@@ -114,6 +116,8 @@ class Store:
 
     def open_live(self, name: str) -> LiveTree:
         """Serve a mount's live tree. Raises Busy while another process does; close the tree before the store."""
+        from engine.live import LiveTree, Quota
+
         session = self._open.session
         mount = registry.claim(self._open.context, name, session.worker.id)
         self._served.append(name)
@@ -122,6 +126,8 @@ class Store:
         )
 
     def _ports(self, mount: Mount) -> Ports:
+        from engine.live import Ports
+
         session = self._open.session
         return Ports(
             index=self._open.context.index, reader=self._open.reader, writer=session.writer, seal=session.sealer.seal,
@@ -210,7 +216,10 @@ class Store:
         """Materialise a point, or part of it, in a directory; see engine.restore."""
         from engine.restore import restore
 
-        return restore(self.view(reference), subpath, target, force=force, progress=report)
+        return restore(
+            self.view(reference), subpath, target, force=force, progress=report, store_path=self.path,
+            expected=self.point(reference).logical_bytes,
+        )  # fmt: skip
 
     def remove_point(self, reference: str) -> PointInfo:
         """Delete a point. Raises NotFound, Busy."""

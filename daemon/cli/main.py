@@ -13,6 +13,7 @@ from click.shell_completion import get_completion_class
 from daemon.cli import mounts, points, stores
 from daemon.cli.output import shown
 from engine import HoldfastError
+from engine.seam import keep_memory
 
 HELP = """Keep what backup tools write as small, verified recovery points.
 
@@ -63,6 +64,7 @@ def completion(shell: str) -> None:
 def main() -> None:
     """Run, and end with an exit code of the error table."""
     logging.basicConfig(format="holdfast: %(message)s", level=logging.WARNING)
+    keep_memory()
     try:
         code = cli.main(prog_name="holdfast", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)

@@ -8,12 +8,12 @@ suspect, so that the next writer of the same content stores it again.  A pack th
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
 
 from engine import codec, limits
 from engine.chunks.cache import ByteCache
 from engine.chunks.context import Context
+from engine.chunks.gather import Loaded, gather
 from engine.errors import Corrupt, HoldfastError, NotFound
 from engine.index import Table
 from engine.index.rows import ENC_DICT, ENC_RAW, FLAG_SUSPECT, KIND_NODE, ChunkRow, chunk_row
@@ -22,11 +22,8 @@ from engine.packs.records import Record, decode_record_head
 log = logging.getLogger("holdfast.engine.chunks")
 
 
-class Loaded(NamedTuple):
-    """A chunk in memory. ``depth``: frames that had to be decoded beside its own."""
-
-    data: bytes
-    depth: int
+Part = tuple[bytes, int, int]
+"""(chunk id, first byte, length)."""
 
 
 class ChunkReader:
@@ -50,6 +47,48 @@ class ChunkReader:
     def read(self, cid: bytes) -> bytes:
         """The plaintext of a chunk. Raises Corrupt (damaged, missing, or not what its name says)."""
         return self.load(cid).data
+
+    def read_parts(self, parts: Sequence[Part]) -> list[codec.Bytes]:
+        """Parts of chunks, many at once (see ``gather``). Raises Corrupt for the first that cannot be had.
+
+        What is used in part only is kept in the cache: the rest of it may be asked for next.
+        """
+        result: list[codec.Bytes] = []
+        at = 0
+        while at < len(parts):
+            group: set[bytes] = set()
+            last = at
+            while last < len(parts) and len(group) < limits.GATHER_CHUNKS:
+                group.add(parts[last][0])
+                last += 1
+            found = self._gather(group) if len(group) > 1 else {}
+            for cid, start, length in parts[at:last]:
+                loaded = found.get(cid)
+                if loaded is None:
+                    loaded = found[cid] = self.load(cid)
+                elif length < len(loaded.data):
+                    self._cache.put(cid, loaded, len(loaded.data) + 150)
+                data = loaded.data
+                if start + length > len(data):
+                    raise Corrupt(
+                        f"chunk {cid.hex()}", expected=f"{start + length} bytes", found=str(len(data)),
+                        do="run 'holdfast check'",
+                    )  # fmt: skip
+                result.append(
+                    data if length == len(data) else memoryview(data)[start : start + length]
+                )
+            at = last
+        return result
+
+    def _gather(self, cids: set[bytes]) -> dict[bytes, Loaded]:
+        return gather(
+            self._context,
+            cids,
+            self.cached,
+            lambda cid: self._dictionary(cid, 0),
+            self._overlay,
+            self._make_readable,
+        )
 
     def read_node(self, cid: bytes) -> bytes:
         """The plaintext of a manifest node; kept in a cache of its own."""

@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import pyfastcdc
 from backports import zstd
 from blake3 import blake3
 
@@ -126,6 +125,8 @@ class Cutter:
     """Content-defined cuts (FastCDC) into pieces of about ``PIECE_AVG``. Not for use by two threads at once."""
 
     def __init__(self) -> None:
+        import pyfastcdc  # 10 ms, and only those who write streams need it
+
         self._cdc = pyfastcdc.FastCDC(
             avg_size=limits.PIECE_AVG,
             min_size=limits.PIECE_MIN,

@@ -130,15 +130,8 @@ class FileIO:
         raise AssertionError("unreachable")
 
     def _fetch(self, pieces: list[Piece]) -> bytes:
-        read = self._reader.read
-        parts: list[Data] = []
-        for piece in pieces:
-            if isinstance(piece, tuple):
-                cid, start, length = piece
-                parts.append(_slice(read(cid), cid, start, length))
-            else:
-                parts.append(_plain(piece))
-        return _join(parts)
+        read = iter(self._reader.read_parts([p for p in pieces if isinstance(p, tuple)]))
+        return _join([next(read) if isinstance(p, tuple) else _plain(p) for p in pieces])
 
 
 def _slice(chunk: bytes, cid: bytes, start: int, length: int) -> Data:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hashlib import blake2b
+from _blake2 import blake2b  # what hashlib has, without loading OpenSSL for it
 
 from engine.errors import Corrupt
 from engine.index import Table, Txn

@@ -5,10 +5,11 @@ The engine's own parts fit them; tests run the same tree over parts kept in memo
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from engine import codec
 from engine.index import Index, Txn
 from engine.ingest.jobs import Mode, SealJob
 from engine.nodes.extents import Extent
@@ -18,6 +19,8 @@ class Reader(Protocol):
     """Verified chunk reads (engine.chunks.ChunkReader)."""
 
     def read(self, cid: bytes) -> bytes: ...
+
+    def read_parts(self, parts: Sequence[tuple[bytes, int, int]]) -> list[codec.Bytes]: ...
 
     def cached(self, cid: bytes) -> bytes | None: ...
 

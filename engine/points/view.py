@@ -9,7 +9,7 @@ import stat
 from collections.abc import Iterator
 
 from engine import limits
-from engine.chunks import ChunkReader
+from engine.chunks import ChunkReader, Part
 from engine.errors import NotFound, PosixError
 from engine.nodes import Entry, Extent, dirs, files, xattrs
 
@@ -66,23 +66,23 @@ class PointView:
         if not stat.S_ISREG(entry.mode):
             raise PosixError(21 if stat.S_ISDIR(entry.mode) else 22)
         end = min(offset + size, entry.size)
-        parts: list[bytes | memoryview] = []
+        pieces: list[Part | int] = []
         at = offset
         while at < end:
             number, inside = divmod(at, limits.SPAN)
             stop = min(end - number * limits.SPAN, limits.SPAN)
-            parts.extend(_span_parts(self.reader, self.span(entry, number), inside, stop))
+            pieces.extend(_span_pieces(self.span(entry, number), inside, stop))
             at = number * limits.SPAN + stop
-        return b"".join(parts)
+        read = iter(self.reader.read_parts([p for p in pieces if not isinstance(p, int)]))
+        return b"".join([bytes(p) if isinstance(p, int) else next(read) for p in pieces])
 
     def xattrs(self, entry: Entry) -> dict[bytes, bytes]:
         """Extended attributes by full name."""
         return xattrs.load(self.reader, entry.xattrs)
 
 
-def _span_parts(
-    reader: ChunkReader, extents: list[Extent], start: int, end: int
-) -> Iterator[bytes | memoryview]:
+def _span_pieces(extents: list[Extent], start: int, end: int) -> Iterator[Part | int]:
+    """What start..end of a span is made of: parts of chunks, and numbers of zeros."""
     at = start
     for offset, length, cid, inner in extents:
         stop = offset + length
@@ -91,14 +91,10 @@ def _span_parts(
         if offset >= end:
             break
         if offset > at:
-            yield bytes(offset - at)
+            yield offset - at
             at = offset
         upto = min(stop, end)
-        data = reader.read(cid)
-        low = inner + at - offset
-        yield (
-            data if low == 0 and upto - at == len(data) else memoryview(data)[low : low + upto - at]
-        )
+        yield cid, inner + at - offset, upto - at
         at = upto
     if at < end:
-        yield bytes(end - at)
+        yield end - at

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
+from engine import limits
+from engine.chunks import ChunkReader
 from engine.errors import HoldfastError, from_os
-from engine.nodes import Entry
+from engine.nodes import Entry, Extent
 from engine.progress import Progress, Report
+from engine.restore.content import write_span
+from engine.restore.helper import Helper, HelperGone
 
+log = logging.getLogger("holdfast.engine.restore")
+
+HELP_FROM = 64 * limits.MIB  # bytes from which a helping process (90 ms to start) is worth having
+_THREADS_MAX = 8
+_ASK_FROM = 256 * limits.KIB  # bytes of a span from which asking a helper costs less than it saves
 _IN_FLIGHT = 32  # pieces of work queued: bounds open files and memory (a piece is one span at most)
 
 
@@ -35,17 +46,42 @@ class RestoreReport:
 class Job:
     """Runs pieces of work in a few threads; the first error that is not about one file ends the restore."""
 
-    def __init__(self, report: Report, total: int | None, threads: int) -> None:
+    def __init__(self, report: Report, total: int | None, helped_at: str) -> None:
+        """``helped_at``: path of the store that helping processes are to open; "" for none."""
         self.result = RestoreReport()
         self._report = report
         self._total = total
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="restore")
+        threads = min(_THREADS_MAX, max(2, os.cpu_count() or 2))
+        # One thread works itself: it has something to do while the helpers start.
+        self._helpers = [Helper(helped_at) for _ in range(threads - 1)] if helped_at else []
+        self._free = list(self._helpers)
+        self._mine = threading.local()
+        self._pool = ThreadPoolExecutor(
+            threads, thread_name_prefix="restore", initializer=self._take_helper
+        )
         self._room = threading.Semaphore(_IN_FLIGHT)
         self._lock = threading.Lock()
         self._error: BaseException | None = None
         self.directories: list[
             tuple[bytes, Entry, dict[bytes, bytes]]
         ] = []  # their attributes are set at the end
+
+    def _take_helper(self) -> None:
+        self._mine.helper = self._free.pop() if self._free else None  # atomic enough: pop is
+
+    def write_span(
+        self, reader: ChunkReader, fd: int, start: int, extents: list[Extent]
+    ) -> tuple[int, list[str]]:
+        """As ``content.write_span``, by this thread's helper when it has one."""
+        helper: Helper | None = self._mine.helper
+        if helper is not None and sum([e[1] for e in extents]) >= _ASK_FROM:
+            try:
+                if helper.ready():
+                    return helper.write_span(fd, start, extents)
+            except HelperGone:
+                log.warning("a helping process of the restore has ended; going on without it")
+                self._mine.helper = None
+        return write_span(reader, fd, start, extents)
 
     def submit(self, work: Callable[[], None]) -> None:
         """Queue a piece of work; waits for room. Raises the first error of an earlier piece."""
@@ -84,6 +120,11 @@ class Job:
             raise from_os(self._error, "restore target")
         if self._error is not None:
             raise self._error
+
+    def close(self) -> None:
+        """Let the helpers end."""
+        for helper in self._helpers:
+            helper.close()
 
     def abandon(self) -> None:
         """End without regard for what is queued."""

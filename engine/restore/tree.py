@@ -19,7 +19,7 @@ from engine.errors import AlreadyExists, Corrupt, InvalidRequest, from_os
 from engine.nodes import Entry, Extent
 from engine.points.view import PointView
 from engine.progress import Report, silent
-from engine.restore.job import Job, RestoreReport
+from engine.restore.job import HELP_FROM, Job, RestoreReport
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -32,16 +32,19 @@ def restore(
     *,
     force: bool = False,
     progress: Report = silent,
-    threads: int = 2,
+    store_path: str = "",
+    expected: int = 0,
 ) -> RestoreReport:
     """Restore ``subpath`` (b"" for all) of a point at ``target``.
 
     A directory's members go into ``target``, which is made, or must be empty unless ``force``; a single file becomes
-    ``target``, or goes into it when that is a directory.  Raises NotFound, AlreadyExists, StoreFull …; what cannot be
-    read whole is listed in the report, and everything else is restored.
+    ``target``, or goes into it when that is a directory.  ``expected``: bytes of the whole point; when there is much
+    to do, processes help, which open the store at ``store_path``.  Raises NotFound, AlreadyExists, StoreFull …; what
+    cannot be read whole is listed in the report, and everything else is restored.
     """
     entry = view.find(subpath)
-    job = Job(progress, None, threads)
+    much = entry.size if stat.S_ISREG(entry.mode) else expected
+    job = Job(progress, None if subpath else expected, store_path if much >= HELP_FROM else "")
     try:
         if stat.S_ISDIR(entry.mode):
             fd = _open_target(target, force)
@@ -60,6 +63,8 @@ def restore(
     except BaseException:
         job.abandon()
         raise
+    finally:
+        job.close()
     return job.result
 
 
@@ -250,38 +255,10 @@ class _File:
 
     def _write(self, number: int, extents: list[Extent]) -> None:
         start = number * limits.SPAN
-        batch: list[bytes | memoryview] = []
-        at = 0
-        for offset, length, cid, inner in extents:
-            try:
-                data = self._view.reader.read(cid)
-            except Corrupt as error:
-                text = (
-                    f"bytes {start + offset} to {start + offset + length} cannot be read: {error}"
-                )
-                self._job.damaged(self._path, text)
-                continue
-            if batch and offset != at:
-                self._flush(batch, start + at)
-                batch = []
-            batch.append(
-                data
-                if not inner and length == len(data)
-                else memoryview(data)[inner : inner + length]
-            )
-            at = offset + length
-        if batch:
-            self._flush(batch, start + at)
-
-    def _flush(self, batch: list[bytes | memoryview], end: int) -> None:
-        """Write parts that end at ``end``."""
-        data = memoryview(b"".join(batch))
-        at = end - len(data)
-        total = len(data)
-        while data:
-            done = os.pwrite(self._fd, data, at)
-            data, at = data[done:], at + done
-        self._job.wrote(total)
+        written, damaged = self._job.write_span(self._view.reader, self._fd, start, extents)
+        for text in damaged:
+            self._job.damaged(self._path, text)
+        self._job.wrote(written)
 
     def _less(self) -> None:
         with self._lock:

@@ -6,10 +6,11 @@ The index is a real one, in a temporary directory: its transactions are part of 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from hashlib import blake2b
 
 from engine import limits
+from engine.codec import Bytes
 from engine.errors import Corrupt, HoldfastError
 from engine.index import Index, Txn
 from engine.ingest.jobs import Mode, SealJob
@@ -58,6 +59,13 @@ class Chunks:
         if found is None:
             raise Corrupt(f"chunk {cid.hex()}", expected="its content", found="nothing")
         return found
+
+    def read_parts(self, parts: Sequence[tuple[bytes, int, int]]) -> list[Bytes]:
+        found = [(self.read(cid), start, length) for cid, start, length in parts]
+        for (cid, _, _), (data, start, length) in zip(parts, found, strict=True):
+            if start + length > len(data):
+                raise Corrupt(f"chunk {cid.hex()}", found="a shorter one")
+        return [data[start : start + length] for data, start, length in found]
 
     def cached(self, cid: bytes) -> bytes | None:
         return None if self.nothing_cached else self.read(cid)

@@ -9,6 +9,7 @@ import random
 import pytest
 
 from engine import limits
+from engine.codec import Bytes
 from engine.errors import Corrupt, HoldfastError
 from engine.index import Table
 from engine.ingest.jobs import Mode
@@ -279,12 +280,14 @@ def test_a_read_looks_again_when_the_file_has_new_chunks(memory: MemoryRig) -> N
     gone = dict(memory.chunks.committed)
 
     class Reader:
-        def read(self, cid: bytes) -> bytes:
-            if cid in gone:  # rewritten and collected since the plan was made
+        def read_parts(self, parts: list[tuple[bytes, int, int]]) -> list[Bytes]:
+            if any(
+                cid in gone for cid, _, _ in parts
+            ):  # rewritten and collected since the plan was made
                 memory.tree.write(ino, 0, b"new content")
                 memory.tree.fsync(ino)
                 raise Corrupt("chunk")
-            return memory.chunks.read(cid)
+            return memory.chunks.read_parts(parts)
 
     memory.tree._io._reader = Reader()
     assert memory.tree.read(ino, 0, 100) == b"new content"

@@ -128,7 +128,7 @@ def conditions(run: Results) -> str:
         f"Python {machine.get('python')}; load {machine.get('load_at_start')} at the start, "
         f"{how.get('load_at_end')} at the end. Scale {how.get('scale')}, "
         f"{how.get('repeats')} repetitions{', quick' if how.get('quick') else ''}. "
-        f"Median (lowest–highest); MB = 10⁶ bytes; sync and snapshot are in the ingest times; "
+        f"Median (lowest–highest); MB = 10⁶ bytes; sync (and snapshot) are in all times; "
         f"{'caches dropped before restores' if machine.get('root') else 'CACHES NOT DROPPED'}. "
         f"{SMALL if how.get('scale', 1) < 1 else ''}"
         f"{'; '.join(str(one) for one in how.get('versions', []))}."

@@ -4,6 +4,7 @@ One repetition measures every peer once (A B C, A B C), so that a change in the 
 meets all of them; ratios are then taken within a repetition.
 """
 
+import os
 import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -12,7 +13,14 @@ from typing import Any, Final
 
 from tools.bench.gen import dbimg, dbset, tree, vm
 from tools.bench.gen.base import MIB, SEED, DataSet
-from tools.bench.measure import BenchError, difference, drop_caches, warm
+from tools.bench.measure import (
+    BenchError,
+    difference,
+    drop_caches,
+    stopwatch,
+    sync_file_system,
+    warm,
+)
 from tools.bench.peers.base import Delivery, Peer
 from tools.bench.peers.registry import make
 
@@ -92,13 +100,22 @@ def measure(data: DataSet, peer: Peer, repeat: int, work: Path) -> Row:
     return row
 
 
+def synced(place: Path) -> float:
+    """Return the seconds it takes until everything written there is on the disk."""
+    with stopwatch() as seconds:
+        sync_file_system(place)
+    return seconds[0]
+
+
 def _ingest(data: DataSet, peer: Peer) -> Row:
     """Let the peer take every generation; return its rates and what it stores."""
     delivery = Delivery(rsync=data.name == "tree")
     seconds = []
     for number, source in enumerate(data.generations):
         warm(source)
-        seconds.append(peer.ingest(source, number, delivery))
+        os.sync()  # what others left dirty is not this peer's to wait for
+        taken = peer.ingest(source, number, delivery)
+        seconds.append(taken + synced(peer.work))
     sizes = sizes_of(data)
     row: Row = {
         "bytes": sum(sizes),
@@ -122,6 +139,7 @@ def _restore(data: DataSet, peer: Peer, target: Path) -> Row:
         target.mkdir()
         row["cold"] = drop_caches() and row["cold"]
         seconds = peer.restore(last, target, way)
+        seconds += synced(target)
         row[f"{way}_mb_s"] = sizes_of(data)[last] / seconds / MB
         wrong = difference(data.generations[last], target)
         shutil.rmtree(target)

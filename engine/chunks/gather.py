@@ -1,0 +1,156 @@
+"""Reading many chunks at once: one look-up transaction, neighbouring records in one read, bases decoded once.
+
+For restores and long reads.  Only the chunks that were asked for are verified: bases that were wrong would give
+content that does not hash to its name.  Whatever goes wrong for a chunk, it is left out here; the caller reads it by
+itself then, which finds out what is damaged and says so.
+
+Measured, a restore of 285 MB of database files on one thread: 0.85 s of processor time chunk by chunk, 0.55 s so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from engine import codec, limits
+from engine.chunks.context import Context
+from engine.errors import HoldfastError
+from engine.index import Table
+from engine.index.rows import ENC_DICT, ENC_RAW, KIND_NODE, ChunkRow, chunk_row
+from engine.packs.records import Record, decode_record_head
+
+_GAP = 64 * limits.KIB  # bytes between two records worth reading along
+_RUN_MAX = 4 * limits.MIB  # bytes of one read
+
+
+class Loaded(NamedTuple):
+    """A chunk in memory. ``depth``: frames that had to be decoded beside its own."""
+
+    data: bytes
+    depth: int
+
+
+Overlay = Callable[[bytes], ChunkRow | None]
+Stored = dict[bytes, tuple[Record, memoryview]]
+
+
+def gather(
+    context: Context,
+    cids: Iterable[bytes],
+    known: Callable[[bytes], bytes | None],
+    dictionary: Callable[[bytes], codec.Dictionary],
+    overlay: Overlay | None,
+    make_readable: Callable[[int, int], None] | None,
+) -> dict[bytes, Loaded]:
+    """Those of the chunks that are not in memory and could be read and verified.
+
+    ``known(cid)``: the plaintext when it is in memory; ``dictionary(cid)``: a group's dictionary, digested.
+    """
+    plain: dict[bytes, bytes] = {}
+    rows: dict[bytes, ChunkRow] = {}
+    try:
+        _look_up(context, cids, known, overlay, plain, rows)
+        if make_readable is not None:
+            for row in rows.values():
+                make_readable(row.pack, row.offset + row.stored)
+        stored = _fetch(context, rows)
+    except HoldfastError:
+        return {}
+    found: dict[bytes, Loaded] = {}
+    for cid in cids:
+        if cid not in stored:
+            continue
+        try:
+            data = plain[cid] if cid in plain else _decode(cid, stored, plain, dictionary, 0)
+        except (HoldfastError, KeyError):
+            continue
+        if codec.chunk_id(context.key, data) == cid:
+            found[cid] = Loaded(data, stored[cid][0].depth)
+    return found
+
+
+def _look_up(
+    context: Context,
+    cids: Iterable[bytes],
+    known: Callable[[bytes], bytes | None],
+    overlay: Overlay | None,
+    plain: dict[bytes, bytes],
+    rows: dict[bytes, ChunkRow],
+) -> None:
+    """Rows of the chunks and, level by level, of what they are deltas of."""
+    todo = list(dict.fromkeys(cids))
+    with context.index.read() as txn:
+        for _ in range(limits.DELTA_DEPTH_MAX + 1):
+            bases: list[bytes] = []
+            for cid in todo:
+                if cid in rows or cid in plain:
+                    continue
+                data = known(cid)
+                if data is not None:
+                    plain[cid] = data
+                    continue
+                row = overlay(cid) if overlay is not None else None
+                if row is None:
+                    raw = txn.get(Table.CHUNKS, cid)
+                    if raw is None:
+                        continue
+                    row = chunk_row(raw)
+                rows[cid] = row
+                if row.encoding != ENC_DICT:
+                    bases += row.bases
+            todo = bases
+
+
+def _fetch(context: Context, rows: dict[bytes, ChunkRow]) -> Stored:
+    """Records, read in runs of neighbours."""
+    stored: Stored = {}
+    places = sorted((row.pack, row.offset, row.stored, cid) for cid, row in rows.items())
+    at = 0
+    while at < len(places):
+        pack, start, size, _ = places[at]
+        end = start + size
+        last = at + 1
+        while last < len(places):
+            other, offset, length, _ = places[last]
+            if other != pack or offset - end > _GAP or offset + length - start > _RUN_MAX:
+                break
+            end = max(end, offset + length)
+            last += 1
+        raw = memoryview(context.files.read(pack, start, end - start))
+        for _, offset, length, cid in places[at:last]:
+            one = raw[offset - start : offset - start + length]
+            record = decode_record_head(one)
+            if record.id == cid and record.size == length:
+                stored[cid] = (record, one[record.head :])
+        at = last
+    return stored
+
+
+def _decode(
+    cid: bytes,
+    stored: Stored,
+    plain: dict[bytes, bytes],
+    dictionary: Callable[[bytes], codec.Dictionary],
+    level: int,
+) -> bytes:
+    """Decode with its bases; what is decoded is kept in ``plain``. Raises KeyError for what is not there."""
+    record, payload = stored[cid]
+    if record.kind == KIND_NODE or level > limits.DELTA_DEPTH_MAX:
+        raise KeyError(cid)
+    if record.encoding == ENC_RAW:
+        data = bytes(payload)
+    elif record.encoding == ENC_DICT:
+        data = dictionary(record.bases[0].id).decompress(payload, record.plain)
+    else:
+        parts: list[codec.Bytes] = []
+        for base in record.bases:
+            whole = plain[base.id] if base.id in plain else _decode(
+                base.id, stored, plain, dictionary, level + 1
+            )  # fmt: skip
+            if base.offset + base.length > len(whole):
+                raise KeyError(cid)
+            entire = base.length == len(whole)
+            parts.append(whole if entire else memoryview(whole)[base.offset :][: base.length])
+        data = codec.decompress(payload, record.plain, codec.join(parts) if parts else None)
+    plain[cid] = data
+    return data

@@ -1,0 +1,68 @@
+"""Writing the content of one span into a file: verified reads, holes left holes. Used by threads and by helpers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from engine.chunks import ChunkReader
+from engine.errors import Corrupt
+from engine.nodes import Extent
+
+Data = bytes | bytearray | memoryview
+
+
+def write_span(
+    reader: ChunkReader, fd: int, start: int, extents: Sequence[Extent]
+) -> tuple[int, list[str]]:
+    """Write the extents of a span that begins at byte ``start`` of the file.
+
+    Returns the bytes written and, for every extent that cannot be read, what is wrong.  Raises OSError.
+    """
+    damaged: list[str] = []
+    batch: list[Data] = []
+    at = written = 0
+    for (offset, length, _, _), data in zip(
+        extents, _read(reader, start, extents, damaged), strict=True
+    ):
+        if data is None:
+            continue
+        if batch and offset != at:
+            written += _flush(fd, batch, start + at)
+            batch = []
+        batch.append(data)
+        at = offset + length
+    if batch:
+        written += _flush(fd, batch, start + at)
+    return written, damaged
+
+
+def _read(
+    reader: ChunkReader, start: int, extents: Sequence[Extent], damaged: list[str]
+) -> Sequence[Data | None]:
+    parts = [(cid, inner, length) for _, length, cid, inner in extents]
+    try:
+        return reader.read_parts(parts)
+    except Corrupt:
+        pass  # one by one, then: the others are wanted
+    found: list[Data | None] = []
+    for part, (offset, length, _, _) in zip(parts, extents, strict=True):
+        try:
+            found += reader.read_parts([part])
+        except Corrupt as error:
+            first = start + offset
+            damaged.append(f"bytes {first} to {first + length} cannot be read: {error}")
+            found.append(None)
+    return found
+
+
+def _flush(fd: int, batch: list[Data], end: int) -> int:
+    """Write parts that end at ``end``; returns their length."""
+    total = sum(map(len, batch))
+    at = end - total
+    done = os.pwritev(fd, batch, at)
+    if done < total:
+        rest = memoryview(b"".join(batch))
+        while done < total:
+            done += os.pwrite(fd, rest[done:], at + done)
+    return total
