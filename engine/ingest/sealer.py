@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from engine import codec, limits
 from engine.chunks import ChunkReader, ChunkWriter, Context, Hold
+from engine.errors import Corrupt
 from engine.ingest.fixed import seal_fixed
 from engine.ingest.groups import Groups
 from engine.ingest.jobs import Fragment, Mode, SealJob
@@ -70,26 +71,46 @@ class Sealer:
         return merged(extents)
 
     def _compact(self, job: SealJob, extents: list[Extent], hold: Hold) -> list[Extent]:
-        """Too many pieces for one row: slots in most pieces are read and stored again as one chunk each."""
+        """Too many pieces for one row: slots in most pieces are read and stored again as fewer chunks.
 
-        crowded = sorted(
-            range(0, limits.SPAN, limits.SLOT),
-            key=lambda slot: -len(cut(extents, slot, slot + limits.SLOT)),
-        )
-        for slot in crowded:
-            pieces = cut(extents, slot, slot + limits.SLOT)
-            fragments: list[Fragment] = [
-                (offset, memoryview(self._reader.read(cid))[inner : inner + length])
-                for offset, length, cid, inner in pieces
-            ]
-            emptied = replace(extents, slot, slot + limits.SLOT, [])
-            again = SealJob(job.span_no, emptied, fragments, Mode.FIXED, lambda _, old=extents: old)  # type: ignore[misc]
-            extents = seal_fixed(
-                self._context, self._reader, self._writer, self._groups, again, hold
+        First what touches is joined.  When that is not enough, the holes between the pieces of a slot are filled with
+        zeros: small ones only, as a slot is, and only in files with more than one hole in 64 KiB.
+        """
+        for fill in (False, True):
+            crowded = sorted(
+                range(0, limits.SPAN, limits.SLOT),
+                key=lambda slot: -len(cut(extents, slot, slot + limits.SLOT)),
             )
-            if len(encode_extents(extents)) <= limits.SPAN_ROW_MAX:
-                break
+            for slot in crowded:
+                if len(encode_extents(extents)) <= limits.SPAN_ROW_MAX:
+                    return extents
+                extents = self._joined(job, extents, slot, hold, fill=fill)
+        if len(encode_extents(extents)) > limits.SPAN_ROW_MAX:  # damaged chunks stood in the way
+            raise Corrupt("span", expected="pieces that can be read and joined", found="damage",
+                          do="run 'holdfast check'")  # fmt: skip
         return extents
+
+    def _joined(
+        self, job: SealJob, extents: list[Extent], slot: int, hold: Hold, *, fill: bool
+    ) -> list[Extent]:
+        """The slot's pieces stored again; as they are when one cannot be read."""
+        pieces = cut(extents, slot, slot + limits.SLOT)
+        if len(pieces) < 2:
+            return extents
+        fragments: list[Fragment] = []
+        at = pieces[0][0]
+        for offset, length, cid, inner in pieces:
+            if fill and offset > at:
+                fragments.append((at, bytes(offset - at)))
+            at = offset + length
+            try:
+                data = memoryview(self._reader.read(cid))[inner : inner + length]
+            except Corrupt:
+                return extents
+            fragments.append((offset, data))
+        emptied = replace(extents, slot, slot + limits.SLOT, [])
+        again = SealJob(job.span_no, emptied, fragments, Mode.FIXED, lambda _: extents)
+        return seal_fixed(self._context, self._reader, self._writer, self._groups, again, hold)
 
 
 def _runs(fragments: list[Fragment]) -> list[tuple[int, codec.Bytes]]:

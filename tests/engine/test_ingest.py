@@ -99,6 +99,24 @@ def test_many_small_overwrites_keep_the_row_small(opened: OpenStore) -> None:
     assert content(opened, extents) == bytes(model)
 
 
+@pytest.mark.parametrize("mode", [Mode.FIXED, Mode.STREAM])
+def test_a_span_full_of_small_holes_fits_its_row(opened: OpenStore, mode: Mode) -> None:
+    page = 4096
+    fragments = [(at, rows(page, at)) for at in range(0, limits.SPAN, 2 * page)]
+    extents = seal(opened, SealJob(0, [], [(at, memoryview(d)) for at, d in fragments], mode))
+    assert len(encode_extents(extents)) <= limits.SPAN_ROW_MAX
+    model = bytearray(limits.SPAN)
+    for at, data in fragments:
+        model[at : at + page] = data
+    assert content(opened, extents) == model
+
+
+def test_a_few_holes_stay_holes(opened: OpenStore) -> None:
+    fragments = [(at, memoryview(rows(4096, at))) for at in range(0, limits.SPAN, limits.SLOT)]
+    extents = seal(opened, SealJob(0, [], list(fragments), Mode.FIXED))
+    assert sum(extent[1] for extent in extents) == 4096 * limits.SLOTS_PER_SPAN
+
+
 def test_a_small_overwrite_does_not_store_its_slot_again(opened: OpenStore) -> None:
     rnd = random.Random(1)
     extents = seal(opened, SealJob(0, [], [(0, rnd.randbytes(limits.SPAN))], Mode.FIXED))
