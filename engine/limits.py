@@ -12,6 +12,7 @@ SLOT = 64 * KIB  # fixed chunk: largest size at which an 8 KiB page change is st
 SPAN = 2 * MIB  # 32 slots: an extent list of whole slots is about 1.1 KB, under VALUE_MAX
 SLOTS_PER_SPAN = SPAN // SLOT
 CHUNK_MAX = 256 * KIB  # largest plaintext of a data chunk; bounds one decode's memory
+SMALL_CHUNK = CHUNK_MAX  # small files are gathered up to this: 2.3 % less space than 128 KiB, 0.2 ms to decode
 PIECE_MIN, PIECE_AVG, PIECE_MAX = (
     2 * KIB,
     8 * KIB,
@@ -62,7 +63,11 @@ DICTIONARY_MIN = (
     1 * MIB
 )  # new bytes of a group in one span before a dictionary is worth its own space
 ZSTD_LEVEL = 1  # measured: level 3 costs a third of the ingest rate for 2 % of space at 64 KiB
-DELTA_DEPTH_MAX = 3  # frames to decode for one read: 1 + this
+ZSTD_LEVEL_MODEST = (
+    3  # of files below a span: 3 to 4 % of space, and what such files cost is elsewhere
+)
+SMALL_OVERWRITE = 16 * KIB  # a piece below this is no reason to read what was there before
+DELTA_DEPTH_MAX = 4  # frames to decode for one read: 1 + this
 DELTA_BASES_MAX = 16  # bases that together form one prefix
 DELTA_PREFIX_MIN = 64  # a shorter prefix gains nothing, and zstd wants eight bytes at least
 DELTA_PREFIX_MAX = 512 * KIB  # bytes of prefix: bounds window and decode memory

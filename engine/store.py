@@ -131,6 +131,7 @@ class Store:
         session = self._open.session
         return Ports(
             index=self._open.context.index, reader=self._open.reader, writer=session.writer, seal=session.sealer.seal,
+            seal_small=session.sealer.seal_small,
             choose_mode=choose_mode, space_left=self.space_left, last_point_entry=self._last_point(mount.name),
             entry_span=self._entry_span, entry_mode=lambda entry: entry.chunking, flush=session.sealer.flush,
             heartbeat=session.writer.acknowledge,

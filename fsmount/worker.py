@@ -17,7 +17,6 @@ from dataclasses import dataclass
 import trio
 
 from engine.errors import HoldfastError, ShuttingDown
-from engine.seam import keep_memory
 from fsmount import control, mountpoint, remote
 from fsmount.capture import capture
 from fsmount.channel import kernel
@@ -245,7 +244,6 @@ def run(subject: Subject, where: str, options: Options, ready: Callable[[], None
     Raises the engine's errors; what the store still held in memory is committed in any case.
     """
     sys.setswitchinterval(SWITCH_INTERVAL)
-    keep_memory()
     worker: Worker | None = None
 
     async def main() -> None:

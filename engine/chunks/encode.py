@@ -19,14 +19,16 @@ class Encoded(NamedTuple):
     payload: codec.Bytes
 
 
-def plain(data: codec.Bytes, dictionary: codec.Dictionary | None = None) -> Encoded:
+def plain(
+    data: codec.Bytes, dictionary: codec.Dictionary | None = None, level: int = limits.ZSTD_LEVEL
+) -> Encoded:
     """zstd (with the group's dictionary if it has one), or raw when zstd gains nothing."""
     if dictionary is not None:
         frame = dictionary.compress(data)
         if len(frame) + _DICT_COST < len(data) * _RAW_ABOVE:
             return Encoded(ENC_DICT, frame)
         return Encoded(ENC_RAW, data)
-    frame = codec.compress(data)
+    frame = codec.compress(data, level)
     if len(frame) >= len(data) * _RAW_ABOVE:
         return Encoded(ENC_RAW, data)
     return Encoded(ENC_ZSTD, frame)
@@ -37,13 +39,14 @@ def with_prefix(
     prefix: codec.Bytes,
     overhead: int,
     dictionary: codec.Dictionary | None = None,
+    level: int = limits.ZSTD_LEVEL,
 ) -> Encoded:
     """A delta against ``prefix`` if it pays (``overhead``: bytes its bases add to the record), else ``plain``."""
     frame = codec.compress_with_prefix(data, prefix)
     cost = len(frame) + overhead
     if cost <= len(data) * _DELTA_AT_ONCE:
         return Encoded(ENC_DELTA, frame)
-    other = plain(data, dictionary)
+    other = plain(data, dictionary, level)
     if cost < len(other.payload) * limits.DELTA_WORTH:
         return Encoded(ENC_DELTA, frame)
     return other

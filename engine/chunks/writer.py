@@ -111,6 +111,7 @@ class ChunkWriter:
         kind: int = KIND_DATA,
         bases: Sequence[Base] = (),
         group: Group | None = None,
+        level: int = limits.ZSTD_LEVEL,
     ) -> None:
         """Store a chunk that ``known`` did not report, as a delta of ``bases`` when that pays.
 
@@ -121,9 +122,9 @@ class ChunkWriter:
         depth, parts, prefix = self._prefix(bases, hold, kind) if bases else (0, (), b"")
         dictionary = None if group is None else group.dictionary
         if parts:
-            chosen = encode.with_prefix(data, prefix, 40 * len(parts), dictionary)
+            chosen = encode.with_prefix(data, prefix, 40 * len(parts), dictionary, level)
         else:
-            chosen = encode.plain(data, dictionary)
+            chosen = encode.plain(data, dictionary, level)
         if chosen.encoding != ENC_DELTA:
             depth, parts = 0, ()
         if chosen.encoding == ENC_DICT:

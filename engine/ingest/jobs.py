@@ -24,6 +24,7 @@ class Mode(enum.IntEnum):
 class SealJob:
     """Fragments of one span of one file, newest data, sorted, not overlapping; offsets inside the span.
 
+    ``extents`` is set when the job was done together with others.
     ``hold`` is set by the sealer and is the caller's: release it when the new extents are committed.
     ``group`` names files of one make (they share a dictionary).
     ``old``: extents the span has now.  ``predecessor``: span number -> extents of the previous version of the file.
@@ -36,3 +37,4 @@ class SealJob:
     predecessor: Callable[[int], list[Extent]] | None = None
     group: bytes = b""
     hold: Hold | None = field(default=None, repr=False)
+    extents: list[Extent] | None = field(default=None, repr=False)

@@ -9,6 +9,7 @@ from engine.ingest.fixed import seal_fixed
 from engine.ingest.groups import Groups
 from engine.ingest.jobs import Fragment, Mode, SealJob
 from engine.ingest.sketches import Sketches
+from engine.ingest.small import SmallSealer
 from engine.ingest.splice import Extent, cut, merged, replace
 from engine.ingest.stream import StreamSealer
 from engine.nodes.extents import encode_extents
@@ -25,6 +26,7 @@ class Sealer:
         self._writer = writer
         self._sketches = Sketches(context, writer)
         self._groups = Groups(context, writer, reader)
+        self._small = SmallSealer(context, writer, self._sketches)
         self._stream = StreamSealer(context, writer, self._sketches, self._groups)
 
     def seal(self, job: SealJob) -> list[Extent]:
@@ -46,6 +48,10 @@ class Sealer:
             raise
         job.hold = hold
         return extents
+
+    def seal_small(self, jobs: list[SealJob]) -> None:
+        """Do those of the jobs that are better done together: whole small files (``job.extents`` is set then)."""
+        self._small.seal(jobs)
 
     def flush(self) -> None:
         """Write gathered sketches (before a snapshot's barrier, and on close)."""

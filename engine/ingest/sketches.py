@@ -203,5 +203,14 @@ def hooks_of(pieces: Sequence[tuple[bytes, int]]) -> list[bytes]:
     return [name[:_HOOK_LEN] for name, _ in pieces if _is_hook(name)]
 
 
+def always_hook(fingerprint: bytes) -> bytes:
+    """The fingerprint of a whole small file: five of its bits say that it is a hook."""
+    return (
+        fingerprint[:_HOOK_LEN]
+        + bytes((fingerprint[_HOOK_LEN] & ~_HOOK_MASK & 0xFF,))
+        + fingerprint[_HOOK_LEN + 1 :]
+    )
+
+
 def _is_hook(fingerprint: bytes) -> bool:
     return not fingerprint[_HOOK_LEN] & _HOOK_MASK

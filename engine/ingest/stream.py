@@ -104,7 +104,9 @@ class StreamSealer:
         cid = codec.chunk_id(self._context.key, data)
         if not self._writer.known((cid,), hold):
             bases = _bases(places, group, ends, starts)
-            self._writer.put(cid, data, hold, bases=bases, group=make)
+            # Runs that end a span early belong to files of modest size, or to the end of a large one.
+            level = limits.ZSTD_LEVEL if len(view) == limits.SPAN else limits.ZSTD_LEVEL_MODEST
+            self._writer.put(cid, data, hold, bases=bases, group=make, level=level)
             pieces = [
                 (names[i], ends[i] - starts[i]) for f in group for i in range(f.first, f.last)
             ]

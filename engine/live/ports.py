@@ -44,6 +44,7 @@ class Ports:
     """Everything below and beside the live tree.
 
     ``seal(job)``: new extents of a span, ``job.hold`` set; CPU heavy, called in seal threads; raises StoreFull …
+    ``seal_small(jobs)``: does those of several jobs that are better done together, setting ``extents`` and ``hold``.
     ``flush()``: store what the sealer has gathered beside chunks, before a barrier that matters.
     ``choose_mode(path, first bytes, override, mode of the predecessor)``.
     ``last_point_entry(path)``: what the mount's last recovery point has at a path, or None;
@@ -62,4 +63,5 @@ class Ports:
     entry_span: Callable[[Any, int], list[Extent]] = field(default=lambda entry, number: [])
     entry_mode: Callable[[Any], int] = field(default=lambda entry: 0)
     flush: Callable[[], None] = field(default=lambda: None)
+    seal_small: Callable[[list[SealJob]], None] = field(default=lambda jobs: None)
     heartbeat: Callable[[], None] = field(default=lambda: None)

@@ -238,6 +238,8 @@ class Sealing:
     def _seal(self, jobs: list[_Job]) -> None:
         done = 0
         try:
+            if len(jobs) > 1:
+                self._seal_together(jobs)
             for job in jobs:
                 self._seal_one(job)
                 done += 1
@@ -246,6 +248,15 @@ class Sealing:
         finally:  # interrupted: what was taken must not be taken for stored
             for job in jobs[done:]:
                 self._failed(job, ShuttingDown("sealing", found="an interruption"))
+
+    def _seal_together(self, jobs: list[_Job]) -> None:
+        """Small files share chunks. What fails here is tried again file by file, so that each has its own error."""
+        try:
+            for job in jobs:
+                self._choose(job)
+            self._ports.seal_small([job.job for job in jobs])
+        except HoldfastError as error:
+            log.debug("sealing small files together: %s", error)
 
     def _seal_one(self, job: _Job) -> None:
         try:
@@ -300,11 +311,14 @@ class Sealing:
         return _Job(inode, span, job, lineage, head)
 
     def _work(self, job: _Job) -> list[Extent]:
-        if job.head is not None:
+        self._choose(job)
+        return self._ports.seal(job.job) if job.job.extents is None else job.job.extents
+
+    def _choose(self, job: _Job) -> None:
+        if job.head is not None and job.job.mode == Mode.UNKNOWN:
             job.job.mode = self._ports.choose_mode(
                 job.lineage.path, job.head, self._chunking, job.lineage.mode
             )
-        return self._ports.seal(job.job)
 
 
 def _head(content: Content) -> bytes:
