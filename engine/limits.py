@@ -20,7 +20,9 @@ PIECE_MIN, PIECE_AVG, PIECE_MAX = (
 )  # content-defined pieces: a database page
 STREAM_CHUNK = 128 * KIB  # pieces new to the store are gathered into chunks of about this size
 SLOT_MAX_EXTENTS = 4  # a slot in more pieces than this is merged when it is next sealed
-SPAN_ROW_MAX = 1800  # encoded extents of a span: over it, pieces are merged until it fits
+SPAN_ROW_MAX = (
+    4000  # encoded extents of a span, rarely over 1.1 KB: over it, pieces are merged until it fits
+)
 FILE_MAX = 16 * TIB  # largest file: span number fits 23 bits, well inside the u32 of keys
 RESTORE_DEPTH_MAX = 900  # directories within each other that restore goes down: it recurses
 NAME_MAX = 255
@@ -80,7 +82,7 @@ APPEND_BUFFER = 1 * MIB  # bytes gathered before one pwrite
 WRITE_BEHIND = 4 * MIB  # bytes of a segment the kernel is told to begin writing at once
 
 # --- memory of a worker (sum well under 512 MiB) ----------------------------------------------------------
-DIRTY_MAX = 128 * MIB  # plaintext waiting to be sealed, all files of a mount
+DIRTY_MAX = 64 * MIB  # plaintext waiting to be sealed, all files of a mount
 CHUNK_CACHE = 64 * MIB  # decoded chunks
 DICTIONARY_CACHE = 16 * MIB  # digested dictionaries, about four times their content each
 NODE_CACHE = 16 * MIB  # decoded manifest nodes, as bytes
@@ -106,7 +108,8 @@ GATHER_CHUNKS = 40  # chunks read together: a span's slots; with their bases 40 
 # --- index ------------------------------------------------------------------------------------------------
 MAP_SIZE = 1 * TIB  # sparse address space of the LMDB file; grows never, costs nothing
 MAX_READERS = 510
-VALUE_MAX = 1900  # larger values take overflow pages, which make LMDB's free-list search slow
+VALUE_MAX = 1900  # larger values take overflow pages: one each up to ``VALUE_HARD_MAX``
+VALUE_HARD_MAX = 4076  # over it several in a row, which make LMDB's free-list search slow
 TXN_DELETES_MAX = 20_000  # deletes in one transaction
 GC_SWEEP_ROWS = 5_000  # rows per transaction of a sweep, so that writers never wait long
 
@@ -122,7 +125,7 @@ RESERVE_PART = 0.01  # … or this part of the file system, if that is less
 
 assert SPAN % SLOT == 0 and STREAM_CHUNK <= CHUNK_MAX <= RECORD_MAX
 assert SLOT <= CHUNK_MAX and PIECE_MAX <= STREAM_CHUNK
-assert SLOTS_PER_SPAN * 34 + 64 <= SPAN_ROW_MAX <= VALUE_MAX
+assert SLOTS_PER_SPAN * 34 + 64 <= SPAN_ROW_MAX <= VALUE_HARD_MAX
 assert XATTR_PART <= VALUE_MAX and COMMIT_ROWS < DIRTY_ROWS_MAX < INO_RESERVE
 assert FILE_MAX // SPAN < 2**32 and PACK_MAX + RECORD_MAX < PACK_HARD_MAX < 2**32
 assert FILE_LEAF_SPANS * 256**FILE_DEPTH_MAX * SPAN >= FILE_MAX and FILE_LEAF_SPANS <= 8
