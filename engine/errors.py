@@ -121,6 +121,10 @@ class LocationUnavailable(HoldfastError):
     kind = Kind("location_unavailable", _errno.EIO, 503, 22, True)
 
 
+UNREADABLE = (Corrupt, LocationUnavailable)
+"""Damage, and disks that answer with errors: where one thing cannot be read, others may be."""
+
+
 class LocationDenied(HoldfastError):
     """A storage location refuses our credentials."""
 

@@ -152,7 +152,11 @@ def init(path: str, *, system: Os = REAL) -> None:
 
 
 def _refuse_used(path: str, system: Os) -> None:
-    names = system.listdir(path)
+    try:
+        names = system.listdir(path)
+    except NotADirectoryError:
+        raise AlreadyExists(f"store {path}", expected="an empty or new directory", found="a file",
+                            do="choose another directory") from None  # fmt: skip
     if _FORMAT_FILE in names:
         raise AlreadyExists(f"store {path}", expected="an empty or new directory", found="a store")
     if set(names) - set(_FOLDERS):
@@ -175,11 +179,14 @@ def _read_format(path: str, system: Os) -> dict[str, str]:
         if isinstance(version, int) and version > FORMAT:
             raise FormatTooNew(f"store {path}", expected=f"format {FORMAT} or older", found=f"format {version}",
                                do="use a newer Holdfast")  # fmt: skip
-        if version != FORMAT or len(data["store_id"]) != 32 or len(data["id_key"]) != 64:
-            raise ValueError("fields")
+        if type(version) is not int or version != FORMAT:
+            raise ValueError("format")
+        for name, size in (("store_id", 16), ("id_key", 32)):
+            if len(bytes.fromhex(data[name])) != size:
+                raise ValueError(name)
     except HoldfastError:
         raise
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise Corrupt(file, expected="the store's identity as JSON", found="other content",
                       do="restore this file from a copy: the id key in it is needed") from None  # fmt: skip
     finally:

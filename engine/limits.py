@@ -24,7 +24,6 @@ SPAN_ROW_MAX = (
     4000  # encoded extents of a span, rarely over 1.1 KB: over it, pieces are merged until it fits
 )
 FILE_MAX = 16 * TIB  # largest file: span number fits 23 bits, well inside the u32 of keys
-RESTORE_DEPTH_MAX = 900  # directories within each other that restore goes down: it recurses
 NAME_MAX = 255
 SYMLINK_MAX = 4095
 XATTR_VALUE_MAX = 64 * KIB

@@ -7,8 +7,9 @@ lowest for which that is so. ``update`` gives, byte for byte, what ``build`` giv
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+from engine.errors import UNREADABLE
 from engine.limits import DIR_DEPTH_MAX
 from engine.nodes.dirdiff import diff
 from engine.nodes.dirnodes import Chunker, DirNode, read_child, read_root
@@ -18,6 +19,8 @@ from engine.nodes.ports import NodeReader, NodeWriter, invalid
 __all__ = ["build", "diff", "get", "scan", "update"]
 
 Change = tuple[bytes, bytes | None]
+Lost = Callable[[bytes, bytes, Exception], None]
+"""Told of names that cannot be read: those behind the first, up to the second (b"" for no bound), and why."""
 
 
 def build(writer: NodeWriter, entries: Iterable[Entry]) -> bytes:
@@ -217,11 +220,22 @@ def get(reader: NodeReader, root: bytes, name: bytes) -> Entry | None:
         node, low = read_child(reader, node, index, low), node.names[index - 1] if index else low
 
 
-def scan(reader: NodeReader, root: bytes, after: bytes = b"") -> Iterator[Entry]:
-    """The entries in the order of their names, those behind ``after``. Nodes are read as it goes. Raises Corrupt."""
+def scan(
+    reader: NodeReader, root: bytes, after: bytes = b"", lost: Lost | None = None
+) -> Iterator[Entry]:
+    """The entries in the order of their names, those behind ``after``. Nodes are read as it goes.
+
+    What cannot be read is told to ``lost``, and the rest given; without it, raises Corrupt.
+    """
     if not root:
         return
-    top = read_root(reader, root)
+    try:
+        top = read_root(reader, root)
+    except UNREADABLE as error:
+        if lost is None:
+            raise
+        lost(after, b"", error)
+        return
     path = [(top, bisect_right(top.names, after), b"")]
     while path:
         node, index, low = path.pop()
@@ -231,6 +245,12 @@ def scan(reader: NodeReader, root: bytes, after: bytes = b"") -> Iterator[Entry]
             yield from map(decode_entry, node.values[index:])
             continue
         path.append((node, index + 1, low))
-        child = read_child(reader, node, index, low)
         low = node.names[index - 1] if index else low
+        try:
+            child = read_child(reader, node, index, low)
+        except UNREADABLE as error:
+            if lost is None:
+                raise
+            lost(max(after, low), node.names[index], error)
+            continue
         path.append((child, bisect_right(child.names, after), low))

@@ -7,8 +7,9 @@ returned as (number, extents); a span without extents is a hole, and holes cost 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from engine.errors import UNREADABLE
 from engine.limits import FILE_LEAF_SPANS, SPAN
 from engine.nodes.extents import Extent, decode_extents
 from engine.nodes.filebuild import (
@@ -37,6 +38,9 @@ from engine.nodes.ports import NodeReader, NodeWriter, check_id, corrupt
 __all__ = ["Span", "build", "diff", "span", "spans", "update"]
 
 _LEAF_BYTES = FILE_LEAF_SPANS * SPAN
+
+Lost = Callable[[int, int, Exception], None]
+"""Told of spans that cannot be read: from the first number to before the second, and why."""
 
 Edits = Mapping[int, Mapping[int, bytes]]
 """Leaf number -> index of a span in it -> encoded extents, b"" for a hole."""
@@ -196,8 +200,13 @@ def span(reader: NodeReader, root: bytes, number: int) -> list[Extent]:
     return decode_extents(encoded, cid) if encoded else []
 
 
-def spans(reader: NodeReader, root: bytes, first: int = 0) -> Iterator[tuple[int, list[Extent]]]:
-    """(number, extents) of every span from ``first`` on that is no hole, in order. Raises Corrupt."""
+def spans(
+    reader: NodeReader, root: bytes, first: int = 0, lost: Lost | None = None
+) -> Iterator[tuple[int, list[Extent]]]:
+    """(number, extents) of every span from ``first`` on that is no hole, in order.
+
+    What cannot be read is told to ``lost``, and the rest given; without it, raises Corrupt.
+    """
     top = decode_root(root)
     if not isinstance(top, Node):
         if top and first <= 0:
@@ -206,18 +215,26 @@ def spans(reader: NodeReader, root: bytes, first: int = 0) -> Iterator[tuple[int
     rest = [(top, 0)]
     while rest:
         node, number = rest.pop()
-        if not node.level:
-            for index, encoded in enumerate(_leaf(reader, node)):
-                place = number * FILE_LEAF_SPANS + index
-                if encoded and place >= first:
-                    yield _checked(place, node.cid), decode_extents(encoded, node.cid)
+        width = FANOUT**node.level * FILE_LEAF_SPANS
+        if (number + 1) * width <= first:
             continue
-        width = FANOUT ** (node.level - 1) * FILE_LEAF_SPANS
-        children = decode_inner(reader.read_node(node.cid), node.level, node.cid)
-        for index in sorted(children, reverse=True):
-            child = number * FANOUT + index
-            if (child + 1) * width > first:
-                rest.append((Node(node.level - 1, children[index]), child))
+        try:
+            if node.level:
+                children = decode_inner(reader.read_node(node.cid), node.level, node.cid)
+                rest += [
+                    (Node(node.level - 1, children[index]), number * FANOUT + index)
+                    for index in sorted(children, reverse=True)
+                ]
+                continue
+            leaf = list(enumerate(_leaf(reader, node), number * width))
+        except UNREADABLE as error:
+            if lost is None:
+                raise
+            lost(max(first, number * width), (number + 1) * width, error)
+            continue
+        for place, encoded in leaf:
+            if encoded and place >= first:
+                yield _checked(place, node.cid), decode_extents(encoded, node.cid)
 
 
 def _checked(number: int, cid: bytes) -> int:

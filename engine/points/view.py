@@ -27,10 +27,12 @@ class PointView:
             return None
         return dirs.get(self.reader, directory.root, name)
 
-    def scan(self, directory: Entry, after: bytes = b"") -> Iterator[Entry]:
-        """Entries of a directory in name order, those after ``after``."""
+    def scan(
+        self, directory: Entry, after: bytes = b"", lost: dirs.Lost | None = None
+    ) -> Iterator[Entry]:
+        """Entries of a directory in name order, those after ``after``; see ``dirs.scan``."""
         if directory.root:
-            yield from dirs.scan(self.reader, directory.root, after)
+            yield from dirs.scan(self.reader, directory.root, after, lost)
 
     def find(self, path: bytes) -> Entry:
         """The entry at a path below the root; symbolic links are not followed. Raises NotFound."""
@@ -52,10 +54,11 @@ class PointView:
             entry = self.get(entry, name)
         return entry
 
-    def spans(self, entry: Entry) -> Iterator[tuple[int, list[Extent]]]:
-        """(span number, extents) of a file's spans that are not all hole, in order."""
-        for number, extents in files.spans(self.reader, entry.root):
-            yield number, list(extents)
+    def spans(
+        self, entry: Entry, lost: files.Lost | None = None
+    ) -> Iterator[tuple[int, list[Extent]]]:
+        """(span number, extents) of a file's spans that are not all hole, in order; see ``files.spans``."""
+        return files.spans(self.reader, entry.root, 0, lost)
 
     def span(self, entry: Entry, number: int) -> list[Extent]:
         """Extents of one span; empty for a hole."""

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 
 from engine.chunks import ChunkReader
-from engine.errors import Corrupt
+from engine.errors import UNREADABLE
 from engine.nodes import Extent
 
 Data = bytes | bytearray | memoryview
@@ -43,13 +43,13 @@ def _read(
     parts = [(cid, inner, length) for _, length, cid, inner in extents]
     try:
         return reader.read_parts(parts)
-    except Corrupt:
+    except UNREADABLE:
         pass  # one by one, then: the others are wanted
     found: list[Data | None] = []
     for part, (offset, length, _, _) in zip(parts, extents, strict=True):
         try:
             found += reader.read_parts([part])
-        except Corrupt as error:
+        except UNREADABLE as error:
             first = start + offset
             damaged.append(f"bytes {first} to {first + length} cannot be read: {error}")
             found.append(None)

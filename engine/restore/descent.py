@@ -9,7 +9,9 @@ import os
 
 from engine.errors import LocationUnavailable
 
-_OPEN = 64  # descriptors kept: trees of people are not deeper, so that nothing is opened twice in them
+_OPEN = (
+    64  # descriptors kept: trees of people are not deeper, so that nothing is opened twice in them
+)
 _PATH = 4000  # bytes of a path given to the kernel at once; it takes 4095
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC

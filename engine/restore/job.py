@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from engine import limits
 from engine.chunks import ChunkReader
 from engine.errors import HoldfastError, from_os
-from engine.nodes import Entry, Extent
+from engine.nodes import Extent
 from engine.progress import Progress, Report
 from engine.restore.content import write_span
 from engine.restore.helper import Helper, HelperGone
@@ -62,9 +62,6 @@ class Job:
         self._room = threading.Semaphore(_IN_FLIGHT)
         self._lock = threading.Lock()
         self._error: BaseException | None = None
-        self.directories: list[
-            tuple[bytes, Entry, dict[bytes, bytes]]
-        ] = []  # their attributes are set at the end
 
     def _take_helper(self) -> None:
         self._mine.helper = self._free.pop() if self._free else None  # atomic enough: pop is

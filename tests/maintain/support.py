@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from engine import Store
@@ -106,6 +106,3 @@ def damage(store: Store, home: Path, cid: bytes) -> None:
     with pack_path(home, row.pack).open("r+b") as file:
         file.seek(row.offset + row.stored - 20)
         file.write(b"\x00\xff" * 5)
-
-
-Sleep = Callable[[float], None]

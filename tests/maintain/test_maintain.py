@@ -1,7 +1,6 @@
 """Collection, check, repair, rescue: on a real store with points, beside a writer, with damage, without an index."""
 
 import os
-import random
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -10,14 +9,13 @@ from pathlib import Path
 import pytest
 
 from engine import Store, limits
-from engine.errors import Busy, Corrupt, HoldfastError
+from engine.errors import Busy, Corrupt
 from engine.index import Table
 from engine.index.rows import FLAG_CONDEMNED, chunk_row
-from engine.live import ROOT, Ctx
-from engine.live.tree import LiveTree
+from engine.live import ROOT
 from engine.maintain import collect as collecting
+from tests.maintain.support import damage, noise, put, restored, sound, three_points
 
-CTX = Ctx(0, 0)
 RESCUE = Path(__file__).parents[2] / "tools" / "rescue.py"
 
 
@@ -32,44 +30,6 @@ def store(home: Path) -> Iterator[Store]:
     with Store.open(str(home)) as one:
         one.create_mount("m")
         yield one
-
-
-def noise(size: int, seed: int) -> bytes:
-    return random.Random(seed).randbytes(size)
-
-
-def put(tree: LiveTree, name: bytes, data: bytes) -> int:
-    try:
-        ino = tree.lookup(ROOT, name).ino
-        tree.setattr(ino, size=0, now_ns=1)
-    except HoldfastError:
-        ino = tree.create(ROOT, name, 0o644, CTX).ino
-    tree.write(ino, 0, data)
-    return ino
-
-
-def three_points(store: Store) -> list[str]:
-    tree = store.open_live("m")
-    ids = []
-    base = noise(400_000, 1)
-    for day in range(3):
-        changed = base[:1000] + bytes([day]) * 100 + base[1100:]
-        put(tree, b"db.dbf", changed)
-        put(tree, b"only", noise(300_000, 10 + day))
-        tree.symlink(ROOT, b"link%d" % day, b"db.dbf", CTX)
-        tree.barrier()
-        ids.append(store.snapshot("m", f"day {day}").id)
-    tree.close()
-    return ids
-
-
-def sound(store: Store) -> None:
-    assert store.check(read_data=True).problems == []
-
-
-def restored(store: Store, point: str, target: Path) -> dict[str, bytes]:
-    store.restore(point, b"", os.fsencode(target))
-    return {p.name: p.read_bytes() for p in target.iterdir() if not p.is_symlink()}
 
 
 def test_collection_frees_what_only_deleted_points_reach(home: Path, tmp_path: Path) -> None:
@@ -196,19 +156,6 @@ def test_mostly_dead_packs_are_rewritten_and_removed(
         assert report.removed_bytes >= 300_000
         sound(store)
         assert restored(store, ids[2], tmp_path / "a")["only"] == noise(300_000, 12)
-
-
-def damage(store: Store, home: Path, cid: bytes) -> None:
-    row = store._open.reader.row(cid)
-    assert row is not None
-    path = next(
-        iter(
-            [*home.glob(f"packs/*/{row.pack:08d}.pack"), *home.glob(f"segments/{row.pack:08d}.seg")]
-        )
-    )
-    with path.open("r+b") as file:
-        file.seek(row.offset + row.stored - 20)
-        file.write(b"\x00\xff" * 5)
 
 
 def test_damage_is_named_with_its_files_and_healed_by_the_same_content(

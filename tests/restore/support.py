@@ -107,9 +107,7 @@ def seen(root: bytes, path: bytes = b"") -> Seen:
             content = status.st_rdev
         folder = stat.S_ISDIR(status.st_mode)
         names = os.listxattr(entry.path, follow_symlinks=False)
-        xattrs = {
-            os.fsencode(n): os.getxattr(entry.path, n, follow_symlinks=False) for n in names
-        }
+        xattrs = {os.fsencode(n): os.getxattr(entry.path, n, follow_symlinks=False) for n in names}
         links = 0 if folder else status.st_nlink
         found[here] = (
             status.st_mode, status.st_uid, status.st_gid, status.st_mtime_ns, links, content, xattrs,

@@ -1,0 +1,102 @@
+"""One restored file: parts of it are written by several threads, its attributes are set when the last is done."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+from threading import Lock
+
+from engine import limits
+from engine.errors import UNREADABLE
+from engine.nodes import Entry, Extent
+from engine.points.view import PointView
+from engine.restore.job import Job
+
+
+class RestoredFile:
+    """A file being written; whoever writes the last part sets its attributes and closes it."""
+
+    def __init__(self, view: PointView, job: Job, fd: int, path: bytes, entry: Entry) -> None:
+        self._view = view
+        self._job = job
+        self._fd = fd
+        self._path = path
+        self._entry = entry
+        self._lock = Lock()
+        self._left = 1
+
+    def queue(self) -> None:
+        """Queue all that is to be done. Raises the first error of an earlier piece of the job."""
+        if self._entry.size <= limits.SPAN:
+            self._job.submit(self._whole)
+            return
+        try:
+            os.ftruncate(self._fd, self._entry.size)
+            for number, extents in self._view.spans(self._entry, self._lost):
+                with self._lock:
+                    self._left += 1
+                self._job.submit(self._part(number, extents))
+        finally:
+            self._less()
+
+    def _whole(self) -> None:
+        """A small file at once."""
+        try:
+            os.ftruncate(self._fd, self._entry.size)
+            for number, extents in self._view.spans(self._entry, self._lost):
+                self._write(number, extents)
+        finally:
+            self._less()
+
+    def _part(self, number: int, extents: list[Extent]) -> Callable[[], None]:
+        def work() -> None:
+            try:
+                self._write(number, extents)
+            finally:
+                self._less()
+
+        return work
+
+    def _write(self, number: int, extents: list[Extent]) -> None:
+        start = number * limits.SPAN
+        written, damaged = self._job.write_span(self._view.reader, self._fd, start, extents)
+        for text in damaged:
+            self._job.damaged(self._path, text)
+        self._job.wrote(written)
+
+    def _lost(self, first: int, end: int, error: Exception) -> None:
+        start, stop = first * limits.SPAN, min(end * limits.SPAN, self._entry.size)
+        if start < stop:
+            self._job.damaged(self._path, f"bytes {start} to {stop} cannot be read: {error}")
+
+    def _less(self) -> None:
+        with self._lock:
+            self._left -= 1
+            last = self._left == 0
+        if last:
+            try:
+                set_attributes(self._view, self._job, self._fd, self._path, self._entry)
+            finally:
+                os.close(self._fd)
+
+
+def set_attributes(view: PointView, job: Job, fd: int, path: bytes, entry: Entry) -> None:
+    """Owner, extended attributes, mode, times, in the order in which none undoes another. Raises OSError."""
+    mode = stat.S_IMODE(entry.mode)
+    if os.geteuid() == 0:
+        os.fchown(fd, entry.uid, entry.gid)
+    elif os.geteuid() != entry.uid:
+        mode &= ~(stat.S_ISUID | stat.S_ISGID)
+    try:
+        xattrs = view.xattrs(entry)
+    except UNREADABLE as error:
+        job.damaged(path, f"extended attributes cannot be read: {error}")
+        xattrs = {}
+    for name, value in xattrs.items():
+        try:
+            os.setxattr(fd, name, value)
+        except OSError as error:
+            job.skipped(path, f"extended attribute {name!r}: {error.strerror}")
+    os.fchmod(fd, mode)
+    os.utime(fd, ns=(entry.atime_ns, entry.mtime_ns))

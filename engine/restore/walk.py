@@ -1,0 +1,150 @@
+"""Walking a point and making its tree beneath a directory descriptor.
+
+Nothing is made outside the target: every name is checked again, every open is relative to a descriptor of a directory
+this restore made or was given, and none follows a symbolic link.  Content is written by threads; attributes of a file
+are set when its last byte is written, those of directories at the end.  Holes stay holes.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+
+from engine.errors import AlreadyExists, Corrupt
+from engine.nodes import Entry
+from engine.points.view import PointView
+from engine.restore.descent import Descent, open_below
+from engine.restore.file import RestoredFile, set_attributes
+from engine.restore.job import Job
+
+
+class Walk:
+    """One walk. Used by one thread; content goes to the job's threads."""
+
+    def __init__(self, view: PointView, job: Job, root: int, force: bool) -> None:
+        """``root``: descriptor of the target directory; it stays the caller's."""
+        self._view = view
+        self._job = job
+        self._root = root
+        self._force = force
+        self._at = Descent(root)
+        self._links: dict[int, bytes] = {}  # inode -> path of its first name
+        self._directories: list[tuple[bytes, Entry]] = []
+
+    def directory(self, entry: Entry) -> None:
+        """Everything below a directory, which is the target itself. Raises OSError, AlreadyExists, Corrupt."""
+        inside = [(b"", self._members(b"", entry))]
+        try:
+            while inside:
+                path, members = inside[-1]
+                child = next(members, None)
+                if child is None:
+                    inside.pop()
+                    if inside:
+                        self._at.up()
+                    continue
+                here = path + b"/" + child.name if path else child.name
+                if stat.S_ISDIR(child.mode):
+                    self._job.result.files += 1
+                    self._make_directory(_checked(child.name))
+                    self._at.down(child.name)
+                    inside.append((here, self._members(here, child)))
+                else:
+                    self.member(here, child)
+        finally:
+            self._at.close()
+
+    def _members(self, path: bytes, entry: Entry) -> Iterator[Entry]:
+        """A directory's entries; its own attributes are left for ``finish``."""
+        self._directories.append((path, entry))
+
+        def lost(after: bytes, upto: bytes, error: Exception) -> None:
+            names = f"names behind {after!r}" + (f" up to {upto!r}" if upto else "")
+            self._job.damaged(path or b".", f"{names} cannot be read: {error}")
+
+        return self._view.scan(entry, b"", lost)
+
+    def member(self, path: bytes, entry: Entry) -> None:
+        """One entry that is no directory, under its name in the directory the walk is in."""
+        fd, name = self._at.fd, _checked(entry.name)
+        self._job.result.files += 1
+        if entry.nlink > 1 and self._linked(fd, name, path, entry):
+            return
+        self._clear(fd, name, path)
+        if stat.S_ISREG(entry.mode):
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            out = os.open(name, flags, 0o600, dir_fd=fd)
+            RestoredFile(self._view, self._job, out, path, entry).queue()
+        elif stat.S_ISLNK(entry.mode):
+            os.symlink(entry.target, name, dir_fd=fd)
+            _attributes(fd, name, entry)
+        else:
+            self._special(fd, name, path, entry)
+
+    def finish(self) -> None:
+        """Attributes of directories, innermost first, when nothing changes them any more. Raises OSError."""
+        for path, entry in reversed(self._directories):
+            fd = open_below(self._root, path)
+            try:
+                set_attributes(self._view, self._job, fd, path, entry)
+            finally:
+                os.close(fd)
+
+    def _make_directory(self, name: bytes) -> None:
+        try:
+            os.mkdir(name, 0o700, dir_fd=self._at.fd)
+        except FileExistsError:
+            if not self._force:
+                raise
+
+    def _clear(self, fd: int, name: bytes, path: bytes) -> None:
+        """Take what is at the name away, if that was asked for."""
+        try:
+            os.stat(name, dir_fd=fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return
+        if not self._force:
+            raise AlreadyExists(f"file {os.fsdecode(path)!r}", expected="no file of that name", found="one",
+                                do="choose another target, or --force")  # fmt: skip
+        os.unlink(name, dir_fd=fd)
+
+    def _linked(self, fd: int, name: bytes, path: bytes, entry: Entry) -> bool:
+        first = self._links.setdefault(entry.ino, path)
+        if first == path:
+            return False
+        self._clear(fd, name, path)
+        folder, _, source = first.rpartition(b"/")
+        other = open_below(self._root, folder)
+        try:
+            os.link(source, name, src_dir_fd=other, dst_dir_fd=fd, follow_symlinks=False)
+        finally:
+            os.close(other)
+        return True
+
+    def _special(self, fd: int, name: bytes, path: bytes, entry: Entry) -> None:
+        try:
+            os.mknod(name, stat.S_IFMT(entry.mode) | 0o600, entry.rdev, dir_fd=fd)
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.EACCES):
+                raise
+            self._links.pop(entry.ino, None)
+            self._job.skipped(path, "special files need root")
+            return
+        _attributes(fd, name, entry)
+
+
+def _checked(name: bytes) -> bytes:
+    if not name or b"/" in name or b"\0" in name or name in (b".", b".."):
+        raise Corrupt(f"name {name!r}", expected="a plain file name", found="another")
+    return name
+
+
+def _attributes(fd: int, name: bytes, entry: Entry) -> None:
+    """Attributes of a symbolic link or special file, by name."""
+    if os.geteuid() == 0:
+        os.chown(name, entry.uid, entry.gid, dir_fd=fd, follow_symlinks=False)
+    if not stat.S_ISLNK(entry.mode):
+        os.chmod(name, stat.S_IMODE(entry.mode), dir_fd=fd)
+    os.utime(name, ns=(entry.atime_ns, entry.mtime_ns), dir_fd=fd, follow_symlinks=False)
