@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -37,14 +38,14 @@ class Group:
 
 
 class Groups:
-    """All groups a worker has met. Thread-safe."""
+    """The groups a worker has met of late; the others' dictionaries are in the store. Thread-safe."""
 
     def __init__(self, context: Context, writer: ChunkWriter, reader: ChunkReader) -> None:
         self._context = context
         self._writer = writer
         self._reader = reader
         self._lock = threading.Lock()
-        self._groups: dict[bytes, Group] = {}
+        self._groups: OrderedDict[bytes, Group] = OrderedDict()
 
     def get(self, name: bytes, fresh: Sequence[codec.Bytes], hold: Hold) -> Group:
         """The group, its dictionary usable until ``hold`` is released; ``fresh``: data about to be stored."""
@@ -52,7 +53,8 @@ class Groups:
         with self._lock:
             group = self._groups.get(name)
             if group is None:
-                group = self._groups[name] = self._stored(name)
+                group = self._stored(name)
+            self._keep(group)
         if group.cid and not self._writer.known((group.cid,), hold):
             group = self._replace(Group(name))  # collected or damaged since
         if not fresh:
@@ -84,10 +86,9 @@ class Groups:
         return len(group.dictionary.compress(sample)) < len(codec.compress(sample)) * _WORTH
 
     def _build(self, name: bytes, fresh: Sequence[codec.Bytes], hold: Hold) -> Group:
-        content = _sample(fresh)
+        content, other = _sample(fresh)
         dictionary = codec.Dictionary(content)
-        sample = fresh[len(fresh) // 2]
-        if len(dictionary.compress(sample)) >= len(codec.compress(sample)) * _WORTH:
+        if len(dictionary.compress(other)) >= len(codec.compress(other)) * _WORTH:
             with self._lock:
                 old = self._groups.get(name)
             return old if old is not None else Group(name)  # not the kind of data that gains
@@ -99,13 +100,21 @@ class Groups:
 
     def _replace(self, group: Group) -> Group:
         with self._lock:
-            self._groups[group.name] = group
+            self._keep(group)
         return group
 
+    def _keep(self, group: Group) -> None:
+        self._groups[group.name] = group
+        self._groups.move_to_end(group.name)
+        if len(self._groups) > limits.GROUPS_MAX:
+            self._groups.popitem(last=False)
 
-def _sample(fresh: Sequence[codec.Bytes]) -> bytes:
-    """``DICTIONARY_SAMPLES`` pieces taken evenly from ``fresh``."""
+
+def _sample(fresh: Sequence[codec.Bytes]) -> tuple[bytes, codec.Bytes]:
+    """``DICTIONARY_SAMPLES`` pieces taken evenly from ``fresh``, and one that is in none of them, to judge by."""
     data = memoryview(codec.join(fresh))
-    step = max(limits.DICTIONARY_SAMPLE, len(data) // limits.DICTIONARY_SAMPLES)
-    parts = [data[at : at + limits.DICTIONARY_SAMPLE] for at in range(0, len(data), step)]
-    return b"".join(parts[: limits.DICTIONARY_SAMPLES])
+    size, count = limits.DICTIONARY_SAMPLE, limits.DICTIONARY_SAMPLES
+    step = max(size, len(data) // count)
+    parts = [data[at : at + size] for at in range(0, len(data), step)][:count]
+    middle = count // 2 * step + size
+    return b"".join(parts), data[middle : min(middle + step - size, middle + limits.SLOT)]

@@ -50,5 +50,9 @@ make_venv() {
 	venv_pip --require-hashes -r "$HF_ROOT/$(venv_lock "$1")"
 	# compat: the tree itself goes on the path, so that a new package is there at once.
 	venv_pip --no-deps --config-settings editable_mode=compat --editable "$HF_ROOT"
+	# A command starts in half the time when nothing has to be compiled first, whatever the
+	# environment says about writing bytecode and whoever may write here.
+	(cd "$HF_ROOT" && PYTHONDONTWRITEBYTECODE='' .venv/bin/python -m compileall -q \
+		engine fsmount daemon) || die "the tree's own Python files do not compile"
 	venv_key "$1" >"$HF_ROOT/.venv/.built-$1"
 }
