@@ -18,19 +18,18 @@ class Table(enum.Enum):
     POINTS = 8  # point id -> encoded point record
     MOUNTS = 9  # mount name -> mount row
     INODES = 10  # mount u32, ino u64 -> inode row
-    DIRENTS = 11  # mount, parent ino, name -> ino, type, cookie
-    COOKIES = 12  # mount, parent ino, cookie u64 -> name
-    SPANS = 13  # mount, ino, span u32 -> encoded extents
-    XATTRS = 14  # mount, ino, name -> value
+    DIRENTS = 11  # mount, parent ino, cookie u64 -> ino, type, name
+    SPANS = 13  # mount, ino, span u32 -> encoded extents; number 12 is not used
+    XATTRS = 14  # mount, ino, name, part -> value
     ORPHANS = 15  # mount, ino -> "": unlinked, still open
-    CHANGED = 16  # mount, ino -> commit sequence
+    CHANGED = 16  # mount, ino -> commit sequence, first span
     CHANGED_NAMES = 17  # mount, dir ino, name -> commit sequence
     CHANGED_SPANS = 18  # mount, ino, span -> commit sequence
     ROOTS = 19  # mount, ino -> root of the last snapshot
     LIVE_META = 20  # mount -> counters
-    PARENTS = 21  # mount, ino, parent ino, name -> ""
-    DICTS = 23  # group of similar files -> chunk id of its dictionary
+    PARENTS = 21  # mount, ino, parent ino, cookie -> "": hard links beyond the first
     SUSPECTS = 22  # chunk id -> reason: damaged or missing, wanted again
+    DICTS = 23  # group of similar files -> chunk id of its dictionary
 
     # By identity: members are singletons, and the inherited one is a Python call at every look-up of a row.
     __hash__ = object.__hash__

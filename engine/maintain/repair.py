@@ -242,4 +242,6 @@ class _Builder:
         for name, point in newest.items():
             view = PointView(self._reader, point.root)
             count = Regrower(context, self._reader, point.mount_id, view).run()
-            self._result.done.append(f"mount {name}: {count} entries as in point {point.id}")
+            self._result.done.append(
+                f"mount {name}: {count} entries as in point {point.id}, without quota, chunking auto"
+            )
