@@ -165,7 +165,8 @@ class Batch:
         withheld = 0
         assert inode.content is not None
         for number, span in inode.content.sealed.items():
-            extents = span.extents or []
+            # The very list, when it is empty too: settling tells by it whether the span was changed meanwhile.
+            extents = span.extents if span.extents is not None else []
             room = size - number * SPAN
             kept = extents
             if extents and room < SPAN:

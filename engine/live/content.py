@@ -276,6 +276,8 @@ class Contents:
         content = inode.content
         if content is None:
             content = inode.content = Content()
+        if size == 0:
+            content.lineage = None  # written anew, perhaps after a point that was not there before
         number, inside = divmod(size, SPAN)
         first = number + 1 if inside else number
         self._allocated(inode, -self._allocated_from(inode, content, size, first))

@@ -324,6 +324,34 @@ def test_a_seal_is_told_mode_group_and_predecessor(memory: MemoryRig) -> None:
     assert memory.chunks.jobs[-1].fragments == [(5, b"again")]
 
 
+def test_memory_forgets_a_content_that_is_committed_zeros_as_well(rig: Rig) -> None:
+    """What it keeps is written again by every commit, and has its predecessor of the time before."""
+    ino = write_file(rig.tree, 1, b"disk.img", b"x" * SPAN + bytes(3 * SPAN) + b"y")
+    rig.tree.barrier()
+    assert rig.tree._state.get(ino).content is None
+    rig.tree.write(ino, 10, bytes(SPAN + 5))
+    rig.tree.barrier()
+    assert rig.tree._state.get(ino).content is None
+    assert content(rig.tree, ino) == b"x" * 10 + bytes(4 * SPAN - 10) + b"y"
+
+
+def test_a_file_written_anew_looks_for_its_predecessor_anew(memory: MemoryRig) -> None:
+    points: list[object] = []
+    memory.tree._ports.last_point_entry = lambda path: points[-1] if points else None
+    memory.tree._ports.entry_mode = lambda entry: 0
+    memory.tree._ports.entry_span = lambda entry, number: [(0, 5, b"p" * 32, number)]
+    ino = write_file(memory.tree, 1, b"f", b"first")
+    memory.tree._sealing.seal_now([memory.tree._state.get(ino)])
+    points.append(object())
+    memory.tree.setattr(ino, size=0, now_ns=1)
+    memory.tree.write(ino, 0, b"again")
+    memory.tree.barrier()
+    predecessors = [job.predecessor for job in memory.chunks.jobs]
+    assert predecessors[0] is not None and predecessors[1] is not None
+    assert predecessors[0](0) == []
+    assert predecessors[1](0) == [(0, 5, b"p" * 32, 0)]
+
+
 def test_a_predecessor_that_cannot_be_read_is_done_without(memory: MemoryRig, expect_log) -> None:
     def broken(*_: object) -> None:
         raise Corrupt("node")
