@@ -83,7 +83,9 @@ WRITE_BEHIND = 4 * MIB  # bytes of a segment the kernel is told to begin writing
 # --- memory of a worker (sum well under 512 MiB) ----------------------------------------------------------
 DIRTY_MAX = 64 * MIB  # plaintext waiting to be sealed, all files of a mount
 CHUNK_CACHE = 64 * MIB  # decoded chunks
-GROUPS_MAX = 48  # file groups kept with their dictionaries (0.5 MB); others take 1 ms to fetch
+DICTIONARIES_MAX = 6  # of a group: each more is one more try for every span of new data
+DICTIONARIES_KEPT = 48  # of all groups, 0.4 MB each; those of other groups take 1 ms each to fetch
+GROUPS_MAX = 1_000  # groups kept, most without a dictionary
 DICTIONARY_CACHE = 16 * MIB  # digested dictionaries, about four times their content each
 NODE_CACHE = 16 * MIB  # decoded manifest nodes, as bytes
 SKETCH_CACHE_PACKS = (

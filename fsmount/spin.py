@@ -6,7 +6,6 @@ more rarely than it is long; so the window follows what happens, as a virtual ma
 does: it doubles when a sleep turned out shorter than the maximum (a longer spin would have met the request),
 and shrinks, soon to nothing, when sleeps are long.  An idle worker spins once for at most a window and then not at all.
 
-While seal threads are running, the processors have better work: the window is then capped lower.
 This module decides only; it looks at no clock and polls nothing.  All times are seconds.
 """
 

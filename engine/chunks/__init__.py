@@ -4,12 +4,13 @@ from engine.chunks.context import Context
 from engine.chunks.hold import Hold, Holds
 from engine.chunks.reader import ChunkReader, Part
 from engine.chunks.workers import Worker, alive, reap
-from engine.chunks.writer import ChunkWriter
+from engine.chunks.writer import ChunkWriter, Dictionary
 
 __all__ = [
     "ChunkReader",
     "ChunkWriter",
     "Context",
+    "Dictionary",
     "Hold",
     "Holds",
     "Part",

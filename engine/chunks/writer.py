@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol
+from typing import NamedTuple
 
 from engine import codec, limits
 from engine.chunks import encode
@@ -51,15 +51,12 @@ from engine.packs.records import KIND_SKETCH, Base, Entry, decode_record_head, e
 Extra = Callable[[Txn], None]
 
 
-class Group(Protocol):
-    """Chunks of one make, which share a dictionary: itself a chunk."""
+class Dictionary(NamedTuple):
+    """A dictionary that chunks of one make share: itself a chunk, named ``cid``, of ``size`` bytes."""
 
-    @property
-    def dictionary(self) -> codec.Dictionary | None: ...
-    @property
-    def cid(self) -> bytes: ...
-    @property
-    def size(self) -> int: ...
+    digest: codec.Dictionary
+    cid: bytes
+    size: int
 
 
 class ChunkWriter:
@@ -110,7 +107,7 @@ class ChunkWriter:
         *,
         kind: int = KIND_DATA,
         bases: Sequence[Base] = (),
-        group: Group | None = None,
+        dictionary: Dictionary | None = None,
         level: int = limits.ZSTD_LEVEL,
     ) -> None:
         """Store a chunk that ``known`` did not report, as a delta of ``bases`` when that pays.
@@ -120,17 +117,17 @@ class ChunkWriter:
         """
         hold.add(cid)
         depth, parts, prefix = self._prefix(bases, hold, kind) if bases else (0, (), b"")
-        dictionary = None if group is None else group.dictionary
+        digest = None if dictionary is None else dictionary.digest
         if parts:
-            chosen = encode.with_prefix(data, prefix, 40 * len(parts), dictionary, level)
+            chosen = encode.with_prefix(data, prefix, 40 * len(parts), digest, level)
         else:
-            chosen = encode.plain(data, dictionary, level)
+            chosen = encode.plain(data, digest, level)
         if chosen.encoding != ENC_DELTA:
             depth, parts = 0, ()
         if chosen.encoding == ENC_DICT:
-            assert group is not None
-            hold.add(group.cid)
-            parts = (Base(group.cid, 0, group.size),)
+            assert dictionary is not None
+            hold.add(dictionary.cid)
+            parts = (Base(dictionary.cid, 0, dictionary.size),)
         self._append(cid, len(data), kind, depth, chosen, parts)
 
     def _append(

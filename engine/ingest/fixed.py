@@ -11,9 +11,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from engine import codec, limits
-from engine.chunks import ChunkReader, ChunkWriter, Context, Hold
+from engine.chunks import ChunkReader, ChunkWriter, Context, Dictionary, Hold
 from engine.errors import Corrupt
-from engine.ingest.groups import Group, Groups
+from engine.ingest.groups import Groups
 from engine.ingest.jobs import Fragment, SealJob
 from engine.ingest.splice import Extent, cut, regions, replace
 from engine.packs.records import Base
@@ -52,8 +52,8 @@ def seal_fixed(
             before = there
         pieces.extend(_slot_pieces(reader, parts, there, before))
     fresh = [piece.data for piece in pieces if not piece.before]
-    group = groups.get(job.group, fresh, hold)
-    return _store(context, reader, writer, group, extents, pieces, hold)
+    dictionary = groups.get(job.group, fresh, hold)
+    return _store(context, reader, writer, dictionary, extents, pieces, hold)
 
 
 def _by_slot(fragments: list[Fragment]) -> list[tuple[int, list[Fragment]]]:
@@ -146,7 +146,7 @@ def _store(
     context: Context,
     reader: ChunkReader,
     writer: ChunkWriter,
-    group: Group,
+    dictionary: Dictionary | None,
     extents: list[Extent],
     pieces: list[Piece],
     hold: Hold,
@@ -160,7 +160,7 @@ def _store(
     known = writer.known([cid for _, cid in named], hold)
     for piece, cid in named:
         if cid not in known:
-            writer.put(cid, piece.data, hold, bases=_bases(reader, piece), group=group)
+            writer.put(cid, piece.data, hold, bases=_bases(reader, piece), dictionary=dictionary)
             known.add(cid)
         size = len(piece.data)
         extents = replace(extents, piece.start, piece.start + size, [(piece.start, size, cid, 0)])

@@ -14,8 +14,8 @@ import threading
 from typing import NamedTuple
 
 from engine import codec, limits
-from engine.chunks import ChunkWriter, Context, Hold
-from engine.ingest.groups import Group, Groups
+from engine.chunks import ChunkWriter, Context, Dictionary, Hold
+from engine.ingest.groups import Groups
 from engine.ingest.sketches import Place, Sketches
 from engine.ingest.splice import Extent, merged
 from engine.packs.records import Base
@@ -54,7 +54,7 @@ class StreamSealer:
         lacking = [
             view[a:b] for a, b, place in zip(starts, ends, places, strict=True) if place is None
         ]
-        make = self._groups.get(name, lacking, hold)
+        dictionary = self._groups.get(name, lacking, hold)
         extents: list[Extent] = []
         group: list[Fresh] = []
         size = 0
@@ -67,7 +67,9 @@ class StreamSealer:
                 break
             length = ends[i] - starts[i]
             if group and size + length > limits.STREAM_CHUNK:
-                extents += self._store(start, view, starts, ends, names, places, group, make, hold)
+                extents += self._store(
+                    start, view, starts, ends, names, places, group, dictionary, hold
+                )
                 group, size = [], 0
             if group and group[-1].last == i:
                 group[-1] = Fresh(group[-1].first, i + 1)
@@ -75,7 +77,9 @@ class StreamSealer:
                 group.append(Fresh(i, i + 1))
             size += length
         if group:
-            extents += self._store(start, view, starts, ends, names, places, group, make, hold)
+            extents += self._store(
+                start, view, starts, ends, names, places, group, dictionary, hold
+            )
         extents.sort()
         return merged(extents)
 
@@ -98,7 +102,7 @@ class StreamSealer:
 
     def _store(
         self, start: int, view: memoryview, starts: list[int], ends: list[int], names: list[bytes],
-        places: list[Place | None], group: list[Fresh], make: Group, hold: Hold,
+        places: list[Place | None], group: list[Fresh], dictionary: Dictionary | None, hold: Hold,
     ) -> list[Extent]:  # fmt: skip
         data = codec.join([view[starts[f.first] : ends[f.last - 1]] for f in group])
         cid = codec.chunk_id(self._context.key, data)
@@ -106,7 +110,7 @@ class StreamSealer:
             bases = _bases(places, group, ends, starts)
             # Runs that end a span early belong to files of modest size, or to the end of a large one.
             level = limits.ZSTD_LEVEL if len(view) == limits.SPAN else limits.ZSTD_LEVEL_MODEST
-            self._writer.put(cid, data, hold, bases=bases, group=make, level=level)
+            self._writer.put(cid, data, hold, bases=bases, dictionary=dictionary, level=level)
             pieces = [
                 (names[i], ends[i] - starts[i]) for f in group for i in range(f.first, f.last)
             ]

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 
 from engine import limits
 from engine.chunks import Context, alive
+from engine.codec import ID_LEN
 from engine.errors import HoldfastError
 from engine.index import Table, Txn
 from engine.index.rows import PACK_IDLE, PACK_OPEN, PACK_SEALED, U32, PackRow, pack_row
@@ -104,10 +105,11 @@ def quarantine(context: Context, number: int, path: str) -> None:
 
 
 def dictionaries(context: Context) -> int:
-    """Delete DICTS rows whose chunk has no row; returns how many."""
+    """Delete DICTS rows of which no chunk has a row; returns how many."""
 
     def lost(txn: Txn, value: bytes) -> bool:
-        return txn.get(Table.CHUNKS, value) is None
+        ids = [value[at : at + ID_LEN] for at in range(0, len(value), ID_LEN)]
+        return all(txn.get(Table.CHUNKS, cid) is None for cid in ids)
 
     return _prune(context, Table.DICTS, lost)
 
