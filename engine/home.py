@@ -159,7 +159,10 @@ def _refuse_used(path: str, system: Os) -> None:
                             do="choose another directory") from None  # fmt: skip
     if _FORMAT_FILE in names:
         raise AlreadyExists(f"store {path}", expected="an empty or new directory", found="a store")
-    if set(names) - set(_FOLDERS):
+    left = {
+        name for name in names if name.startswith(f"{_FORMAT_FILE}.tmp-")
+    }  # of an init that failed
+    if set(names) - set(_FOLDERS) - left:
         raise AlreadyExists(f"store {path}", expected="an empty or new directory", found=f"{len(names)} entries",
                             do="choose another directory")  # fmt: skip
 
@@ -198,7 +201,11 @@ def _read_format(path: str, system: Os) -> dict[str, str]:
 def locked(path: str, system: Os) -> Iterator[tuple[bytes, bytes]]:
     """(store id, id key) of a store that nobody else has open, for as long as the block runs. Raises Busy."""
     data = _read_format(path, system)
-    fd = system.open(os.path.join(path, "lock"), os.O_RDWR | os.O_CREAT)
+    lock = os.path.join(path, "lock")
+    try:
+        fd = system.open(lock, os.O_RDWR | os.O_CREAT)
+    except OSError as error:
+        raise from_os(error, lock) from None
     try:
         if not system.try_lock(fd):
             raise Busy(f"store {path}", expected="to be free", found="processes that have it open",

@@ -205,7 +205,9 @@ class Segments:
                 claimed = row._replace(state=PACK_OPEN, owner=self._worker)
                 txn.put(Table.PACKS, U32.pack(number), claimed.pack_bytes())
             try:
-                return SegmentWriter.adopt(self._context.files, number, row.length)
+                return SegmentWriter.adopt(
+                    self._context.files, self._header(number, room), row.length
+                )
             except HoldfastError as error:
                 log.warning("segment %d cannot be gone on with: %s", number, error)
         return None
@@ -217,8 +219,10 @@ class Segments:
             txn.put(Table.META, _NEXT, U64.pack(number + 1))
             row = PackRow(PACK_OPEN, room, self._worker, HEADER_LEN, 0, 0)
             txn.put(Table.PACKS, U32.pack(number), row.pack_bytes())
-        header = PackHeader(self._context.store_id, number, room, self._context.system.time_ns())
-        return SegmentWriter.create(self._context.files, header)
+        return SegmentWriter.create(self._context.files, self._header(number, room))
+
+    def _header(self, number: int, room: int) -> PackHeader:
+        return PackHeader(self._context.store_id, number, room, self._context.system.time_ns())
 
 
 def _room(kind: int) -> int:

@@ -37,30 +37,34 @@ def alive(context: Context, worker: int) -> bool:
 
 
 class Worker:
-    """This process's place among the workers of a store. Lock first, row second: a row always has its lock."""
+    """This process's place among the workers of a store.
+
+    A row has its lock file from the commit that makes it; when a worker leaves, the file goes first. A row without
+    its file, or with one that can be locked, is a dead worker's.
+    """
 
     def __init__(self, context: Context, *, reads_only: bool = False) -> None:
         """``reads_only``: it commits no references, so a collection need not wait for it."""
         self._context = context
+        # In one transaction: killed in it, the next worker gets the same number and the same file.
         with context.index.write() as txn:
             raw = txn.get(Table.META, _COUNTER)
             self.id = 1 if raw is None else U64.unpack(raw)[0]
             txn.put(Table.META, _COUNTER, U64.pack(self.id + 1))
-        path = lock_path(context, self.id)
-        try:
-            self._fd = context.system.open(path, os.O_RDWR | os.O_CREAT)
-        except OSError as error:
-            raise from_os(error, path) from None
-        assert context.system.try_lock(self._fd), "a new worker's lock is free"
-        with context.index.write() as txn:
+            path = lock_path(context, self.id)
+            try:
+                self._fd = context.system.open(path, os.O_RDWR | os.O_CREAT)
+            except OSError as error:
+                raise from_os(error, path) from None
+            assert context.system.try_lock(self._fd), "a new worker's lock is free"
             row = WorkerRow(os.getpid(), context.system.time_ns(), NEVER if reads_only else 0)
             txn.put(Table.WORKERS, U64.pack(self.id), row.pack_bytes())
 
     def close(self) -> None:
-        """Leave: row, lock file, lock."""
+        """Leave: lock file, row, lock. A row without its file is a dead worker's; a file without a row is nobody's."""
+        self._context.system.unlink(lock_path(self._context, self.id))
         with self._context.index.write() as txn:
             _delete(txn, self.id)
-        self._context.system.unlink(lock_path(self._context, self.id))
         self._context.system.close(self._fd)
 
 

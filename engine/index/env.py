@@ -163,6 +163,7 @@ class Index:
                 self.path, map_size=self._map_size, max_dbs=len(Table) + 4, max_readers=limits.MAX_READERS,
                 create=self._create, mode=0o600, subdir=True, readahead=False, meminit=False, max_spare_txns=8,
             )  # fmt: skip
+            self._env.reader_check()  # before the dead have all slots: then opening itself fails
             self._dbs: dict[Table, Any] = {}
             for table in Table:
                 self._dbs[table] = self._env.open_db(table.db, create=self._create)

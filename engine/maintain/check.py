@@ -22,6 +22,7 @@ from engine.index.gcstate import load as load_gc
 from engine.index.rows import (
     FLAG_CONDEMNED,
     FLAG_SUSPECT,
+    PACK_DOOMED,
     PACK_SEALED,
     U32,
     ChunkRow,
@@ -102,6 +103,8 @@ class Checker:
 
     def _packs(self, packs: dict[int, PackRow], read_data: bool) -> None:
         for number, row in packs.items():
+            if row.state == PACK_DOOMED:
+                continue  # no row points into it, and its file may be gone already
             try:
                 if row.state == PACK_SEALED:
                     self._sealed(number, row, read_data)
@@ -114,7 +117,8 @@ class Checker:
                             f"is shorter than its {row.length} committed bytes",
                         )
             except HoldfastError as error:
-                self._found("pack", f"pack {number}", error)
+                if self._now(Table.PACKS, U32.pack(number)) == row.pack_bytes():
+                    self._found("pack", f"pack {number}", error)
         self.result.counts["packs"] = len(packs)
 
     def _sealed(self, number: int, row: PackRow, read_data: bool) -> None:
@@ -172,9 +176,21 @@ class Checker:
             if same != (cid, row.stored, row.plain, row.kind, row.encoding, row.depth):
                 self._damage(cid, f"its record in pack {row.pack} at {row.offset} is another")
         except HoldfastError as error:
+            now = self._now(Table.CHUNKS, cid)
+            if now is None:
+                return  # collected meanwhile
+            moved = chunk_row(now)
+            if (moved.pack, moved.offset) != (row.pack, row.offset):
+                self._record(cid, moved, read_data)
+                return
             self._damage(cid, str(error))
             if read_data:
                 mark_suspect(self._context, cid, str(error))
+
+    def _now(self, table: Table, key: bytes) -> bytes | None:
+        """A row as it is by now: a collection may have moved records and removed packs since this check began."""
+        with self._context.index.read() as txn:
+            return txn.get(table, key)
 
     def _damage(self, cid: bytes, text: str) -> None:
         if cid not in self._bad:

@@ -71,22 +71,44 @@ class SegmentWriter:
         return writer
 
     @classmethod
-    def adopt(cls, files: PackFiles, number: int, length: int) -> SegmentWriter:
-        """Go on with a segment nobody owns: cut it back to its committed length and read what it holds."""
+    def adopt(cls, files: PackFiles, header: PackHeader, length: int) -> SegmentWriter:
+        """Go on with a segment nobody owns: cut it back to its committed length and read what it holds.
+
+        An empty one gets its head anew: its owner may have died before that was written.
+        """
+        number = header.number
         path = files.segment_path(number)
+        system = files.system
         try:
-            fd = files.system.open(path, os.O_RDWR)
-            files.system.truncate(fd, length)
-            files.system.fsync(fd)
+            fd = system.open(path, os.O_RDWR)
         except OSError as error:
             raise from_os(error, path) from None
-        files.header(number)
-        entries = [
-            Entry(
-                r.id, at, r.size, r.plain, r.kind, r.encoding, r.depth, tuple(b.id for b in r.bases)
-            )
-            for at, r in files.scan(number, length)
-        ]
+        try:
+            system.truncate(fd, length)
+            if length == records.HEADER_LEN:
+                system.pwritev(fd, [records.encode_header(header)], 0)
+                system.fsync_dir(os.path.dirname(path))  # its owner may have died before that, too
+            system.fsync(fd)
+            files.header(number)
+            entries = [
+                Entry(
+                    r.id,
+                    at,
+                    r.size,
+                    r.plain,
+                    r.kind,
+                    r.encoding,
+                    r.depth,
+                    tuple(b.id for b in r.bases),
+                )
+                for at, r in files.scan(number, length)
+            ]
+        except OSError as error:
+            system.close(fd)
+            raise from_os(error, path) from None
+        except BaseException:
+            system.close(fd)
+            raise
         return cls(files, number, fd, length, entries)
 
     def append(self, head: bytes, payload: bytes, entry: Entry) -> int:

@@ -12,7 +12,6 @@ from engine.errors import LocationUnavailable
 _OPEN = (
     64  # descriptors kept: trees of people are not deeper, so that nothing is opened twice in them
 )
-_PATH = 4000  # bytes of a path given to the kernel at once; it takes 4095
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -70,12 +69,14 @@ class Descent:
 def open_below(root: int, path: bytes) -> int:
     """A new descriptor of the directory at ``path`` below ``root``, however long the path is. Raises OSError."""
     fd = os.open(b".", DIRECTORY, dir_fd=root)
-    while path:
-        cut = len(path)
-        if cut > _PATH:
-            cut = path.rindex(b"/", 0, _PATH)
-        inner = os.open(path[:cut], DIRECTORY, dir_fd=fd)
+    try:
+        for name in (
+            path.split(b"/") if path else ()
+        ):  # one by one: links on the way are not followed either
+            inner = os.open(name, DIRECTORY, dir_fd=fd)
+            os.close(fd)
+            fd = inner
+    except BaseException:
         os.close(fd)
-        fd = inner
-        path = path[cut + 1 :]
+        raise
     return fd

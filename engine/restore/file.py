@@ -25,18 +25,19 @@ class RestoredFile:
         self._entry = entry
         self._lock = Lock()
         self._left = 1
+        self._given_up = False
 
     def queue(self) -> None:
         """Queue all that is to be done. Raises the first error of an earlier piece of the job."""
         if self._entry.size <= limits.SPAN:
-            self._job.submit(self._whole)
+            self._job.submit(self._whole, self._dropped)
             return
         try:
             os.ftruncate(self._fd, self._entry.size)
             for number, extents in self._view.spans(self._entry, self._lost):
                 with self._lock:
                     self._left += 1
-                self._job.submit(self._part(number, extents))
+                self._job.submit(self._part(number, extents), self._dropped)
         finally:
             self._less()
 
@@ -70,12 +71,19 @@ class RestoredFile:
         if start < stop:
             self._job.damaged(self._path, f"bytes {start} to {stop} cannot be read: {error}")
 
+    def _dropped(self) -> None:
+        """A part will not be written: the file is given up."""
+        self._given_up = True
+        self._less()
+
     def _less(self) -> None:
         with self._lock:
             self._left -= 1
             last = self._left == 0
         if last:
             try:
+                if self._given_up:
+                    return
                 set_attributes(self._view, self._job, self._fd, self._path, self._entry)
             finally:
                 os.close(self._fd)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import threading
@@ -11,7 +12,7 @@ from dataclasses import dataclass, field
 
 from engine import limits
 from engine.chunks import ChunkReader
-from engine.errors import HoldfastError, from_os
+from engine.errors import HoldfastError, ReadOnly, StoreFull, from_os
 from engine.nodes import Extent
 from engine.progress import Progress, Report
 from engine.restore.content import write_span
@@ -41,6 +42,16 @@ class RestoreReport:
     bytes: int = 0
     damaged: list[Notice] = field(default_factory=list)
     skipped: list[Notice] = field(default_factory=list)
+
+
+def on_target(error: OSError, what: str) -> HoldfastError:
+    """Translate an error of the target, which is not the store's file system."""
+    found = os.strerror(error.errno) if error.errno else str(error)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return StoreFull(what, found=found, do="free space on the target's file system")
+    if error.errno == errno.EROFS:
+        return ReadOnly(what, found=found, do="choose another target")
+    return from_os(error, what)
 
 
 class Job:
@@ -80,16 +91,24 @@ class Job:
                 self._mine.helper = None
         return write_span(reader, fd, start, extents)
 
-    def submit(self, work: Callable[[], None]) -> None:
-        """Queue a piece of work; waits for room. Raises the first error of an earlier piece."""
+    def submit(self, work: Callable[[], None], dropped: Callable[[], None]) -> None:
+        """Queue a piece of work; waits for room. Raises the first error of an earlier piece.
+
+        ``dropped`` is called instead of it, once, when it is not done because of an error.
+        """
         self._room.acquire()
         if self._error is not None:
             self._room.release()
+            dropped()
             raise self._error
-        self._pool.submit(work).add_done_callback(self._done)
+        future = self._pool.submit(work)
+        future.add_done_callback(lambda f: self._done(f, dropped))
 
-    def _done(self, future: Future[None]) -> None:
+    def _done(self, future: Future[None], dropped: Callable[[], None]) -> None:
         self._room.release()
+        if future.cancelled():
+            dropped()
+            return
         error = future.exception()
         if error is not None:
             with self._lock:
@@ -114,7 +133,7 @@ class Job:
         """Wait for everything queued. Raises the first error."""
         self._pool.shutdown(wait=True, cancel_futures=self._error is not None)
         if isinstance(self._error, OSError):
-            raise from_os(self._error, "restore target")
+            raise on_target(self._error, "restore target")
         if self._error is not None:
             raise self._error
 

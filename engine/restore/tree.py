@@ -6,11 +6,11 @@ import ctypes
 import os
 import stat
 
-from engine.errors import AlreadyExists, from_os
+from engine.errors import AlreadyExists
 from engine.nodes import Entry
 from engine.points.view import PointView
 from engine.progress import Report, silent
-from engine.restore.job import HELP_FROM, Job, RestoreReport
+from engine.restore.job import HELP_FROM, Job, RestoreReport, on_target
 from engine.restore.walk import Walk
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -43,7 +43,7 @@ def restore(
             _one(view, job, entry, target, force)
     except OSError as error:
         job.abandon()
-        raise from_os(error, f"restore to {os.fsdecode(target)!r}") from None
+        raise on_target(error, f"restore to {os.fsdecode(target)!r}") from None
     except BaseException:
         job.abandon()
         raise

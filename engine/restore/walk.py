@@ -48,7 +48,7 @@ class Walk:
                 here = path + b"/" + child.name if path else child.name
                 if stat.S_ISDIR(child.mode):
                     self._job.result.files += 1
-                    self._make_directory(_checked(child.name))
+                    self._make_directory(_checked(child.name), here)
                     self._at.down(child.name)
                     inside.append((here, self._members(here, child)))
                 else:
@@ -92,19 +92,24 @@ class Walk:
             finally:
                 os.close(fd)
 
-    def _make_directory(self, name: bytes) -> None:
+    def _make_directory(self, name: bytes, path: bytes) -> None:
         try:
             os.mkdir(name, 0o700, dir_fd=self._at.fd)
         except FileExistsError:
-            if not self._force:
-                raise
+            there = os.stat(name, dir_fd=self._at.fd, follow_symlinks=False)
+            if not self._force or not stat.S_ISDIR(there.st_mode):
+                raise AlreadyExists(f"directory {os.fsdecode(path)!r}", expected="nothing or a directory there",
+                                    found="another", do="move it, or choose another target") from None  # fmt: skip
 
     def _clear(self, fd: int, name: bytes, path: bytes) -> None:
         """Take what is at the name away, if that was asked for."""
         try:
-            os.stat(name, dir_fd=fd, follow_symlinks=False)
+            there = os.stat(name, dir_fd=fd, follow_symlinks=False)
         except FileNotFoundError:
             return
+        if stat.S_ISDIR(there.st_mode):
+            raise AlreadyExists(f"file {os.fsdecode(path)!r}", expected="no directory of that name", found="one",
+                                do="move it away, or choose another target")  # fmt: skip
         if not self._force:
             raise AlreadyExists(f"file {os.fsdecode(path)!r}", expected="no file of that name", found="one",
                                 do="choose another target, or --force")  # fmt: skip

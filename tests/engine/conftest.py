@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from engine import home as homes
+from engine.index import Index
 from engine.seam import REAL, Os
 
 Opener = Callable[..., homes.OpenStore]
@@ -37,3 +38,16 @@ def opener(home: Path) -> Iterator[Opener]:
 def opened(home: Path) -> Iterator[homes.OpenStore]:
     with homes.opened(str(home)) as one:
         yield one
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    (tmp_path / "index").mkdir()
+    return str(tmp_path / "index")
+
+
+@pytest.fixture
+def index(path: str) -> Iterator[Index]:
+    one = Index(path, create=True)
+    yield one
+    one.close()

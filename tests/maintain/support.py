@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Sequence
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from engine import Store
 from engine.errors import HoldfastError
+from engine.index import Index, Txn
 from engine.live import ROOT, Ctx
 from engine.live.tree import LiveTree
 from engine.seam import Os
@@ -16,42 +19,66 @@ from engine.seam import Os
 CTX = Ctx(0, 0)
 
 
-class Killed(BaseException):
-    """Stands for the end of the process: nothing may catch it."""
-
-
 class MortalOs(Os):
-    """Dies at the ``left``-th step that changes something, and at every one after it."""
+    """Kills its process, as ``kill -9`` does, before the ``left``-th step that changes something.
 
-    def __init__(self) -> None:
-        self.left = 1 << 60
-        self.steps: list[str] = []
+    Steps are the calls of the operating system that change what is on disk, and the transactions of the index once
+    ``watch_transactions`` was called: in a child process, as this is for all of them.  Nothing is synced: what was
+    written outlives the process without that.
+    """
 
-    def _step(self, what: str) -> None:
-        self.steps.append(what)
-        self.left -= 1
-        if self.left < 0:
-            raise Killed(what)
+    def __init__(self, left: int = 1 << 60) -> None:
+        self._left = left
+
+    def _step(self) -> None:
+        self._left -= 1
+        if self._left < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def watch_transactions(self) -> None:
+        real = Index.write
+
+        @contextmanager
+        def write(index: Index) -> Iterator[Txn]:
+            self._step()
+            with real(index) as txn:
+                yield txn
+
+        Index.write = write  # type: ignore[method-assign]
+
+    def open(self, path: str, flags: int, mode: int = 0o600) -> int:
+        if flags & os.O_CREAT and not os.path.exists(path):
+            self._step()
+        return super().open(path, flags, mode)
 
     def pwritev(self, fd: int, parts: Sequence[bytes | memoryview], offset: int) -> int:
-        self._step("pwritev")
+        self._step()
         return super().pwritev(fd, parts, offset)
 
+    def truncate(self, fd: int, size: int) -> None:
+        self._step()
+        super().truncate(fd, size)
+
     def fdatasync(self, fd: int) -> None:
-        self._step("fdatasync")
-        super().fdatasync(fd)
+        self._step()
+
+    def fsync(self, fd: int) -> None:
+        self._step()
 
     def fsync_dir(self, path: str) -> None:
-        self._step("fsync_dir")
-        super().fsync_dir(path)
+        self._step()
 
     def rename(self, old: str, new: str) -> None:
-        self._step("rename")
+        self._step()
         super().rename(old, new)
 
     def unlink(self, path: str) -> None:
-        self._step("unlink")
+        self._step()
         super().unlink(path)
+
+    def mkdir(self, path: str, mode: int = 0o700) -> None:
+        self._step()
+        super().mkdir(path, mode)
 
 
 def noise(size: int, seed: int) -> bytes:

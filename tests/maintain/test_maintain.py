@@ -99,49 +99,6 @@ def test_a_collection_does_not_outwait_a_writer_that_stands_still(store: Store) 
     assert not any(flag & FLAG_CONDEMNED for flag in flags)
 
 
-@pytest.mark.parametrize("step", range(12))
-def test_a_collection_killed_anywhere_costs_nothing(
-    home: Path, step: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(limits, "GC_SWEEP_ROWS", 3)
-    monkeypatch.setattr(limits, "PACK_MAX", 500_000)
-
-    class Killed(BaseException):
-        pass
-
-    with Store.open(str(home)) as store:
-        store.create_mount("m")
-        ids = three_points(store)
-        expected = restored(store, ids[2], tmp_path / "a")
-    with Store.open(str(home)) as store:
-        store.remove_point(ids[0])
-        store.remove_point(ids[1])
-        index = store._open.context.index
-        real = index.write
-        count = [0]
-
-        def write() -> object:
-            count[0] += 1
-            if count[0] > step + 1:
-                raise Killed
-            return real()
-
-        monkeypatch.setattr(index, "write", write)
-        try:
-            store.collect()
-            finished = True
-        except Killed:
-            finished = False
-        monkeypatch.setattr(index, "write", real)
-        sound(store)
-    assert not finished or step > 5
-    with Store.open(str(home)) as store:
-        store.collect()
-        sound(store)
-        assert restored(store, ids[2], tmp_path / "b") == expected
-        assert store.collect().dead_chunks == 0
-
-
 def test_mostly_dead_packs_are_rewritten_and_removed(
     home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

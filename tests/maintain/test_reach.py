@@ -14,7 +14,9 @@ from engine.index import Table
 from engine.index.rows import ENC_DELTA, KIND_NODE, chunk_row
 from engine.live import ROOT
 from engine.maintain import collect as collecting
+from engine.maintain.check import CheckReport
 from engine.maintain.marks import KEPT, WALKED, Marks
+from engine.progress import Progress
 from tests.maintain.support import noise, put, restored, sound, three_points
 
 
@@ -147,6 +149,41 @@ def test_there_is_one_collection_at_a_time(store: Store) -> None:
         )
     assert looks == 1
     assert store.collect().dead_chunks == 0
+
+
+def test_a_check_beside_a_collection_takes_nothing_for_damaged(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its transaction is older than the moving of records and the removal of packs."""
+    monkeypatch.setattr(limits, "PACK_MAX", 200_000)
+    monkeypatch.setattr(
+        "engine.packs.files._OPEN_FILES", 1
+    )  # as in a store of more packs than that
+    ids = three_points(store)
+    for point in ids[:2]:
+        store.remove_point(point)
+    looking, go_on = threading.Event(), threading.Event()
+    found: list[CheckReport] = []
+
+    def stop(_: Progress) -> None:
+        looking.set()
+        assert go_on.wait(60)
+
+    with Store.open(store.path) as other:
+        checker = threading.Thread(
+            target=lambda: found.append(other.check(read_data=True, report=stop)), daemon=True
+        )
+
+        def begin(progress: Progress) -> None:
+            if progress.stage == "sweep" and not looking.is_set():
+                checker.start()
+                assert looking.wait(60)
+
+        assert store.collect(report=begin).packs_rewritten >= 1
+        go_on.set()
+        checker.join(60)
+    assert found[0].problems == []
+    sound(store)
 
 
 def test_marks_tell_ids_with_the_same_first_bytes_apart(store: Store) -> None:

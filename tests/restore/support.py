@@ -9,6 +9,7 @@ import stat
 from engine import Store
 from engine.live import ROOT, Ctx
 from engine.live.tree import LiveTree
+from engine.restore import RestoreReport
 
 MTIME = 1_700_000_000_123_456_789
 Seen = dict[bytes, tuple[object, ...]]
@@ -115,3 +116,34 @@ def seen(root: bytes, path: bytes = b"") -> Seen:
         if folder:
             found |= seen(root, here)
     return found
+
+
+def damage(store: Store, cid: bytes) -> None:
+    """Overwrite some bytes near the end of a chunk's record."""
+    row = store._open.reader.row(cid)
+    assert row is not None
+    files = store._open.context.files
+    path = files.segment_path(row.pack)
+    with open(path if os.path.exists(path) else files.pack_path(row.pack), "r+b") as file:
+        file.seek(row.offset + row.stored - 20)
+        file.write(b"\x00\xff" * 5)
+
+
+def restored(store: Store, point: str, out: bytes) -> RestoreReport:
+    """Restore the whole point with a reader that has nothing in its memory."""
+    with Store.open(store.path) as other:
+        return other.restore(point, b"", out)
+
+
+def found(report: RestoreReport) -> list[tuple[bytes, str]]:
+    """What is damaged, without the reasons."""
+    return sorted((d.path, d.text.split(" cannot be read: ")[0]) for d in report.damaged)
+
+
+def without(content: Seen, path: bytes, start: int, end: int) -> Seen:
+    """The same with zeros in one range of one file."""
+    row = list(content[path])
+    data = row[5]
+    assert isinstance(data, bytes)
+    row[5] = data[:start] + bytes(end - start) + data[end:]
+    return {**content, path: tuple(row)}
