@@ -22,6 +22,7 @@ from engine.errors import (
     Corrupt,
     FormatTooNew,
     HoldfastError,
+    InvalidRequest,
     NotFound,
     from_os,
 )
@@ -57,7 +58,7 @@ class OpenStore:
     """An open store in one process: context, reader, and at most one session. Thread-safe after opening."""
 
     def __init__(self, path: str, *, system: Os = REAL, exclusive: bool = False) -> None:
-        self.path = os.path.abspath(path)
+        self.path = _named(path)
         self._lock_fd = -1
         data = _read_format(self.path, system)
         self._lock(system, exclusive)
@@ -129,7 +130,7 @@ def init(path: str, *, system: Os = REAL) -> None:
 
     ``format.json`` is written last: a store that was not finished is none, and may be started again over.
     """
-    path = os.path.abspath(path)
+    path = _named(path)
     try:
         if not system.exists(path):
             system.mkdir(path)
@@ -165,6 +166,17 @@ def _refuse_used(path: str, system: Os) -> None:
     if set(names) - set(_FOLDERS) - left:
         raise AlreadyExists(f"store {path}", expected="an empty or new directory", found=f"{len(names)} entries",
                             do="choose another directory")  # fmt: skip
+
+
+def _named(path: str) -> str:
+    """The absolute path of a store. Raises InvalidRequest for a name that LMDB cannot open."""
+    path = os.path.abspath(path)
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise InvalidRequest(f"store {path!r}", expected="a path in UTF-8", found="other bytes",
+                             do="give the directory another name") from None  # fmt: skip
+    return path
 
 
 def _read_format(path: str, system: Os) -> dict[str, str]:

@@ -160,7 +160,8 @@ class Store:
     def space_left(self) -> int:
         """Bytes writers may still use on the store's file system; its reserve is taken off."""
         free, total = self._open.context.system.space(self._open.path)
-        return max(0, free - min(limits.RESERVE, int(total * limits.RESERVE_PART)))
+        part = max(limits.RESERVE_MIN, int(total * limits.RESERVE_PART))
+        return max(0, free - min(limits.RESERVE, part))
 
     # --- recovery points ----------------------------------------------------------------------------------
 

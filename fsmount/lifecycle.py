@@ -73,7 +73,7 @@ def unmount(where: str) -> None:
 
     Raises NotFound when nothing of ours is mounted there, Busy when files in it are in use.
     """
-    where = mountpoint.absolute(where)
+    where = mountpoint.followed(where)
     there = mountpoint.at(where)
     if there is None or there.type != mountpoint.TYPE:
         raise NotFound(f"mount at {where!r}", expected="a Holdfast mount", found="none")

@@ -64,6 +64,12 @@ def absolute(path: str) -> str:
     )
 
 
+def followed(path: str) -> str:
+    """The path without links, where its last part is one as well; a mount there is not touched."""
+    path = absolute(path)
+    return os.path.realpath(path) if os.path.islink(path) else path
+
+
 def is_stale(path: str) -> bool:
     """Whether the worker of the file system mounted there is gone."""
     try:
@@ -79,9 +85,7 @@ def prepare(path: str, detach: Callable[[str], str]) -> str:
     A mount whose worker is gone is taken away first (``detach(path)`` returns why it could not be, or "").  Raises
     NotFound, InvalidRequest (no directory, not empty), Busy (mounted already), PermissionDenied.
     """
-    path = absolute(path)
-    if os.path.islink(path):
-        path = os.path.realpath(path)
+    path = followed(path)
     while (there := at(path)) is not None and there.type.startswith("fuse"):
         if not is_stale(path):
             raise Busy(

@@ -43,6 +43,11 @@ def size(count: float) -> str:
     raise AssertionError("unreachable")
 
 
+def counted(count: int, what: str) -> str:
+    """``1 file``, ``2 files``."""
+    return f"{count:,} {what}" + ("" if count == 1 else "s")
+
+
 def moment(time_ns: int) -> str:
     """A time in UTC, to the second."""
     return time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(time_ns // 1_000_000_000))

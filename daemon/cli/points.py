@@ -8,7 +8,7 @@ import click
 
 from daemon.cli.common import open_store
 from daemon.cli.output import as_json, moment, progress, say, shown, size, table
-from engine.errors import Corrupt
+from engine.errors import Corrupt, InvalidRequest
 
 
 def _text(raw: bytes) -> str:
@@ -75,6 +75,8 @@ def restore(
     """
     if len(paths) > 2:
         raise click.UsageError("restore takes POINT [SUBPATH] TARGET")
+    if not paths[-1]:
+        raise InvalidRequest("target ''", expected="a path", found="none")
     subpath = os.fsencode(paths[0]) if len(paths) == 2 else b""
     with open_store(ctx) as store, progress() as report:
         result = store.restore(point, subpath, os.fsencode(paths[-1]), force=force, report=report)
@@ -92,7 +94,8 @@ def restore(
             click.echo(f"{shown(one.path)}: {shown(one.text)}", err=True)
         say(f"{result.files} files, {size(result.bytes)} restored to {shown(paths[-1])}")
     if result.damaged:
-        raise Corrupt(f"restore of {point}", expected="every file whole", found=f"{len(result.damaged)} damaged",
+        count = len({one.path for one in result.damaged})
+        raise Corrupt(f"restore of {point}", expected="every file whole", found=f"{count} damaged",
                       do="restore them from another point")  # fmt: skip
 
 

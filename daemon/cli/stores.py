@@ -7,7 +7,7 @@ import dataclasses
 import click
 
 from daemon.cli.common import open_store, path_of
-from daemon.cli.output import Duration, Size, as_json, progress, say, shown, size
+from daemon.cli.output import Duration, Size, as_json, counted, progress, say, shown, size
 from engine import Store
 from engine.errors import Corrupt, InvalidRequest
 
@@ -89,7 +89,7 @@ def check(ctx: click.Context, read_data: bool, json_: bool) -> None:
             say(f"{problem.code}: {shown(problem.thing)}: {shown(problem.text)}")
         say(", ".join(f"{count} {name}" for name, count in result.counts.items()))
     if result.problems:
-        raise Corrupt(f"store {path_of(ctx)}", expected="no damage", found=f"{len(result.problems)} problems",
+        raise Corrupt(f"store {path_of(ctx)}", expected="no damage", found=counted(len(result.problems), "problem"),
                       do="run 'holdfast repair'; undamaged points can be restored")  # fmt: skip
     if not json_:
         say("no problems found")
@@ -118,7 +118,7 @@ def stats(ctx: click.Context, name: str | None, json_: bool) -> None:
             if isinstance(value, float)
             else str(value)
         )
-        say(f"{key.replace('_', ' '):16} {text}")
+        say(f"{key.replace('_', ' '):18} {text}")
 
 
 @click.command()

@@ -6,6 +6,7 @@ are done without it.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections.abc import Callable
@@ -59,6 +60,7 @@ class Segments:
         self._worker = worker
         self._open: dict[int, SegmentWriter] = {}
         self._full: list[tuple[int, SegmentWriter]] = []
+        self._failed: dict[int, SegmentWriter] = {}  # what they hold is not written again yet
         self._unsafe: list[_Unsafe] = []
         self.unsafe_bytes = 0
 
@@ -74,6 +76,8 @@ class Segments:
         try:
             offset = segment.append(head, payload, entry)
         except HoldfastError as error:
+            if not segment.broken:
+                raise  # there is no room, and the segment is as it was
             log.warning(
                 "segment %d failed on write (%s); another one is used", segment.number, error
             )
@@ -84,9 +88,10 @@ class Segments:
         return segment.number, offset, size
 
     def make_readable(self, pack: int, end: int) -> None:
-        for segment in [*self._open.values(), *(s for _, s in self._full)]:
+        for segment in [*self._open.values(), *(s for _, s in self._full), *self._failed.values()]:
             if segment.number == pack:
                 segment.make_readable(end)
+                return
 
     def sync(self, moved: Moved) -> dict[int, int]:
         """All appended bytes are on disk when this returns: {pack: length}. A failed segment is replaced once."""
@@ -98,7 +103,7 @@ class Segments:
                     lengths[segment.number] = segment.sync()
                 except HoldfastError as error:
                     failed = segment
-                    if attempt == 2:
+                    if attempt == 2 or not segment.broken:
                         raise
                     log.warning("segment %d failed: %s; its uncommitted records are written again", segment.number,
                                 error)  # fmt: skip
@@ -115,6 +120,7 @@ class Segments:
     def _write_again(self, moved: Moved) -> None:
         """What cannot be written again stays listed: the next barrier tries it, and none succeeds without it."""
         broken = [u for u in self._unsafe if u.segment.broken]
+        self._failed |= {s.number: s for _, s in self._full if s.broken}
         self._full = [(room, s) for room, s in self._full if not s.broken]
         moves: dict[int, dict[int, tuple[int, int]]] = {}
         done: set[int] = set()
@@ -125,6 +131,7 @@ class Segments:
                 done.add(id(item))
         finally:
             self._unsafe = [u for u in self._unsafe if id(u) not in done]
+            self._failed = {u.segment.number: u.segment for u in self._unsafe if u.segment.broken}
             self.unsafe_bytes = sum(len(u.head) + len(u.payload) for u in self._unsafe)
             for old, table in moves.items():
                 moved(old, table)
@@ -149,6 +156,14 @@ class Segments:
             self._full = [item for item in self._full if item[1].number in waiting]
         for room, segment in ready:
             self._seal(room, segment)
+
+    def roll(self) -> None:
+        """Have segments that are large enough sealed by the next commit: a collection can free packs only."""
+        with self._lock:
+            for room, segment in list(self._open.items()):
+                if segment.length >= SEAL_ON_CLOSE and not segment.broken:
+                    self._full.append((room, segment))
+                    del self._open[room]
 
     def close(self) -> None:
         """Everything is committed: seal or leave idle what is open."""
@@ -177,6 +192,7 @@ class Segments:
     def _segment(self, room: int, size: int) -> SegmentWriter:
         segment = self._open.get(room)
         if segment is not None and segment.broken:
+            self._failed[segment.number] = segment
             del self._open[room]
             segment = None
         if segment is not None and segment.length + size > limits.PACK_MAX:
@@ -219,7 +235,22 @@ class Segments:
             txn.put(Table.META, _NEXT, U64.pack(number + 1))
             row = PackRow(PACK_OPEN, room, self._worker, HEADER_LEN, 0, 0)
             txn.put(Table.PACKS, U32.pack(number), row.pack_bytes())
-        return SegmentWriter.create(self._context.files, self._header(number, room))
+        try:
+            return SegmentWriter.create(self._context.files, self._header(number, room))
+        except HoldfastError:
+            self._give_up(number)
+            raise
+
+    def _give_up(self, number: int) -> None:
+        """Leave neither file nor row of a segment that could not be made. What stays is mended by a collection."""
+        files = self._context.files
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                files.system.unlink(files.segment_path(number))
+            with self._context.index.write() as txn:
+                txn.delete(Table.PACKS, U32.pack(number))
+        except (OSError, HoldfastError) as error:
+            log.info("segment %d could not be made and is left: %s", number, error)
 
     def _header(self, number: int, room: int) -> PackHeader:
         return PackHeader(self._context.store_id, number, room, self._context.system.time_ns())

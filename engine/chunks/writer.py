@@ -311,6 +311,7 @@ class ChunkWriter:
             state = load_gc(txn)
             if state.phase != Phase.CONDEMNED or seen_epoch(txn, self._worker) == state.epoch:
                 return
+        self._segments.roll()
         self.commit()
 
     def close(self) -> None:

@@ -47,7 +47,7 @@ class Digest:
 
 
 _OPTIONS: dict[int, int] = {
-    zstd.CompressionParameter.compression_level: limits.ZSTD_LEVEL,
+    zstd.CompressionParameter.compression_level: limits.ZSTD_LEVEL_WITH,
     zstd.CompressionParameter.checksum_flag: 0,
     zstd.CompressionParameter.content_size_flag: 1,
     zstd.CompressionParameter.dict_id_flag: 0,
@@ -56,13 +56,15 @@ _DECODE: dict[int, int] = {zstd.DecompressionParameter.window_log_max: 21}
 assert limits.DELTA_PREFIX_MAX + limits.CHUNK_MAX <= 1 << 21
 
 
+_PLAIN = {
+    level: {**_OPTIONS, zstd.CompressionParameter.compression_level: level}
+    for level in (limits.ZSTD_LEVEL, limits.ZSTD_LEVEL_MODEST)
+}
+
+
 def compress(data: Bytes, level: int = limits.ZSTD_LEVEL) -> bytes:
-    """One zstd frame."""
-    if level == limits.ZSTD_LEVEL:
-        return zstd.compress(data, options=_OPTIONS)
-    return zstd.compress(
-        data, options={**_OPTIONS, zstd.CompressionParameter.compression_level: level}
-    )
+    """One zstd frame; ``level``: one of the ``ZSTD_LEVEL``s for frames alone."""
+    return zstd.compress(data, options=_PLAIN[level])
 
 
 def compress_with_prefix(data: Bytes, prefix: Bytes) -> bytes:

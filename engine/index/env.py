@@ -6,14 +6,17 @@ key and value; a row that fails it raises Corrupt and the index must be rebuilt 
 Rules: one environment per process, never used across fork (``Index`` remembers its pid); read transactions are
 short; the write transaction is the only lock between processes.  A commit is durable when ``write()`` returns
 (sync and metasync stay on: without metasync the last commit can be lost, measured 19 of 20 kept).
-After an error in a commit LMDB panics on every later one: the environment is closed and opened again.
+After an error in a commit LMDB may panic on everything later, and a read that it refuses so keeps its reader slot for
+ever: the environment is closed and opened again, by whoever comes first, when no reader is left.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -25,6 +28,7 @@ from engine import limits
 from engine.errors import Busy, Corrupt, HoldfastError, LocationUnavailable, StoreFull
 from engine.index.tables import Table
 
+_TRIES, _PAUSE = 500, 0.01  # to find no reader at work: 5 s in all
 _CRC = struct.Struct("<I")
 _SOUND = 0x2144DF1C  # the CRC-32 of anything followed by its own CRC-32, little-endian
 _SEED = {table: crc32(bytes((table.value,))) for table in Table}
@@ -127,17 +131,28 @@ class Txn:
 class Reading:
     """A read transaction as a context manager. By hand: a generator's costs more than the look-up inside."""
 
-    __slots__ = ("_index", "_txn")
+    __slots__ = ("_index", "_txn", "waits")
 
-    def __init__(self, txn: Any, index: Index) -> None:
-        self._txn = txn
+    def __init__(self, index: Index) -> None:
         self._index = index
+        self.waits = False
+        index.reading.add(self)  # atomic under the GIL; before the look at ``broken``
+        try:
+            if index.broken:
+                self.waits = True
+                index.mend(self)
+                self.waits = False
+            self._txn = index.begin(write=False)
+        except BaseException:
+            index.reading.discard(self)
+            raise
 
     def __enter__(self) -> Txn:
         return Txn(self._txn, self._index._dbs)  # noqa: SLF001  (the same room)
 
     def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
         self._txn.abort()
+        self._index.reading.discard(self)
         if isinstance(error, lmdb.Error):
             raise _translate(error, self._index.path) from None
 
@@ -153,8 +168,28 @@ class Index:
             threading.Lock()
         )  # LMDB blocks all threads in C; a Python lock keeps waiters interruptible
         self._writer = 0  # thread that has the write transaction
-        self._broken = False
+        self.broken = False
+        self.reading: set[Reading] = set()  # open read transactions
+        self._claim_readers()
         self._open_env()
+
+    def _claim_readers(self) -> None:
+        """Have the disk hold all of the reader table: it is written through a map, and a hole in it kills when there
+        is no room left.
+
+        Never while this process has the environment open: closing any descriptor of the file drops its locks.
+        """
+        flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if self._create else 0)
+        with contextlib.suppress(
+            OSError
+        ):  # without it all goes well, but for a disk that is full already
+            if self._create:
+                os.makedirs(self.path, exist_ok=True)
+            fd = os.open(os.path.join(self.path, "lock.mdb"), flags, 0o600)
+            try:
+                os.posix_fallocate(fd, 0, 64 * (limits.MAX_READERS + 2))  # a line of the cache each
+            finally:
+                os.close(fd)
 
     def _open_env(self) -> None:
         self._pid = os.getpid()
@@ -174,7 +209,7 @@ class Index:
             ) from None  # fmt: skip
         except lmdb.Error as error:
             raise _translate(error, self.path) from None
-        self._broken = False
+        self.broken = False
 
     def close(self) -> None:
         """Close the environment; no transaction may be open."""
@@ -184,7 +219,7 @@ class Index:
         """A read transaction: one consistent state of the index, whatever is committed meanwhile."""
         assert self._pid == os.getpid(), "an index must not be used after fork"
         try:
-            return Reading(self._begin(write=False), self)
+            return Reading(self)
         except lmdb.Error as error:
             raise _translate(error, self.path) from None
 
@@ -203,10 +238,10 @@ class Index:
                 self._writer = 0
 
     def _write(self) -> Iterator[Txn]:
-        if self._broken:
-            self._reopen()
+        if self.broken:
+            self._reopen(None)
         try:
-            txn = self._begin(write=True)
+            txn = self.begin(write=True)
         except lmdb.Error as error:
             raise _translate(error, self.path) from None
         try:
@@ -220,10 +255,11 @@ class Index:
         try:
             txn.commit()
         except lmdb.Error as error:
-            self._broken = True  # LMDB panics from here on: the next write opens a new environment
+            self.broken = True
             raise _translate(error, self.path) from None
 
-    def _begin(self, *, write: bool) -> Any:
+    def begin(self, *, write: bool) -> Any:
+        """A transaction of LMDB's own. Raises lmdb.Error."""
         try:
             return self._env.begin(write=write)
         except lmdb.MapResizedError:  # another process has grown the map
@@ -233,9 +269,22 @@ class Index:
             self._env.reader_check()
             return self._env.begin(write=write)
 
-    def _reopen(self) -> None:
-        self._env.close()
-        self._open_env()
+    def mend(self, reading: Reading) -> None:
+        """Open the environment anew after a failed commit, for a reader about to begin."""
+        with self._write_lock:
+            if self.broken:
+                self._reopen(reading)
+
+    def _reopen(self, reading: Reading | None) -> None:
+        """With the write lock. Those about to begin wait for it; those at work end soon, or this is tried again."""
+        for _ in range(_TRIES):
+            if all(one is reading or one.waits for one in list(self.reading)):
+                self._env.close()
+                self._open_env()
+                return
+            time.sleep(_PAUSE)
+        raise LocationUnavailable(f"index {self.path}", expected="no reader for a moment, after a commit that failed",
+                                  found="some that go on", do="try again")  # fmt: skip
 
     def reader_check(self) -> int:
         """Free reader slots of dead processes; returns how many."""

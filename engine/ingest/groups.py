@@ -22,6 +22,8 @@ from engine.index import Table
 log = logging.getLogger("holdfast.engine.ingest")
 
 _SAMPLE = 16 * limits.KIB  # bytes of a span that tell which dictionary it takes: 40 µs for each
+_GAINS = 0.99  # it must shrink to this part of its plain frame, or none is taken
+_FITS_WELL = 0.9  # … and no other is tried
 _FITS = 0.97  # a sample that shrinks to this part of its plain frame is of a dictionary's kind
 _WORTH = 0.97  # what the first must gain on data that is not in it
 _MORE_WORTH = 0.92  # what a further one must gain: each costs some 50 KB
@@ -117,14 +119,19 @@ class Groups:
         middle = memoryview(fresh[len(fresh) // 2])
         start = max(0, len(middle) - _SAMPLE) // 2
         sample = middle[start : start + _SAMPLE]
-        sizes = [len(one.digest.compress(sample)) for one in known]
-        least = min(sizes)
-        best = known[sizes.index(least)]
+        plain = len(codec.compress(sample))
+        best, least = None, int(plain * _GAINS)
+        for one in known:
+            size = len(one.digest.compress(sample))
+            if size < least:
+                best, least = one, size
+            if size < plain * _FITS_WELL:
+                break  # data of one kind comes in a row: mostly the first
         with self._lock:
-            if best in group.known and group.known[0] is not best:
+            if best is not None and best in group.known and group.known[0] is not best:
                 group.known.remove(best)
                 group.known.insert(0, best)
-        return best, least < len(codec.compress(sample)) * _FITS
+        return best, least < plain * _FITS
 
     def _due(self, group: _Group, fits: bool) -> bool:
         """Whether the caller is to make another dictionary now."""

@@ -83,7 +83,8 @@ class Space:
 
     def _full(self) -> StoreFull:
         return StoreFull(
-            "store", expected="room beyond its reserve", found=f"{max(0, self.left)} bytes",
+            "store", expected="room beyond its reserve",
+            found=f"{max(0, self.left - self._contents.dirty_bytes)} bytes",
             do="free space on the store's file system",
         )  # fmt: skip
 

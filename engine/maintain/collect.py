@@ -63,6 +63,7 @@ def collect(
             with context.index.write() as txn:
                 gcstate.save(txn, GcState(state.epoch, Phase.IDLE))
         settle.dictionaries(context)
+        result.packs_mended += len(settle.short_segments(context))
         deadline = None if budget_s is None else started + budget_s
         Compactor(store, report).run(result, deadline)
     return result

@@ -37,6 +37,7 @@ from engine.index.rows import (
 )
 from engine.ingest import sketches
 from engine.live import create_tree
+from engine.maintain import settle
 from engine.maintain.regrow import Regrower
 from engine.nodes.point import Point, decode_point, decode_tombstone
 from engine.packs.files import PackFiles
@@ -54,7 +55,7 @@ class RepairReport:
 
 
 def repair(store: home.OpenStore, *, report: Report) -> RepairReport:
-    """Forget dead workers, take back stale condemnations, judge suspect chunks anew."""
+    """Forget dead workers, judge suspect chunks anew, forget lost ends of segments that nothing needs."""
     result = RepairReport()
     dead = reap(store.context)
     if dead:
@@ -79,6 +80,10 @@ def repair(store: home.OpenStore, *, report: Report) -> RepairReport:
                 )
                 txn.delete(Table.SUSPECTS, cid)
                 result.done.append(f"chunk {cid.hex()} is whole again")
+    result.done += [
+        f"segment {number}: nothing needs what the disk has lost of it"
+        for number in settle.short_segments(store.context)
+    ]
     return result
 
 

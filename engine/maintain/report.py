@@ -9,8 +9,9 @@ from dataclasses import dataclass
 class CollectReport:
     """``freed_bytes``: record bytes of dead chunks (of a dry run: would-be); ``removed_bytes``: of files removed.
 
-    ``packs_mended``: rows of packs whose sealing was cut short; ``packs_left``: packs that could not be read and were
-    left as they are; ``files_quarantined``: files without a row. ``finished``: False when the time was over before
+    ``packs_mended``: rows of packs whose sealing was cut short, or that are shorter than they were;
+    ``packs_left``: packs that could not be read and were left as they are;
+    ``files_quarantined``: files without a row. ``finished``: False when the time was over before
     every pack was looked at.
     """
 

@@ -1,4 +1,4 @@
-"""Rows and files that disagree because a process died between two steps: brought together, nothing deleted.
+"""Rows and files that disagree, mostly because a process died between two steps: brought together, nothing deleted.
 
 | found                                           | because                         | done                  |
 | a file in packs/, its row open, its owner dead  | died while sealing              | row mended            |
@@ -7,6 +7,8 @@
 | a segment whose owner is dead                   | died while appending            | left: it is adopted   |
 | a group's dictionary without a chunk            | the chunk was collected         | row deleted           |
 | a hook that leads to no pack                    | the pack was removed            | row deleted           |
+| a segment shorter than its row, or gone, that   | the disk has lost it, and what  | row shortened, or     |
+| no chunk needs as long as that                  | it held was stored again        | deleted               |
 """
 
 from __future__ import annotations
@@ -18,9 +20,9 @@ from collections.abc import Callable, Iterator
 from engine import limits
 from engine.chunks import Context, alive
 from engine.codec import ID_LEN
-from engine.errors import HoldfastError
+from engine.errors import HoldfastError, NotFound
 from engine.index import Table, Txn
-from engine.index.rows import PACK_IDLE, PACK_OPEN, PACK_SEALED, U32, PackRow, pack_row
+from engine.index.rows import PACK_IDLE, PACK_OPEN, PACK_SEALED, U32, PackRow, chunk_row, pack_row
 from engine.packs.records import HEADER_LEN
 
 log = logging.getLogger("holdfast.engine.maintain")
@@ -88,6 +90,42 @@ def empty_rows(context: Context) -> list[int]:
                 txn.delete(Table.PACKS, U32.pack(number))
                 gone.append(number)
     return gone
+
+
+def short_segments(context: Context) -> list[int]:
+    """Have rows of segments say no more than is there, where nothing needs more; returns their numbers."""
+    short = {}
+    for number, row in _open_and_left(context):
+        try:
+            size = context.files.size(number)
+        except NotFound:
+            size = 0
+        except HoldfastError:
+            continue
+        if size < row.length:
+            short[number] = (row, size)
+    if not short:
+        return []
+    needed = dict.fromkeys(short, 0)
+    with context.index.read() as txn:
+        for _, raw in txn.scan(Table.CHUNKS):
+            chunk = chunk_row(raw)
+            if chunk.pack in needed:
+                needed[chunk.pack] = max(needed[chunk.pack], chunk.offset + chunk.stored)
+    mended = []
+    for number, (row, size) in short.items():
+        if needed[number] > size:
+            continue  # for ``check`` to speak of
+        with context.index.write() as txn:
+            if txn.get(Table.PACKS, U32.pack(number)) != row.pack_bytes():
+                continue
+            if needed[number]:
+                shorter = row._replace(length=needed[number])
+                txn.put(Table.PACKS, U32.pack(number), shorter.pack_bytes())
+            else:
+                txn.delete(Table.PACKS, U32.pack(number))  # a file without a row goes to quarantine
+            mended.append(number)
+    return mended
 
 
 def quarantine(context: Context, number: int, path: str) -> None:

@@ -7,6 +7,9 @@ Invariants
  S3  A sealed pack is never written to again.
  S4  After a failed write or sync the writer is unusable; its owner starts another segment and appends again what
      was not committed (a retried fsync may answer "ok" for pages that were dropped).
+ S5  But a write for which there was no room is taken back and has changed nothing: the bytes before it are the
+     kernel's, those after it still in memory, and both go their way once there is room. So a full disk does not
+     fill with the tails of given-up segments, nor with new ones.
 
 Crash table of sealing (the row of the pack still says *open* until the last step)
  | died after            | found                                  | done about it                                |
@@ -25,7 +28,7 @@ import threading
 
 from engine import limits
 from engine.codec import Digest
-from engine.errors import HoldfastError, LocationUnavailable, from_os
+from engine.errors import HoldfastError, LocationUnavailable, StoreFull, from_os
 from engine.packs import records
 from engine.packs.files import PackFiles
 from engine.packs.records import Entry, PackHeader
@@ -60,10 +63,14 @@ class SegmentWriter:
         head = records.encode_header(header)
         try:
             fd = system.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+        except OSError as error:
+            raise from_os(error, path) from None
+        try:
             system.pwritev(fd, [head], 0)
             system.fsync(fd)
             system.fsync_dir(os.path.dirname(path))
         except OSError as error:
+            system.close(fd)
             raise from_os(error, path) from None
         writer = cls(files, header.number, fd, len(head), [])
         writer._digest.update(head)
@@ -112,7 +119,10 @@ class SegmentWriter:
         return cls(files, number, fd, length, entries)
 
     def append(self, head: bytes, payload: bytes, entry: Entry) -> int:
-        """Append one record; returns its offset. ``entry.offset`` is filled in here."""
+        """Append one record; returns its offset. ``entry.offset`` is filled in here.
+
+        After StoreFull the record is not in the segment, and everything before it is (S5).
+        """
         size = len(head) + len(payload)
         with self._lock:
             self._usable()
@@ -122,11 +132,22 @@ class SegmentWriter:
             self.length += size
             self.entries.append(entry._replace(offset=offset, stored=size))
             if self.length - self._written >= limits.APPEND_BUFFER:
-                self._flush()
+                try:
+                    self._flush()
+                except StoreFull:
+                    del self._parts[-2:]
+                    self.entries.pop()
+                    self.length = offset
+                    raise
         return offset
 
     def make_readable(self, end: int) -> None:
-        """Hand buffered bytes up to ``end`` to the kernel, so that a pread finds them."""
+        """Hand buffered bytes up to ``end`` to the kernel, so that a pread finds them.
+
+        Raises LocationUnavailable for what was never synced of a segment that failed: it may not be what was written.
+        """
+        if self.broken and end > self._synced:
+            self._usable()
         if end > self._written:
             with self._lock:
                 self._usable()
@@ -200,8 +221,9 @@ class SegmentWriter:
             data = b"".join(self._parts)
             self._system.pwritev(self._fd, [data], self._written)
         except OSError as error:
-            self.broken = True
-            raise from_os(error, f"segment {self.number}") from None
+            failure = from_os(error, f"segment {self.number}")
+            self.broken = not (isinstance(failure, StoreFull) and self._taken_back())
+            raise failure from None
         if self._hashed == self._written:
             self._digest.update(data)
             self._hashed += len(data)
@@ -212,6 +234,13 @@ class SegmentWriter:
             with contextlib.suppress(OSError):
                 self._system.write_behind(self._fd, self._begun, self._written - self._begun)
             self._begun = self._written
+
+    def _taken_back(self) -> bool:
+        try:
+            self._system.truncate(self._fd, self._written)
+        except OSError:
+            return False
+        return True
 
     def _hash_rest(self) -> None:
         """Hash what was not hashed while it was written (an adopted segment's older part, the header)."""

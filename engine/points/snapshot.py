@@ -39,7 +39,11 @@ def snapshot(
     report: Report,
 ) -> Point:
     """A new point of a mount. ``thaw`` is called once the cut is taken. Raises NotFound, Busy, StoreFull."""
-    if len(label.encode(errors="surrogatepass")) > limits.LABEL_MAX:
+    try:
+        length = len(label.encode())
+    except UnicodeEncodeError:
+        raise InvalidRequest("label", expected="text", found="bytes that are no UTF-8") from None
+    if length > limits.LABEL_MAX:
         raise InvalidRequest(
             "label", expected=f"at most {limits.LABEL_MAX} bytes", found="a longer one"
         )

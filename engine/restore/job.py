@@ -12,7 +12,14 @@ from dataclasses import dataclass, field
 
 from engine import limits
 from engine.chunks import ChunkReader
-from engine.errors import HoldfastError, ReadOnly, StoreFull, from_os
+from engine.errors import (
+    HoldfastError,
+    InvalidRequest,
+    PermissionDenied,
+    ReadOnly,
+    StoreFull,
+    from_os,
+)
 from engine.nodes import Extent
 from engine.progress import Progress, Report
 from engine.restore.content import write_span
@@ -51,6 +58,10 @@ def on_target(error: OSError, what: str) -> HoldfastError:
         return StoreFull(what, found=found, do="free space on the target's file system")
     if error.errno == errno.EROFS:
         return ReadOnly(what, found=found, do="choose another target")
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return PermissionDenied(what, found=found, do="choose a target you may write to")
+    if error.errno in (errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP):
+        return InvalidRequest(what, found=found, do="choose another target")
     return from_os(error, what)
 
 
@@ -130,10 +141,10 @@ class Job:
             self.result.skipped.append(Notice(path, text))
 
     def finish(self) -> None:
-        """Wait for everything queued. Raises the first error."""
+        """Wait for everything queued. Raises the first error; an OSError is one of the target."""
         self._pool.shutdown(wait=True, cancel_futures=self._error is not None)
         if isinstance(self._error, OSError):
-            raise on_target(self._error, "restore target")
+            raise self._error
         if self._error is not None:
             raise self._error
 

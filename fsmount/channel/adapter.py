@@ -14,7 +14,7 @@ from contextlib import aclosing
 
 import pyfuse3
 
-from engine.errors import NotFound, PosixError
+from engine.errors import NotFound, PosixError, QuotaExceeded, StoreFull
 from fsmount.channel.errors import boundary, errno_of
 from fsmount.contract import Attr, Change, Ctx, StatFs
 from fsmount.files import VIRTUAL, Files
@@ -215,7 +215,13 @@ class Adapter(pyfuse3.Operations):
     @boundary
     async def write(self, fh: int, off: int, buf: bytes) -> int:
         self.requests += 1
-        return await self._of(fh >> 1).write(fh >> 1, off, buf)
+        try:
+            return await self._of(fh >> 1).write(fh >> 1, off, buf)
+        except QuotaExceeded as error:
+            if not self.enable_writeback_cache:
+                raise
+            # Of errors at write-back the kernel keeps ENOSPC for close, and makes EIO of every other one.
+            raise StoreFull(str(error)) from None
 
     @boundary
     async def release(self, fh: int) -> None:

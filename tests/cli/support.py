@@ -111,3 +111,20 @@ def files(top: Path) -> dict[bytes, bytes]:
 def packs(store: Path) -> list[Path]:
     """Every file that holds records, sealed or not."""
     return sorted([*store.glob("packs/*/*.pack"), *store.glob("segments/*.seg")])
+
+
+def mounted(store: Path, name: str, where: Path, *options: str) -> Path:
+    """Mount in the background at a new directory; ``unmounted`` must follow, whatever happens."""
+    where.mkdir(exist_ok=True)
+    good(holdfast(store, "mount", name, str(where), "--background", *options))
+    return where
+
+
+def unmounted(where: Path) -> None:
+    """Take away whatever is mounted there, in use or dead, and everything above the directory itself."""
+    while f" {where} " in Path("/proc/self/mountinfo").read_text(errors="surrogateescape"):
+        for command in (["fusermount3", "-uz"], ["umount", "-l"]):
+            if subprocess.run([*command, where], capture_output=True).returncode == 0:
+                break
+        else:
+            raise AssertionError(f"{where} cannot be unmounted")

@@ -208,10 +208,7 @@ def test_one_failed_write_or_sync_costs_a_segment_and_no_data(
     assert other.reader.read(second) == noise(5000, 2)
 
 
-def test_a_full_disk_refuses_the_barrier_and_the_chunks_wait_for_the_next(
-    opener: Opener, expect_log: Callable[[str], None]
-) -> None:
-    expect_log("segment")
+def test_a_full_disk_refuses_the_barrier_and_the_chunks_wait_for_the_next(opener: Opener) -> None:
     system = FailingOs()
     store = opener(system)
     hold = store.session.writer.holds.open()

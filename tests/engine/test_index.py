@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from engine import limits
 from engine.errors import Corrupt, LocationUnavailable, NotFound, StoreFull
 from engine.index import Index, Table, shared
 from engine.index.gcstate import GcState, Phase, load, save
@@ -281,20 +282,58 @@ class FailingCommit:
         raise lmdb.DiskError("mdb_txn_commit: Input/output error")
 
 
+def fail_a_commit(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        real = index.begin
+        patch.setattr(index, "begin", lambda *, write: FailingCommit(real(write=write)))
+        with pytest.raises(StoreFull), index.write() as txn:
+            txn.put(Table.META, b"a", b"2")
+
+
 def test_after_a_failed_commit_the_next_one_has_a_new_environment(
     index: Index, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(index, {b"a": b"1"})
     before = index._env
-    with monkeypatch.context() as patch:
-        real = index._begin
-        patch.setattr(index, "_begin", lambda *, write: FailingCommit(real(write=write)))
-        with pytest.raises(StoreFull), index.write() as txn:
-            txn.put(Table.META, b"a", b"2")
+    fail_a_commit(index, monkeypatch)
     assert everything(index) == {b"a": b"1"}
     fill(index, {b"b": b"3"})
     assert index._env is not before
     assert everything(index) == {b"a": b"1", b"b": b"3"}
+
+
+def test_reads_after_a_failed_commit_cost_no_reader_slots(
+    index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LMDB keeps the slot of a read that it refuses."""
+    fill(index, {b"a": b"1"})
+    for _ in range(3):
+        fail_a_commit(index, monkeypatch)
+        before = index._env
+        assert everything(index) == {b"a": b"1"}
+        assert index._env is not before
+    assert index._env.info()["num_readers"] <= 2
+
+
+def test_an_index_is_not_opened_anew_beneath_a_reader(
+    index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(index, {b"a": b"1"})
+    monkeypatch.setattr("engine.index.env._TRIES", 3)
+    with index.read() as reading:
+        fail_a_commit(index, monkeypatch)
+        with pytest.raises(LocationUnavailable, match="try again"):
+            index.read()
+        assert reading.get(Table.META, b"a") == b"1"
+    fill(index, {b"b": b"3"})
+    assert everything(index) == {b"a": b"1", b"b": b"3"}
+
+
+def test_the_reader_table_has_its_place_on_the_disk(path: str) -> None:
+    """It is written through a map: a hole in it would kill the process when the disk is full."""
+    Index(path, create=True).close()
+    status = os.stat(os.path.join(path, "lock.mdb"))
+    assert status.st_blocks * 512 >= status.st_size == 64 * (limits.MAX_READERS + 2)
 
 
 # --- opening ------------------------------------------------------------------------------------------------
