@@ -82,8 +82,11 @@ APPEND_BUFFER = 1 * MIB  # bytes gathered before one pwrite
 WRITE_BEHIND = 4 * MIB  # bytes of a segment the kernel is told to begin writing at once
 
 # --- memory of a worker (sum well under 512 MiB) ----------------------------------------------------------
-DIRTY_MAX = 64 * MIB  # plaintext waiting to be sealed, all files of a mount
+DIRTY_MAX = 80 * MIB  # plaintext waiting to be sealed, all files of a mount
 CHUNK_CACHE = 64 * MIB  # decoded chunks
+RESTORE_CACHE = (
+    256 * MIB
+)  # the same while restoring, in each process: pieces of a set lie in chunks of all its past
 DICTIONARIES_MAX = 6  # of a group: each more is one more try for every span of new data
 DICTIONARIES_KEPT = 48  # of all groups, 0.4 MB each; those of other groups take 1 ms each to fetch
 GROUPS_MAX = 1_000  # groups kept, most without a dictionary

@@ -37,6 +37,14 @@ class ByteCache(Generic[V]):
             while self.size > self.limit and len(self._items) > 1:
                 self.size -= self._items.popitem(last=False)[1][1]
 
+    def resize(self, limit: int) -> int:
+        """Set another limit; returns the one before."""
+        with self._lock:
+            before, self.limit = self.limit, limit
+            while self.size > limit and len(self._items) > 1:
+                self.size -= self._items.popitem(last=False)[1][1]
+            return before
+
     def drop(self, key: Hashable) -> None:
         with self._lock:
             old = self._items.pop(key, None)

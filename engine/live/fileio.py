@@ -85,7 +85,7 @@ class FileIO:
                     return
                 crowded = state.crowded
                 if not crowded:
-                    self._sealing.relieve()
+                    self._sealing.keep_up()
                     if self._sealing.idle:
                         raise repeated(self._stuck())
                     self._contents.room.wait(1.0)

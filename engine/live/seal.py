@@ -140,6 +140,11 @@ class Sealing:
             if excess <= 0:
                 break
 
+    def keep_up(self) -> None:
+        """Queue more when nothing is queued: looking at all that waits costs as much as sealing a span."""
+        if not self._queue:
+            self.relieve()
+
     def check_pressure(self) -> None:
         """Called after a write: queue more when much more is waiting than at the last look."""
         waiting = self._contents.dirty_bytes

@@ -118,7 +118,7 @@ def main() -> None:
 
     with socket.socket(fileno=int(sys.argv[1])) as connection:
         try:
-            with OpenStore(sys.argv[2]) as store:
+            with OpenStore(sys.argv[2]) as store, store.reader.roomy():
                 serve(connection, store.reader)
         except (HoldfastError, BrokenPipeError, ConnectionResetError):
             sys.exit(1)  # the one that asks does the work itself, and finds out why

@@ -36,11 +36,10 @@ def restore(
     entry = view.find(subpath)
     much = entry.size if stat.S_ISREG(entry.mode) else expected
     job = Job(progress, None if subpath else expected, store_path if much >= HELP_FROM else "")
+    make = _all if stat.S_ISDIR(entry.mode) else _one
     try:
-        if stat.S_ISDIR(entry.mode):
-            _all(view, job, entry, target, force)
-        else:
-            _one(view, job, entry, target, force)
+        with view.reader.roomy():
+            make(view, job, entry, target, force)
     except OSError as error:
         job.abandon()
         raise on_target(error, f"restore to {os.fsdecode(target)!r}") from None

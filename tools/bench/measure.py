@@ -12,7 +12,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -135,12 +135,18 @@ def _fsync(path: str) -> None:
         os.close(handle)
 
 
-def peak_memory(pid: int) -> int:
-    """Return VmHWM of a process in bytes, its highest resident size so far."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    raise BenchError(f"process {pid} has no VmHWM: it has ended")
+def memory(pid: int) -> tuple[int, int]:
+    """Return two sizes of a process in bytes: RssAnon, what it holds itself by now; VmHWM, the highest resident size.
+
+    Both are 0 when it has ended.
+    """
+    found = {"RssAnon": 0, "VmHWM": 0}
+    with suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            name, _, value = line.partition(":")
+            if name in found:
+                found[name] = int(value.split()[0]) * 1024
+    return found["RssAnon"], found["VmHWM"]
 
 
 def cpu_seconds(pid: int) -> float:

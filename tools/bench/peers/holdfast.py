@@ -93,6 +93,8 @@ class Holdfast(Peer):
             process = self.served.process
             if process.poll() is None:
                 self.saw(self.served.peak())
+                highest = max(self.numbers.get("peak_rss", 0.0), self.served.peak_resident)
+                self.numbers["peak_rss"] = highest
                 spent = self.numbers.get("worker_cpu_s", 0.0) + cpu_seconds(process.pid)
                 self.numbers["worker_cpu_s"] = spent
             self.served.close()

@@ -9,13 +9,14 @@ import time
 from pathlib import Path
 from typing import Final
 
-from tools.bench.measure import BenchError, fsync_tree, peak_memory, plain_files, run, stopwatch
+from tools.bench.measure import BenchError, fsync_tree, memory, plain_files, run, stopwatch
 from tools.bench.peers.base import Delivery, Peer
 
 PROJECT: Final = Path(__file__).resolve().parents[3]
 START: Final = 60.0  # seconds in which a mount must become usable
 STOP: Final = 120.0  # seconds in which its process must end after the unmount
 POLL: Final = 0.02
+SAMPLE: Final = 0.1  # seconds between two looks at the memory of a serving process
 LIFE: Final = 3600.0  # seconds after which a mount is taken away, so that nothing waits for ever
 
 
@@ -43,6 +44,8 @@ class Served:
         self.limit = threading.Timer(LIFE, self.process.kill)
         self.limit.daemon = True
         self.limit.start()
+        self._peak = self.peak_resident = 0
+        threading.Thread(target=self._watch, daemon=True).start()
         deadline = time.monotonic() + START
         while not _is_mounted(mountpoint):
             ended = self.process.poll() is not None
@@ -53,8 +56,19 @@ class Served:
             time.sleep(POLL)
 
     def peak(self) -> int:
-        """Return the peak memory of the serving process in bytes."""
-        return peak_memory(self.process.pid)
+        """Return the peak memory of the serving process in bytes, without files it has mapped."""
+        self._look()
+        return self._peak
+
+    def _look(self) -> None:
+        anonymous, resident = memory(self.process.pid)
+        self._peak = max(self._peak, anonymous)
+        self.peak_resident = max(self.peak_resident, resident)
+
+    def _watch(self) -> None:
+        while self.process.poll() is None:
+            self._look()
+            time.sleep(SAMPLE)
 
     def close(self) -> None:
         """Unmount and wait for the process; by force when it does not go by itself."""
