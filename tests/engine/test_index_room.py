@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import time
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
 from engine import limits
-from engine.errors import Busy, StoreFull
+from engine.errors import Busy, Corrupt, StoreFull
 from engine.index import Index, Table
+from engine.index.inspect import inspect
 from tests.engine.indexes import everything, fill
 from tests.engine.process import ended, started
 
@@ -141,3 +144,24 @@ def test_opening_takes_back_slots_of_the_dead(path: str) -> None:
     index.close()
     living.kill()
     assert left == 0
+
+
+def test_a_file_that_ends_before_its_free_pages_is_whole(path: str, tmp_path: Path) -> None:
+    """Pages taken and given back by one transaction at the end of the file are never written."""
+    index = Index(path, create=True)
+    fill(index, {b"%08d" % n: bytes(500) for n in range(4000)})
+    with index.write() as txn:
+        for n in range(2000):
+            txn.put(Table.META, b"x%08d" % n, bytes(3000))
+        for n in range(2000):
+            txn.delete(Table.META, b"x%08d" % n)
+    used, size = index.size(), os.stat(os.path.join(path, "data.mdb")).st_size
+    index.close()
+    assert used > size, "the case is there"
+    inspect(path)
+    for cut in (4096, 100 * 4096, size // 2):
+        copy = tmp_path / f"cut-{cut}"
+        shutil.copytree(path, copy)
+        os.truncate(copy / "data.mdb", size - cut)
+        with pytest.raises(Corrupt, match="cut short"):
+            inspect(str(copy))
