@@ -25,7 +25,7 @@ class Os:
     def close(self, fd: int) -> None:
         os.close(fd)
 
-    def pwritev(self, fd: int, parts: Sequence[bytes | memoryview], offset: int) -> int:
+    def pwritev(self, fd: int, parts: Sequence[bytes | bytearray | memoryview], offset: int) -> int:
         """Write all parts at ``offset``; returns the bytes written (always all of them)."""
         total = sum(len(part) for part in parts)
         done = os.pwritev(fd, parts, offset)

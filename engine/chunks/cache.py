@@ -34,16 +34,18 @@ class ByteCache(Generic[V]):
                 self.size -= old[1]
             self._items[key] = (value, size)
             self.size += size
-            while self.size > self.limit and len(self._items) > 1:
-                self.size -= self._items.popitem(last=False)[1][1]
+            self._shrink()
 
     def resize(self, limit: int) -> int:
         """Set another limit; returns the one before."""
         with self._lock:
             before, self.limit = self.limit, limit
-            while self.size > limit and len(self._items) > 1:
-                self.size -= self._items.popitem(last=False)[1][1]
+            self._shrink()
             return before
+
+    def _shrink(self) -> None:
+        while self.size > self.limit and len(self._items) > 1:
+            self.size -= self._items.popitem(last=False)[1][1]
 
     def drop(self, key: Hashable) -> None:
         with self._lock:

@@ -140,7 +140,7 @@ class Reading:
         try:
             if index.broken:
                 self.waits = True
-                index.mend(self)
+                index.mend()
                 self.waits = False
             self._txn = index.begin(write=False)
         except BaseException:
@@ -239,7 +239,7 @@ class Index:
 
     def _write(self) -> Iterator[Txn]:
         if self.broken:
-            self._reopen(None)
+            self._reopen()
         try:
             txn = self.begin(write=True)
         except lmdb.Error as error:
@@ -269,16 +269,16 @@ class Index:
             self._env.reader_check()
             return self._env.begin(write=write)
 
-    def mend(self, reading: Reading) -> None:
+    def mend(self) -> None:
         """Open the environment anew after a failed commit, for a reader about to begin."""
         with self._write_lock:
             if self.broken:
-                self._reopen(reading)
+                self._reopen()
 
-    def _reopen(self, reading: Reading | None) -> None:
+    def _reopen(self) -> None:
         """With the write lock. Those about to begin wait for it; those at work end soon, or this is tried again."""
         for _ in range(_TRIES):
-            if all(one is reading or one.waits for one in list(self.reading)):
+            if all(one.waits for one in list(self.reading)):
                 self._env.close()
                 self._open_env()
                 return

@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,19 +17,6 @@ from engine.maintain import collect as collecting
 from tests.maintain.support import damage, noise, put, restored, sound, three_points
 
 RESCUE = Path(__file__).parents[2] / "tools" / "rescue.py"
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    Store.init(str(tmp_path / "store"))
-    return tmp_path / "store"
-
-
-@pytest.fixture
-def store(home: Path) -> Iterator[Store]:
-    with Store.open(str(home)) as one:
-        one.create_mount("m")
-        yield one
 
 
 def test_collection_frees_what_only_deleted_points_reach(home: Path, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,19 +17,6 @@ from engine.maintain.check import CheckReport
 from engine.maintain.marks import KEPT, WALKED, Marks
 from engine.progress import Progress
 from tests.maintain.support import noise, put, restored, sound, three_points
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    Store.init(str(tmp_path / "store"))
-    return tmp_path / "store"
-
-
-@pytest.fixture
-def store(home: Path) -> Iterator[Store]:
-    with Store.open(str(home)) as one:
-        one.create_mount("m")
-        yield one
 
 
 @pytest.mark.parametrize("changed", [b"a", b"b"])
