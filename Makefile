@@ -1,10 +1,11 @@
 # The usual names for what the scripts in tools/ do.
-.PHONY: rescue help setup demo test bench clean
+.PHONY: rescue help setup demo test torture bench clean
 
 help:
 	@echo "make setup   install system packages where missing, and .venv with the holdfast command"
 	@echo "make demo    the whole main job on real input, ends with one table"
 	@echo "make test    every check and every test"
+	@echo "make torture try for an hour to break it, record what came out (HOURS=N: go on for so long)"
 	@echo "make bench   measure against the peers, ends with one table"
 	@echo "make clean   remove .venv and every cache"
 
@@ -16,6 +17,9 @@ demo:
 
 test:
 	./tools/test
+
+torture:
+	./tools/torture-run $(if $(HOURS),--hours $(HOURS))
 
 bench:
 	./tools/setup --dev

@@ -1,0 +1,35 @@
+"""What a rig may need of the machine, and why it is not there."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+# Name of a need -> commands that must be on PATH.
+COMMANDS: dict[str, tuple[str, ...]] = {
+    "strace": ("strace",),
+    "loop": ("losetup", "mkfs.ext4", "mount", "umount"),
+    "fio": ("fio",),
+    "stress-ng": ("stress-ng",),
+    "kernel": ("linux.uml",),
+    "cgroup": (),
+    "root": (),
+    "fuse": ("fusermount3",),
+}
+
+
+def missing(needs: tuple[str, ...]) -> str:
+    """The first reason why a rig cannot run here; empty when it can."""
+    for need in needs:
+        for command in COMMANDS[need]:
+            if shutil.which(command) is None:
+                return f"{need}: there is no command {command}"
+        if need in ("root", "loop", "cgroup") and os.geteuid() != 0:
+            return f"{need}: not root"
+        if need == "loop" and not os.path.exists("/dev/loop-control"):
+            return "loop: there is no /dev/loop-control"
+        if need == "fuse" and not os.access("/dev/fuse", os.R_OK | os.W_OK):
+            return "fuse: /dev/fuse cannot be opened"
+        if need == "cgroup" and not os.access("/sys/fs/cgroup", os.W_OK):
+            return "cgroup: /sys/fs/cgroup cannot be written"
+    return ""
