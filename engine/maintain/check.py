@@ -82,7 +82,7 @@ class Checker:
         for mount in registry.every(self._txn):
             for text in live_problems(self._txn, mount.id):
                 self._found("live", f"mount {mount.name}", text)
-        self._reach()
+        self._reach(read_data)
         if self._bad:
             self._affected()
         return self.result
@@ -149,13 +149,14 @@ class Checker:
             if pack is None or row.offset + row.stored > pack.length:
                 self._damage(cid, f"lies outside pack {row.pack}")
             for base in row.bases:
-                if self._txn.get(Table.CHUNKS, base) is None:
+                # What is dead may have lost its base to a sweep already; if it is not, ``_reach`` tells.
+                if self._txn.get(Table.CHUNKS, base) is None and not row.flags & FLAG_CONDEMNED:
                     self._damage(cid, f"needs chunk {base.hex()}, which has no row")
             if row.flags & FLAG_SUSPECT:
                 self._damage(cid, "was found damaged before")
         placed.sort()
         for i, (_, _, cid, row) in enumerate(placed):
-            if cid not in self._bad:
+            if cid not in self._bad and not row.flags & FLAG_CONDEMNED:
                 self._record(cid, row, read_data)
             if not i % 512:
                 self._report(Progress("check", i, len(placed), "chunks"))
@@ -197,7 +198,7 @@ class Checker:
             self._bad[cid] = text
             self._found("chunk", f"chunk {cid.hex()}", text)
 
-    def _reach(self) -> None:
+    def _reach(self, read_data: bool) -> None:
         """Everything referred to is there."""
         marks = Marks(self._txn)
         marker = Marker(
@@ -215,6 +216,12 @@ class Checker:
             self._found("tree", "a manifest", error)
             return
         self.result.counts["chunks in use"] = marks.reached()
+        for at in (
+            marks.flagged()
+        ):  # condemned once, in use again: a later collection takes the flag back
+            found = marks.row(self._txn, at)
+            if found is not None and found[0] not in self._bad:
+                self._record(*found, read_data)
 
     def _affected(self) -> None:
         """Points, files and byte ranges that need a damaged chunk."""
