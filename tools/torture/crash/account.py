@@ -7,10 +7,13 @@ from dataclasses import dataclass, field
 
 from engine import Store
 from engine.errors import NotFound
-from tools.torture.crash.engine_files import observe_point, observe_tree
+from tools.torture.crash.engine_files import TreeFiles, observe_point, observe_tree
 from tools.torture.crash.session import AFTER, MOUNT
 from tools.torture.history import History, Meta, Op, Picture, Seen
 from tools.torture.workload import Script
+
+FURTHER = b"further "  # names and label of what a judgement itself adds
+ANOTHER = "another"
 
 
 @dataclass(frozen=True)
@@ -25,12 +28,15 @@ class Expected:
 
     def misfit(self, store: Store) -> str:
         """Why an open store can not be what is left; empty when it can."""
+        wrong = self.misfit_of_points(store)
+        return wrong or ("" if not self.made and not store.mounts() else self._tree(store))
+
+    def misfit_of_points(self, store: Store) -> str:
+        """The same of everything but the live tree."""
         problems = store.check(read_data=True).problems
         if problems:
             return f"check: {problems[0]} and {len(problems) - 1} more"
-        if not self.made and not store.mounts():
-            return ""
-        return self._points(store) or self._tree(store)
+        return self._points(store)
 
     def _tree(self, store: Store) -> str:
         tree = store.open_live(MOUNT)
@@ -47,10 +53,11 @@ class Expected:
             return f"points {sorted(missing)} or that of the recovery are not there"
         for label, point in found.items():
             picture = self.points.get(label) or self.perhaps.get(label)
-            after = label == "after"
+            after = label in ("after", ANOTHER)
             if picture is None and not after:
                 return f"point {label} is there"
-            wrong = self._compare(picture or self.tree, observe_point(store.view(point)), after)
+            seen = observe_point(store.view(point))
+            wrong = self._compare(picture or self.tree, seen, label == "after")
             if wrong:
                 return f"point {label}: {wrong}"
         return ""
@@ -58,6 +65,9 @@ class Expected:
     @staticmethod
     def _compare(picture: Picture, seen: dict[bytes, Seen], added: bool) -> str:
         extra = seen.pop(AFTER, None)
+        for path in [path for path in seen if path.startswith(FURTHER)]:
+            if seen.pop(path).data != path.removeprefix(FURTHER) * 5_000:
+                return f"{path!r} is not what was written"
         if added and (extra is None or extra.data != AFTER or extra.meta != Meta("f", 0o600)):
             return f"what the recovery added is {extra}"
         return picture.misfit(seen)
@@ -109,11 +119,35 @@ class Account:
             self._made = True
 
 
-def judged(path: str, expected: Expected) -> str:
-    """Open what a crash left, as a user would, and compare; empty when every promise was kept."""
+def judged(path: str, expected: Expected, *, further: bool) -> str:
+    """Open what a crash left, as a user would, and compare; empty when every promise was kept.
+
+    ``further``: go on with the store as well, twice, collect, and make its index anew from the packs.
+    """
     try:
         store = Store.open(path)
     except NotFound as error:
         return "" if not expected.made else f"opening: {error}"
     with store:
-        return expected.misfit(store)
+        wrong = expected.misfit(store)
+    return wrong or (_gone_on(path, expected) if further and expected.made else "")
+
+
+def _gone_on(path: str, expected: Expected) -> str:
+    for turn in (b"one", b"two"):
+        with Store.open(path) as store:
+            tree = store.open_live(MOUNT)
+            TreeFiles(tree).do(Op("create", FURTHER + turn, number=0o600))
+            TreeFiles(tree).do(Op("write", FURTHER + turn, data=turn * 5_000))
+            tree.barrier()
+            store.snapshot(MOUNT, ANOTHER)
+            tree.close()
+    with Store.open(path) as store:
+        store.collect()
+        wrong = expected.misfit(store)
+    if wrong:
+        return f"after going on: {wrong}"
+    Store.rebuild_index(path)
+    with Store.open(path) as store:
+        wrong = expected.misfit_of_points(store)
+    return f"with its index made anew: {wrong}" if wrong else ""

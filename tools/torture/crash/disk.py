@@ -106,8 +106,9 @@ def _maybe(rng: random.Random) -> bool:
     return rng.random() < 0.5
 
 
+KEPT = Style("kept", _always, _always)
 STYLES = (
-    Style("kept", _always, _always),
+    KEPT,
     Style("dropped", _never, _never),
     Style("torn", _always, _always, torn=True),
     Style("names", _always, _never),
@@ -119,7 +120,7 @@ STYLES = (
 
 
 class State(NamedTuple):
-    """A tree of files: path -> content, None for a directory. Parents come before what is in them."""
+    """A tree of files: path -> content, None for a directory; in the order of paths."""
 
     entries: dict[str, bytes | None]
 
@@ -158,7 +159,7 @@ class State(NamedTuple):
                 if not stat.S_ISSOCK(os.lstat(place).st_mode):
                     with open(place, "rb") as file:
                         entries[os.path.relpath(place, top)] = file.read()
-        return cls(entries)
+        return cls(dict(sorted(entries.items())))
 
 
 def _private(path: str, flags: int) -> int:
@@ -254,6 +255,29 @@ class Disk:
                     rest.append(one)
             self._names = rest
         return True
+
+    # --- what is durable ----------------------------------------------------------------------------------
+
+    def content(self, path: str) -> bytes:
+        """A file as programs see it now."""
+        file = self._now[path]
+        assert isinstance(file, _File), path
+        return self._content(file, KEPT, random.Random(0))
+
+    def loose(self, path: str, end: int) -> str:
+        """Why the first ``end`` bytes of a file would not be found after a cut; empty when they would."""
+        file = self._now.get(path)
+        if not isinstance(file, _File):
+            return f"{path} does not exist"
+        name = path
+        while name != ".":
+            if name not in self._base or self._base[name] is not self._now.get(name):
+                return f"the name of {name} is not synced"
+            name = _folder(name)
+        for one in file.later:
+            if not one.durable and one.offset < end:
+                return f"a write at {one.offset} of {path} is not synced"
+        return "" if len(self.content(path)) >= end else f"{path} ends before {end}"
 
     # --- what is left -------------------------------------------------------------------------------------
 

@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 _CALLS = (
     "openat,open,creat,lseek,write,pwrite64,writev,pwritev,pwritev2,ftruncate,truncate,fallocate,fsync,fdatasync,"
-    "rename,renameat,renameat2,unlink,unlinkat,mkdir,mkdirat,rmdir,link,linkat,symlink,symlinkat"
+    "rename,renameat,renameat2,unlink,unlinkat,mkdir,mkdirat,rmdir,link,linkat,symlink,symlinkat,"
+    "clone,clone3,fork,vfork"
 )
 _STRING_MAX = (
     16 << 20
@@ -50,7 +51,7 @@ def record(command: list[str], trace: Path, environment: dict[str, str]) -> str:
     return "" if done.returncode == 0 else f"exit {done.returncode}: {done.stderr[-2000:]}"
 
 
-_LINE = re.compile(r"(\d+) (?:(\w+)\((.*)|<\.\.\. (\w+) resumed>(.*))", re.DOTALL)
+_LINE = re.compile(r"(\d+) +(?:(\w+)\((.*)|<\.\.\. (\w+) resumed>(.*))", re.DOTALL)
 _RESULT = re.compile(r"\)\s+= (-?\d+)(?:<([^>]*)>)?(.*)$")
 _FD = re.compile(r"(-?\d+|AT_FDCWD)<((?:\\x[0-9a-f]{2})*)>(\(deleted\))?")
 _STRING = re.compile(r'"((?:\\x[0-9a-f]{2})*)"(\.\.\.)?')
@@ -77,8 +78,9 @@ class _Reader:
         self._root = root
         self._marks = marks
         self._begun: dict[str, tuple[int, str]] = {}
-        self._flags: dict[str, str] = {}  # of open descriptors
-        self._position: dict[str, int] = {}  # the same: LMDB seeks, then writes
+        self._process: dict[str, str] = {}  # of a thread
+        self._flags: dict[tuple[str, str], str] = {}  # of a process's open descriptors
+        self._position: dict[tuple[str, str], int] = {}  # the same: LMDB seeks, then writes
 
     def feed(self, number: int, line: str) -> None:
         """One line. Calls of which the end is missing never returned: they are left out."""
@@ -86,17 +88,31 @@ class _Reader:
         if match is None:
             return
         pid, name, rest, resumed, tail = match.groups()
+        if pid not in self._process:
+            self._process[pid] = self._parent_of_thread() or pid
         if resumed is None:
             if rest.endswith("<unfinished ...>"):
-                self._begun[pid] = (number, rest.removesuffix("<unfinished ...>"))
+                self._begun[pid] = (number, rest.removesuffix("<unfinished ...>").rstrip())
                 return
             start = number
         else:
             start, begun = self._begun.pop(pid)
             name, rest = resumed, begun + tail
         result = _RESULT.search(rest)
-        if result is not None and int(result[1]) >= 0:
-            self.events.extend(self._events(name, rest[: result.start()], result, start, number))
+        if result is None or int(result[1]) < 0:
+            return
+        if name in ("clone", "clone3", "fork", "vfork"):
+            self._process[result[1]] = self._process[pid] if "CLONE_THREAD" in rest else result[1]
+            return
+        arguments = rest[: result.start()]
+        self.events.extend(self._events(self._process[pid], name, arguments, result, start, number))
+
+    def _parent_of_thread(self) -> str:
+        """A thread may be heard of before the call that made it has returned."""
+        for pid, (_, text) in self._begun.items():
+            if "CLONE_THREAD" in text:
+                return self._process[pid]
+        return ""
 
     def _inside(self, raw: str, folder: str = "") -> str | None:
         """A path relative to the root; None when it lies elsewhere."""
@@ -120,11 +136,11 @@ class _Reader:
         return found
 
     def _events(
-        self, name: str, arguments: str, result: re.Match[str], start: int, end: int
+        self, process: str, name: str, arguments: str, result: re.Match[str], start: int, end: int
     ) -> Iterator[Event]:
         if name in ("open", "openat", "creat"):
-            self._flags[result[1]] = arguments
-            self._position[result[1]] = 0
+            self._flags[process, result[1]] = arguments
+            self._position[process, result[1]] = 0
             path = self._paths(arguments)[0]
             if path is not None and ("O_CREAT" in arguments or name == "creat"):
                 yield Event("create", path, start, end)
@@ -149,10 +165,18 @@ class _Reader:
         )
         descriptor = _FD.match(arguments)
         if descriptor is not None and not descriptor[3]:
-            yield from self._on_file(name, arguments, descriptor, int(result[1]), start, end)
+            place = (process, descriptor[1])
+            yield from self._on_file(place, name, arguments, descriptor, int(result[1]), start, end)
 
     def _on_file(
-        self, name: str, arguments: str, descriptor: re.Match[str], size: int, start: int, end: int
+        self,
+        place: tuple[str, str],
+        name: str,
+        arguments: str,
+        descriptor: re.Match[str],
+        size: int,
+        start: int,
+        end: int,
     ) -> Iterator[Event]:
         if name == "write" and os.fsdecode(_bytes(descriptor[2])) == self._marks:
             text = b"".join(_bytes(m[1]) for m in _STRING.finditer(arguments))
@@ -168,7 +192,7 @@ class _Reader:
         elif name == "ftruncate":
             yield Event("truncate", path, start, end, offset=int(numbers[0]))
         elif name == "lseek":
-            self._position[descriptor[1]] = size
+            self._position[place] = size
         elif name == "fallocate":
             yield Event("allocate", path, start, end, offset=int(numbers[1]) + int(numbers[2]))
         else:
@@ -178,10 +202,10 @@ class _Reader:
             )
             data = b"".join(_bytes(match[1]) for match in strings)[:size]
             if name in ("write", "writev"):
-                offset = self._position[descriptor[1]]
-                self._position[descriptor[1]] += size
+                offset = self._position[place]
+                self._position[place] += size
             else:
                 offset = int(numbers[-2] if name == "pwritev2" else numbers[-1])
-            flags = self._flags.get(descriptor[1], "")
+            flags = self._flags.get(place, "")
             durable = "O_DSYNC" in flags or "O_SYNC" in flags
             yield Event("write", path, start, end, offset=offset, data=data, durable=durable)
