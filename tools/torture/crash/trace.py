@@ -158,7 +158,9 @@ class _Reader:
             if paths[0] is not None:
                 assert "AT_REMOVEDIR" not in arguments and "RENAME_" not in arguments, arguments
                 assert kind != "truncate", "the engine truncates open files"
-                yield Event(kind, paths[0], start, end, other=paths[-1] or "")
+                yield Event(
+                    kind, paths[0], start, end, other=(paths[-1] or "") if kind == "rename" else ""
+                )
             return
         assert not name.startswith(("link", "symlink")) or not any(self._paths(arguments)), (
             arguments
