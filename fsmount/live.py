@@ -20,7 +20,7 @@ from fsmount.files import Files
 from fsmount.gate import Gate
 from fsmount.killpriv import KillPriv
 from fsmount.lookups import Lookups
-from fsmount.xattrs import CAPABILITY, admit
+from fsmount.xattrs import ACCESS, CAPABILITY, admit
 
 READ_THREADS = (
     8  # readahead of 1 MiB pieces from cold packs; more than the cores: they wait for disk too
@@ -231,7 +231,7 @@ class LiveFiles(Files):
             self.lost[ino] = error  # the kernel may have answered the caller long ago
             raise
 
-    async def setxattr(self, ino: int, name: bytes, value: bytes) -> None:
+    async def setxattr(self, ino: int, name: bytes, value: bytes, ctx: Ctx) -> None:
         admit(name)
         if name == CAPABILITY:
             # Pages written before must arrive before: they would drop what is being set.
@@ -241,6 +241,8 @@ class LiveFiles(Files):
         if name == CAPABILITY:
             self._kill.forget(ino)
         self.tree.setxattr(ino, name, value, 0)
+        if name == ACCESS:
+            self._kill.list_set(ino, ctx)
 
     async def removexattr(self, ino: int, name: bytes) -> None:
         admit(name)

@@ -16,7 +16,7 @@ from engine.errors import AlreadyExists, Corrupt
 from engine.nodes import Entry
 from engine.points.view import PointView
 from engine.restore.descent import Descent, open_below
-from engine.restore.file import RestoredFile, set_attributes
+from engine.restore.file import RestoredFile, set_attributes, set_named_attributes
 from engine.restore.job import Job
 
 
@@ -79,7 +79,7 @@ class Walk:
             RestoredFile(self._view, self._job, out, path, entry).queue()
         elif stat.S_ISLNK(entry.mode):
             os.symlink(entry.target, name, dir_fd=fd)
-            _attributes(fd, name, entry)
+            set_named_attributes(self._view, self._job, fd, name, path, entry)
         else:
             self._special(fd, name, path, entry)
 
@@ -137,19 +137,10 @@ class Walk:
             self._links.pop(entry.ino, None)
             self._job.skipped(path, "special files need root")
             return
-        _attributes(fd, name, entry)
+        set_named_attributes(self._view, self._job, fd, name, path, entry)
 
 
 def _checked(name: bytes) -> bytes:
     if not name or b"/" in name or b"\0" in name or name in (b".", b".."):
         raise Corrupt(f"name {name!r}", expected="a plain file name", found="another")
     return name
-
-
-def _attributes(fd: int, name: bytes, entry: Entry) -> None:
-    """Attributes of a symbolic link or special file, by name."""
-    if os.geteuid() == 0:
-        os.chown(name, entry.uid, entry.gid, dir_fd=fd, follow_symlinks=False)
-    if not stat.S_ISLNK(entry.mode):
-        os.chmod(name, stat.S_IMODE(entry.mode), dir_fd=fd)
-    os.utime(name, ns=(entry.atime_ns, entry.mtime_ns), dir_fd=fd, follow_symlinks=False)

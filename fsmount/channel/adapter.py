@@ -28,6 +28,7 @@ class Adapter(pyfuse3.Operations):
     """Serves one mount: ``live`` for its own inodes, ``virtual`` for those of ``.snapshots`` and below."""
 
     enable_writeback_cache = True
+    enable_acl = True
     supports_dot_lookup = True
 
     def __init__(self, live: Files, virtual: Files | None, hidden: bytes | None) -> None:
@@ -173,7 +174,7 @@ class Adapter(pyfuse3.Operations):
     async def setxattr(
         self, inode: int, name: bytes, value: bytes, ctx: pyfuse3.RequestContext
     ) -> None:
-        await self._of(inode).setxattr(inode, name, value)
+        await self._of(inode).setxattr(inode, name, value, caller(ctx))
 
     @boundary
     async def listxattr(self, inode: int, ctx: pyfuse3.RequestContext) -> list[bytes]:

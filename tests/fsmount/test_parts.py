@@ -177,9 +177,9 @@ def test_which_modes_a_write_drops() -> None:
 
 
 def test_namespaces_of_attributes() -> None:
-    for name in (b"user.a", b"trusted.b", b"security.selinux"):
+    for name in (b"user.a", b"trusted.b", b"security.selinux", b"system.posix_acl_access"):
         xattrs.admit(name)
-    for name in (b"system.posix_acl_access", b"com.apple", b"user", b"user.", b""):
+    for name in (b"system.nfs4_acl", b"com.apple", b"user", b"user.", b""):
         with pytest.raises(PosixError):
             xattrs.admit(name)
 
