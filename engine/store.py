@@ -183,6 +183,12 @@ class Store:
                 registry.find(txn, name)
             return [_info(p) for p in snapshot.every(txn) if name is None or p.mount == name]
 
+    def roots(self, name: str) -> list[tuple[PointInfo, Entry]]:
+        """Points of a mount, oldest first, each with its root directory's attributes. Raises NotFound."""
+        with self._open.context.index.read() as txn:
+            registry.find(txn, name)
+            return [(_info(p), p.root) for p in snapshot.every(txn) if p.mount == name]
+
     def point(self, reference: str) -> PointInfo:
         """A point by id, unique prefix, or MOUNT@latest. Raises NotFound, InvalidRequest."""
         with self._open.context.index.read() as txn:
