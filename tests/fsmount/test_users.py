@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 import fsmount
 from engine import Store
+from engine.errors import InvalidRequest
 from tests.fsmount.conftest import stale
 from tools.torture.users.agents import Who, act
 
@@ -73,3 +75,82 @@ def test_a_listing_of_points_opens_none(mount: Mount) -> None:
     os.chmod(where, 0o755)
     assert (point / "secret").read_bytes() == b"of the owner"  # the worker has the point open now
     assert attempt(lambda: (os.listdir(point.parent), os.listdir(point))) == "PermissionError"
+
+
+def test_names_of_trusted_attributes_are_shown_to_root_alone(mount: Mount) -> None:
+    where = mount()
+    (where / "f").touch()
+    os.setxattr(where / "f", "user.all", b"1")
+    os.setxattr(where / "f", "trusted.project-x", b"1")
+    assert os.listxattr(where / "f") == ["trusted.project-x", "user.all"]
+    assert attempt(lambda: os.listxattr(where / "f")) == ["user.all"]
+    assert os.listxattr(point_of(where) / "f") == ["trusted.project-x", "user.all"]
+
+
+def test_a_squashed_root_owns_nothing(mount: Mount) -> None:
+    where = mount()
+    os.chmod(where, 0o1777)
+    (where / "closed").mkdir(0o700)
+    (where / "closed" / "f").write_bytes(b"of root")
+    (where / "open").write_bytes(b"of root")
+    os.chmod(where / "open", 0o644)
+    point = point_of(where).name
+    fsmount.unmount(str(where))
+    mount(root_squash=True, squash_uid=4242, squash_gid=4343)
+    (where / "mine").write_bytes(b"1")
+    there = (where / "mine").stat()
+    assert (there.st_uid, there.st_gid) == (4242, 4343)
+    os.chmod(where / "mine", 0o600)
+    os.utime(where / "mine", (1, 1))
+    assert (where / "mine").read_bytes() == b"1" and (where / "open").read_bytes() == b"of root"
+    for refused in (
+        lambda: os.listdir(where / "closed"),
+        (where / "closed" / "f").read_bytes,
+        lambda: os.stat(where / "closed" / "f"),
+        (where / ".snapshots" / point / "closed" / "f").read_bytes,
+        lambda: (where / "open").open("ab"),
+        lambda: os.truncate(where / "open", 0),
+        lambda: os.chmod(where / "open", 0o666),
+        lambda: os.chown(where / "mine", 0, 0),
+        lambda: os.utime(where / "open", (1, 1)),
+        lambda: os.utime(where / "open"),
+        lambda: os.setxattr(where / "open", "user.k", b"v"),
+        lambda: os.setxattr(where / "mine", "trusted.k", b"v"),
+        lambda: os.unlink(where / "open"),
+        lambda: os.rename(where / "open", where / "taken"),
+        lambda: os.rename(where / "mine", where / "open"),
+        lambda: os.mknod(where / "null", stat.S_IFCHR | 0o666, os.makedev(1, 3)),
+    ):
+        with pytest.raises(PermissionError):
+            refused()
+    os.setxattr(where / "mine", "user.k", b"v")
+    os.rename(where / "mine", where / "mine too")
+    os.unlink(where / "mine too")
+
+
+def test_privileges_of_others_do_not_count_on_a_squashed_mount(mount: Mount) -> None:
+    """CAP_DAC_OVERRIDE without uid 0: the kernel lets it pass, so the worker must not."""
+    where = mount()
+    (where / "f").write_bytes(b"of root")
+    os.chmod(where / "f", 0o640)
+    os.chown(where / "f", 0, 4343)
+    privileged = ["setpriv", "--reuid=1234", "--regid=1234", "--inh-caps=+dac_override",
+                  "--ambient-caps=+dac_override", "--bounding-set=+all"]  # fmt: skip
+
+    def read(*groups: str) -> int:
+        return subprocess.run(
+            [*privileged, *groups, "cat", where / "f"], capture_output=True, check=False
+        ).returncode
+
+    assert read("--clear-groups") == 0
+    fsmount.unmount(str(where))
+    mount(root_squash=True)
+    assert read("--clear-groups") != 0
+    assert read("--groups=4343") == 0
+
+
+def test_root_squash_where_it_makes_no_sense(mount: Mount) -> None:
+    with pytest.raises(InvalidRequest, match="owner alone"):
+        mount(root_squash=True, allow_other=False)
+    with pytest.raises(InvalidRequest, match="0:1"):
+        mount(root_squash=True, squash_uid=0, squash_gid=1)
