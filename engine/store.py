@@ -93,13 +93,21 @@ class Store:
 
     # --- mounts -------------------------------------------------------------------------------------------
 
-    def create_mount(self, name: str, quota: int | None = None, chunking: str = "auto") -> Mount:
-        """A new, empty mount. ``quota``: bytes. Raises AlreadyExists, InvalidRequest."""
+    def create_mount(
+        self,
+        name: str,
+        quota: int | None = None,
+        chunking: str = "auto",
+        files: int | None = None,
+    ) -> Mount:
+        """A new, empty mount. ``quota``: bytes; ``files``: inodes. Raises AlreadyExists, InvalidRequest."""
         from engine.live import create_tree
 
         context = self._open.context
         with context.index.write() as txn:
-            mount = registry.create(txn, name, quota or registry.NO_QUOTA, chunking)
+            mount = registry.create(
+                txn, name, quota or registry.NO_QUOTA, chunking, files or registry.NO_QUOTA
+            )
             now = context.system.time_ns()
             create_tree(txn, mount.id, secret=context.system.random(16), now_ns=now)
         return mount
@@ -122,7 +130,10 @@ class Store:
         mount = registry.claim(self._open.context, name, session.worker.id)
         self._served.append(name)
         return LiveTree(
-            mount.id, self._ports(mount), quota=Quota(mount.quota), chunking=mount.chunking
+            mount.id,
+            self._ports(mount),
+            quota=Quota(mount.quota, mount.files),
+            chunking=mount.chunking,
         )
 
     def _ports(self, mount: Mount) -> Ports:
