@@ -93,13 +93,21 @@ class Store:
 
     # --- mounts -------------------------------------------------------------------------------------------
 
-    def create_mount(self, name: str, quota: int | None = None, chunking: str = "auto") -> Mount:
-        """A new, empty mount. ``quota``: bytes. Raises AlreadyExists, InvalidRequest."""
+    def create_mount(
+        self,
+        name: str,
+        quota: int | None = None,
+        chunking: str = "auto",
+        files: int | None = None,
+    ) -> Mount:
+        """A new, empty mount. ``quota``: bytes; ``files``: inodes. Raises AlreadyExists, InvalidRequest."""
         from engine.live import create_tree
 
         context = self._open.context
         with context.index.write() as txn:
-            mount = registry.create(txn, name, quota or registry.NO_QUOTA, chunking)
+            mount = registry.create(
+                txn, name, quota or registry.NO_QUOTA, chunking, files or registry.NO_QUOTA
+            )
             now = context.system.time_ns()
             create_tree(txn, mount.id, secret=context.system.random(16), now_ns=now)
         return mount
@@ -122,7 +130,10 @@ class Store:
         mount = registry.claim(self._open.context, name, session.worker.id)
         self._served.append(name)
         return LiveTree(
-            mount.id, self._ports(mount), quota=Quota(mount.quota), chunking=mount.chunking
+            mount.id,
+            self._ports(mount),
+            quota=Quota(mount.quota, mount.files),
+            chunking=mount.chunking,
         )
 
     def _ports(self, mount: Mount) -> Ports:
@@ -182,6 +193,12 @@ class Store:
             if name is not None:
                 registry.find(txn, name)
             return [_info(p) for p in snapshot.every(txn) if name is None or p.mount == name]
+
+    def roots(self, name: str) -> list[tuple[PointInfo, Entry]]:
+        """Points of a mount, oldest first, each with its root directory's attributes. Raises NotFound."""
+        with self._open.context.index.read() as txn:
+            registry.find(txn, name)
+            return [(_info(p), p.root) for p in snapshot.every(txn) if p.mount == name]
 
     def point(self, reference: str) -> PointInfo:
         """A point by id, unique prefix, or MOUNT@latest. Raises NotFound, InvalidRequest."""

@@ -21,6 +21,7 @@ from fsmount import control, mountpoint, remote
 from fsmount.capture import capture
 from fsmount.channel import kernel
 from fsmount.channel.adapter import Adapter
+from fsmount.channel.guarded import Guarded
 from fsmount.channel.session import Session
 from fsmount.contract import Tree
 from fsmount.files import Files
@@ -71,8 +72,7 @@ class Worker:
         else:
             assert subject.view is not None
             files = PointFiles(subject.view)
-        self._adapter = Adapter(files, virtual, NAME if virtual is not None else None)
-        self._adapter.enable_writeback_cache = options.writeback and self.live is not None
+        self._adapter = self._adapted(files, virtual)
         self._spin = Spin(options.spin)
         self.session = Session(
             self._adapter,
@@ -80,6 +80,15 @@ class Worker:
             mount_options(options, subject.source, read_only=self.live is None),
             self._spin,
         )
+
+    def _adapted(self, files: Files, virtual: Files | None) -> Adapter:
+        hidden = NAME if virtual is not None else None
+        if self.options.root_squash:
+            nobody = self.options.squash_uid, self.options.squash_gid
+            return Guarded(files, virtual, hidden, nobody)
+        adapter = Adapter(files, virtual, hidden)
+        adapter.enable_writeback_cache = self.options.writeback and self.live is not None
+        return adapter
 
     def _launder(self, ino: int) -> None:
         self.session.launder(ino)

@@ -30,20 +30,28 @@ def init(ctx: click.Context, path: str | None) -> None:
 @click.argument("name")
 @click.option("--quota", type=Size(), help="Most bytes the mount may hold, as 500G.")
 @click.option(
+    "--max-files",
+    type=click.IntRange(2, 2**40),
+    help="Most files, directories and all else it may hold, its root counted.",
+)
+@click.option(
     "--chunking",
     default="auto",
     show_default=True,
     help="auto, fixed (written in place) or cdc (streams).",
 )
 @click.pass_context
-def create(ctx: click.Context, name: str, quota: int | None, chunking: str) -> None:
+def create(
+    ctx: click.Context, name: str, quota: int | None, max_files: int | None, chunking: str
+) -> None:
     """Create a mount.
 
     \b
       holdfast create oracle --quota 2T
+      holdfast create home --quota 50G --max-files 2000000
     """
     with open_store(ctx) as store:
-        store.create_mount(name, quota, chunking)
+        store.create_mount(name, quota, chunking, max_files)
     say(f"mount {name} created")
 
 

@@ -33,7 +33,6 @@ from engine.index.rows import (
 from engine.live import problems as live_problems
 from engine.maintain.mark import Marker
 from engine.maintain.marks import Marks
-from engine.nodes import Entry
 from engine.nodes.point import decode_point
 from engine.packs.records import decode_record_head
 from engine.points.view import PointView
@@ -230,7 +229,7 @@ class Checker:
             point = decode_point(raw)
             view = PointView(self._store.reader, point.root)
             try:
-                for path, start, length in _damaged_ranges(view, point.root, b"", bad.__contains__):
+                for path, start, length in _damaged_ranges(view, bad.__contains__):
                     self._found("file", f"point {point.id}: {path.decode(errors='backslashreplace')}",
                                 f"bytes {start} to {start + length} cannot be read")  # fmt: skip
             except HoldfastError as error:
@@ -252,12 +251,19 @@ class Checker:
 
 
 def _damaged_ranges(
-    view: PointView, entry: Entry, path: bytes, bad: Callable[[bytes], bool]
+    view: PointView, bad: Callable[[bytes], bool]
 ) -> Iterator[tuple[bytes, int, int]]:
-    for child in view.scan(entry):
+    """(path, start, length) of what needs a bad chunk. Trees may be deeper than a program's stack."""
+    inside = [(b"", view.scan(view.root_entry))]
+    while inside:
+        path, members = inside[-1]
+        child = next(members, None)
+        if child is None:
+            inside.pop()
+            continue
         here = path + b"/" + child.name if path else child.name
         if stat.S_ISDIR(child.mode):
-            yield from _damaged_ranges(view, child, here, bad)
+            inside.append((here, view.scan(child)))
         elif stat.S_ISREG(child.mode):
             for number, extents in view.spans(child):
                 for offset, length, cid, _ in extents:

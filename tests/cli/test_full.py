@@ -356,6 +356,28 @@ def test_a_quota_of_one_mount_is_none_of_another(limited: Path, live: Path) -> N
     good(holdfast(limited, "umount", str(live)))
 
 
+@pytest.mark.needs_fuse
+def test_a_mount_holds_no_more_files_than_it_may(empty: Path, live: Path) -> None:
+    good(holdfast(empty, "create", "few", "--max-files", "4"))
+    mounted(empty, "few", live)
+    for name in ("a", "b"):
+        (live / name).touch()
+    (live / "d").mkdir()
+    assert os.statvfs(live).f_files == 4 and os.statvfs(live).f_ffree == 0
+    for more in ((live / "c").touch, (live / "e").mkdir, lambda: (live / "s").symlink_to("a")):
+        with pytest.raises(OSError) as caught:
+            more()
+        assert caught.value.errno == errno.EDQUOT
+    (live / "a").unlink()
+    (live / "c").touch()
+    good(holdfast(empty, "umount", str(live)))
+    mounted(empty, "few", live)
+    with pytest.raises(OSError) as caught:
+        (live / "e").touch()
+    assert caught.value.errno == errno.EDQUOT
+    good(holdfast(empty, "umount", str(live)))
+
+
 @pytest.mark.parametrize("quota", ["8X", "", "-1", "many", "8 M M"])
 def test_a_quota_that_is_no_size_makes_no_mount(empty: Path, quota: str) -> None:
     done = holdfast(empty, "create", "n", "--quota", quota)
