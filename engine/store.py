@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from engine import home, limits, registry
-from engine.index import Table
-from engine.index.rows import U64
 from engine.ingest import choose_mode
 from engine.nodes import Entry
 from engine.nodes.point import Point
@@ -195,11 +193,7 @@ class Store:
 
     def view(self, reference: str) -> PointView:
         """A point's tree, kept from deletion until the store is closed."""
-        worker = self._open.reading.id  # opened before the transaction: it needs one itself
-        with self._open.context.index.write() as txn:
-            point = snapshot.find(txn, reference)
-            txn.put(Table.PINS, U64.pack(worker) + point.id.encode(), b"")
-        return PointView(self._open.reader, point.root)
+        return PointView(self._open.reader, snapshot.pin(self._open, reference).root)
 
     def diff(self, old: str, new: str) -> Iterator[diff.Change]:
         """What differs between two points."""
@@ -225,7 +219,11 @@ class Store:
 
     def remove_point(self, reference: str) -> PointInfo:
         """Delete a point. Raises NotFound, Busy."""
-        return _info(snapshot.remove(self._open, reference))
+        return self.remove_points([reference])[0]
+
+    def remove_points(self, references: Sequence[str]) -> list[PointInfo]:
+        """Delete points, all of them or none. Raises NotFound, Busy."""
+        return [_info(point) for point in snapshot.remove(self._open, references)]
 
     # --- maintenance --------------------------------------------------------------------------------------
 
