@@ -23,6 +23,7 @@ from engine.registry import Mount
 if TYPE_CHECKING:  # imported where they are used: no process needs all of them
     from engine.live import LiveTree, Ports
     from engine.maintain.check import CheckReport
+    from engine.maintain.forecast import Forecast
     from engine.maintain.repair import RepairReport
     from engine.maintain.report import CollectReport
     from engine.restore import RestoreReport
@@ -224,6 +225,12 @@ class Store:
     def remove_points(self, references: Sequence[str]) -> list[PointInfo]:
         """Delete points, all of them or none. Raises NotFound, Busy."""
         return [_info(point) for point in snapshot.remove(self._open, references)]
+
+    def would_free(self, references: Sequence[str], *, report: Report = silent) -> Forecast:
+        """What deleting these points would free. Raises NotFound; Corrupt when a node is unreadable."""
+        from engine.maintain import forecast
+
+        return forecast.forecast(self._open, references, report=report)
 
     # --- maintenance --------------------------------------------------------------------------------------
 

@@ -66,6 +66,8 @@ def gc(ctx: click.Context, dry_run: bool, budget: float | None, json_: bool) -> 
         return
     verb = "would be freed" if dry_run else "freed"
     say(f"{size(result.freed_bytes)} {verb}, {result.dead_chunks} chunks no longer needed")
+    verb = "would go" if dry_run else "went"
+    say(f"{size(result.returned_bytes)} {verb} back to the file system")
 
 
 @click.command()
