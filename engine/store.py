@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # imported where they are used: no process needs all of them
     from engine.maintain.forecast import Forecast
     from engine.maintain.repair import RepairReport
     from engine.maintain.report import CollectReport
+    from engine.maintain.scrub import ScrubReport
     from engine.restore import RestoreReport
 
 
@@ -249,6 +250,17 @@ class Store:
         from engine.maintain import check
 
         return check.check(self._open, read_data=read_data, report=report)
+
+    def scrub(
+        self, *, rate: int | None = None, budget_s: float | None = None, every_s: float | None = None,
+        report: Report = silent,
+    ) -> ScrubReport:  # fmt: skip
+        """Verify stored bytes, going on where the last run ended; see engine.maintain.scrub."""
+        from engine.maintain import scrub
+
+        return scrub.scrub(
+            self._open, rate=rate, budget_s=budget_s, every_s=every_s, report=report, sleep=time.sleep
+        )  # fmt: skip
 
     def stats(self, name: str | None = None) -> dict[str, int | float]:
         """Sizes and counts of the store or of one mount."""
