@@ -9,16 +9,22 @@ all open holds while a collection runs.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 
 class Hold:
-    """Ids one piece of work refers to. ``add`` may be called from any thread; ``release`` once."""
+    """Ids one piece of work refers to. ``add`` may be called from any thread; ``release`` once.
 
-    __slots__ = ("_owner", "ids")
+    ``missed``: those of them that were asked for and not there, as bases that were collected: nothing refers to them,
+    unless they are stored later.
+    """
+
+    __slots__ = ("_owner", "ids", "missed")
 
     def __init__(self, owner: Holds) -> None:
         self._owner = owner
         self.ids: set[bytes] = set()
+        self.missed: set[bytes] = set()
 
     def add(self, cid: bytes) -> None:
         self.ids.add(cid)  # atomic under the GIL; readers copy
@@ -53,9 +59,16 @@ class Holds:
 
     def ids(self) -> set[bytes]:
         """Every id held now."""
+        return self._all(lambda hold: hold.ids)
+
+    def missed(self) -> set[bytes]:
+        """Those that may have no row."""
+        return self._all(lambda hold: hold.missed)
+
+    def _all(self, which: Callable[[Hold], set[bytes]]) -> set[bytes]:
         with self._lock:
             holds = list(self._open)
         result: set[bytes] = set()
         for hold in holds:
-            result.update(hold.ids.copy())
+            result.update(which(hold).copy())
         return result

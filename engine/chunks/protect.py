@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 
 from engine.errors import Corrupt
 from engine.index import Table, Txn
@@ -10,23 +10,30 @@ from engine.index.gcstate import GcState, Phase, load
 from engine.index.rows import FLAG_CONDEMNED, U64, chunk_row, worker_row
 
 
-def protect(txn: Txn, ids: Iterable[bytes]) -> None:
+def protect(txn: Txn, ids: Collection[bytes], missed: Collection[bytes]) -> None:
     """While a collection runs: write down that ``ids`` are referred to, and take back a condemnation.
 
-    Raises Corrupt when one of them is gone: then the collection did not wait for us, and committing would leave a
-    dangling reference.
+    The same for what they are deltas of: a base may be reached by nothing else.  Raises Corrupt when one of them is
+    gone that was not ``missed`` from the beginning: then the collection did not wait for us, and committing would
+    leave a dangling reference.
     """
     state = load(txn)
     if state.phase == Phase.IDLE:
         return
     epoch = U64.pack(state.epoch)
-    for cid in ids:
+    todo, seen = list(ids), set(ids)
+    while todo:
+        cid = todo.pop()
         raw = txn.get(Table.CHUNKS, cid)
+        if raw is None and cid in missed:
+            continue
         if raw is None:
             raise Corrupt(f"chunk {cid.hex()}", expected="a row, as work in progress refers to it", found="none",
                           do="the write is refused; write the file again")  # fmt: skip
         txn.put(Table.TOUCHED, cid, epoch)
         row = chunk_row(raw)
+        todo += [base for base in row.bases if base not in seen]
+        seen.update(row.bases)
         if row.flags & FLAG_CONDEMNED:
             txn.put(Table.CHUNKS, cid, row._replace(flags=row.flags & ~FLAG_CONDEMNED).pack_bytes())
 

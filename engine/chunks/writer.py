@@ -93,8 +93,11 @@ class ChunkWriter:
                     result.add(cid)
                     continue
                 raw = txn.get(Table.CHUNKS, cid)
-                if raw is not None and usable(raw):
+                if raw is None:
+                    hold.missed.add(cid)
+                elif usable(raw):
                     result.add(cid)
+        hold.missed -= result
         return result
 
     # --- storing ------------------------------------------------------------------------------------------
@@ -116,6 +119,11 @@ class ChunkWriter:
         LocationUnavailable; then nothing refers to the chunk.
         """
         hold.add(cid)
+        hold.missed.discard(cid)
+        if (bases or dictionary is not None) and self._has_row(cid):
+            # Suspect or condemned, and perhaps a base: as a delta of what is a delta of it nobody could read either,
+            # and a longer chain would make the deltas of it too deep.
+            bases, dictionary = (), None
         depth, parts, prefix = self._prefix(bases, hold, kind) if bases else (0, (), b"")
         digest = None if dictionary is None else dictionary.digest
         if parts:
@@ -129,6 +137,10 @@ class ChunkWriter:
             hold.add(dictionary.cid)
             parts = (Base(dictionary.cid, 0, dictionary.size),)
         self._append(cid, len(data), kind, depth, chosen, parts)
+
+    def _has_row(self, cid: bytes) -> bool:
+        with self._context.index.read() as txn:
+            return txn.get(Table.CHUNKS, cid) is not None
 
     def _append(
         self,
@@ -267,7 +279,7 @@ class ChunkWriter:
                     self._segments.write_rows(txn, lengths)
                     if extra is not None:
                         extra(txn)
-                    protect(txn, self.holds.ids() | self._batch.keys())
+                    protect(txn, self.holds.ids() | self._batch.keys(), self.holds.missed())
                     report_epoch(txn, self._worker, seen)
             except BaseException:
                 with self._lock:

@@ -295,6 +295,10 @@ class Index:
         info = self._env.info()
         return (int(info["last_pgno"]) + 1) * int(self._env.stat()["psize"])
 
+    def used(self, txn: Txn) -> int:
+        """Bytes of the pages that hold rows."""
+        return sum(txn.pages(table) for table in Table) * int(self._env.stat()["psize"])
+
 
 def _translate(error: lmdb.Error, path: str) -> HoldfastError:
     if isinstance(error, (lmdb.MapFullError, lmdb.DiskError)) or "No space left" in str(error):

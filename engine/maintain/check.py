@@ -12,8 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from engine import codec, limits, registry
-from engine.chunks.reader import mark_suspect
+from engine import limits, registry
 from engine.errors import HoldfastError
 from engine.home import OpenStore
 from engine.index import Table, Txn
@@ -31,10 +30,11 @@ from engine.index.rows import (
     pack_row,
 )
 from engine.live import problems as live_problems
+from engine.maintain import verify
 from engine.maintain.mark import Marker
 from engine.maintain.marks import Marks
 from engine.nodes.point import decode_point
-from engine.packs.records import decode_record_head
+from engine.packs.records import HEADER_LEN, decode_record_head
 from engine.points.view import PointView
 from engine.progress import Progress, Report
 
@@ -105,38 +105,19 @@ class Checker:
             if row.state == PACK_DOOMED:
                 continue  # no row points into it, and its file may be gone already
             try:
+                files = self._context.files
                 if row.state == PACK_SEALED:
-                    self._sealed(number, row, read_data)
-                elif row.records or row.length > 64:
-                    self._context.files.header(number)
-                    if self._context.files.size(number) < row.length:
-                        self._found(
-                            "pack",
-                            f"segment {number}",
-                            f"is shorter than its {row.length} committed bytes",
-                        )
+                    for text in verify.sealed_faults(
+                        files, number, row, content=read_data, read=lambda count: None
+                    ):
+                        self._found("pack", f"pack {number}", text)
+                elif row.records or row.length > HEADER_LEN:
+                    for text in verify.open_faults(files, number, row):
+                        self._found("pack", f"segment {number}", text)
             except HoldfastError as error:
-                if self._now(Table.PACKS, U32.pack(number)) == row.pack_bytes():
+                if verify.unchanged(self._store, number, row):
                     self._found("pack", f"pack {number}", error)
         self.result.counts["packs"] = len(packs)
-
-    def _sealed(self, number: int, row: PackRow, read_data: bool) -> None:
-        files = self._context.files
-        files.header(number)
-        footer = files.footer(number)
-        files.trailer(number)
-        if (
-            footer.digest != row.digest
-            or footer.offset != row.length
-            or footer.entries != row.records
-        ):
-            self._found("pack", f"pack {number}", "its footer says other than its row")
-        if read_data:
-            digest = codec.Digest()
-            for at in range(0, footer.offset, 4 * limits.MIB):
-                digest.update(files.read(number, at, min(4 * limits.MIB, footer.offset - at)))
-            if digest.digest() != footer.digest:
-                self._found("pack", f"pack {number}", "its content does not match its digest")
 
     def _chunks(self, packs: dict[int, PackRow], read_data: bool) -> None:
         idle = load_gc(self._txn).phase == Phase.IDLE
@@ -165,10 +146,12 @@ class Checker:
         )
 
     def _record(self, cid: bytes, row: ChunkRow, read_data: bool) -> None:
+        if read_data:
+            fault = verify.record_fault(self._store, cid, row)
+            if fault:
+                self._damage(cid, fault)
+            return
         try:
-            if read_data:
-                self._store.reader.load_at(cid, row)
-                return
             head = decode_record_head(
                 self._context.files.read(row.pack, row.offset, min(_HEAD_MAX, row.stored))
             )
@@ -176,21 +159,11 @@ class Checker:
             if same != (cid, row.stored, row.plain, row.kind, row.encoding, row.depth):
                 self._damage(cid, f"its record in pack {row.pack} at {row.offset} is another")
         except HoldfastError as error:
-            now = self._now(Table.CHUNKS, cid)
-            if now is None:
-                return  # collected meanwhile
-            moved = chunk_row(now)
-            if (moved.pack, moved.offset) != (row.pack, row.offset):
-                self._record(cid, moved, read_data)
-                return
-            self._damage(cid, str(error))
-            if read_data:
-                mark_suspect(self._context, cid, str(error))
-
-    def _now(self, table: Table, key: bytes) -> bytes | None:
-        """A row as it is by now: a collection may have moved records and removed packs since this check began."""
-        with self._context.index.read() as txn:
-            return txn.get(table, key)
+            now = verify.moved(self._store, cid, row)
+            if now is row:
+                self._damage(cid, str(error))
+            elif now is not None:
+                self._record(cid, now, read_data)
 
     def _damage(self, cid: bytes, text: str) -> None:
         if cid not in self._bad:

@@ -20,8 +20,9 @@ from engine.home import OpenStore
 from engine.index import Table, Txn, gcstate
 from engine.index.gcstate import GcState, Phase
 from engine.index.rows import FLAG_CONDEMNED, U64
-from engine.maintain import settle
+from engine.maintain import settle, tombs
 from engine.maintain.compact import Compactor
+from engine.maintain.forecast import forecast
 from engine.maintain.mark import Marker
 from engine.maintain.marks import Marks
 from engine.maintain.report import CollectReport
@@ -70,15 +71,12 @@ def collect(
 
 
 def _dry(store: OpenStore, report: Report) -> CollectReport:
-    result = CollectReport()
-    with store.context.index.read() as txn:
-        marks = _marker(store, txn, report).marks
-        for at in marks.dead():
-            found = marks.row(txn, at)
-            assert found is not None
-            result.dead_chunks += 1
-            result.freed_bytes += found[1].stored
-    return result
+    seen = forecast(store, (), report=report)
+    return CollectReport(
+        dead_chunks=seen.waiting_chunks, freed_bytes=seen.waiting_bytes,
+        returned_bytes=seen.returned_bytes, packs_removed=seen.packs_removed,
+        packs_rewritten=seen.packs_rewritten,
+    )  # fmt: skip
 
 
 def _marker(store: OpenStore, txn: Txn, report: Report) -> Marker:
@@ -145,6 +143,7 @@ def _free(
         patience.older_readers(txn)
         with context.index.read() as later:
             marker.again(later, lambda done: report(Progress("mark", done, None, "references")))
+        marks.let_go(tombs.outlived(store, marks.tombs))
         _unflag(context, marks)
         _condemn(context, marks)
     with context.index.write() as out:
