@@ -261,7 +261,11 @@ def _damaged_ranges(
 def check(store: OpenStore, *, read_data: bool, report: Report) -> CheckReport:
     """Verify the store; what is wrong is in the report, worst first."""
     log.debug("check begins")
-    with store.context.index.read() as txn:
+    index = store.context.index
+    torn = index.structure()  # before LMDB follows any page: a damaged one may kill the process
+    if torn:
+        return CheckReport([Problem("index", f"index {index.path}", text) for text in torn])
+    with index.read() as txn:
         result = Checker(store, txn, report).run(read_data)
     order = Counter({"file": 3, "point": 2, "tree": 1})
     result.problems.sort(key=lambda problem: -order[problem.code])

@@ -24,21 +24,21 @@ Reference = tuple[Ref, bytes]
 
 def kept_roots(txn: Txn, key: bytes) -> Iterator[Reference]:
     """What points, and trees' memories of their last snapshot, refer to. ``key``: the store's id key."""
-    for _, raw in txn.scan(Table.POINTS):
+    for _, raw in txn.whole(Table.POINTS):
         # The record itself is kept too, so that packs alone tell of the point.
         yield Ref.NODE, codec.chunk_id(key, raw)
         root = decode_point(raw).root
         yield from walk.of_entry(stat.S_IFDIR, root.xattrs, root.root)
-    for _, root_bytes in txn.scan(Table.ROOTS):
+    for _, root_bytes in txn.whole(Table.ROOTS):
         mode = stat.S_IFDIR if len(root_bytes) == _ID else stat.S_IFREG
         yield from walk.of_entry(mode, b"", root_bytes)
 
 
 def live_roots(txn: Txn) -> Iterator[Reference]:
     """What the live trees refer to."""
-    for _, raw in txn.scan(Table.SPANS):
+    for _, raw in txn.whole(Table.SPANS):
         yield from ((Ref.DATA, cid) for cid in extent_ids(raw))
-    for _, raw in txn.scan(Table.INODES):
+    for _, raw in txn.whole(Table.INODES):
         row = rows.decode_inode(raw)
         if row.flags & rows.F_INLINE:
             yield from ((Ref.DATA, cid) for cid in extent_ids(row.tail))
