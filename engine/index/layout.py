@@ -75,7 +75,9 @@ def decode_meta(raw: bytes, place: int) -> Meta | None:
     if len(raw) < _META.size:
         return None
     flags, magic, version, _, _, free, main, last, transaction = _META.unpack_from(raw)
-    meta = Meta(transaction, last, Tree(*_RECORD.unpack(free)).pad, decode_tree(free), decode_tree(main))
+    meta = Meta(
+        transaction, last, Tree(*_RECORD.unpack(free)).pad, decode_tree(free), decode_tree(main)
+    )
     sound = (
         magic == _MAGIC and version == _VERSION and flags == _META_PAGE and transaction % 2 == place
         and 512 <= meta.page <= 65536 and not meta.page & (meta.page - 1)

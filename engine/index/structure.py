@@ -96,7 +96,9 @@ class _Walk:
                 raw = self._page(number)
                 children = layout.branch(raw, number)
                 if children is not None and tree is self._meta.free:
-                    children = [(key[::-1], child) for key, child in children]  # numbers, in key order
+                    children = [
+                        (key[::-1], child) for key, child in children
+                    ]  # numbers, in key order
                 if (depth == tree.depth) != (children is None):
                     raise Damaged(f"lies at depth {depth}, the tree has {tree.depth}")
                 if children is not None:
@@ -152,7 +154,9 @@ class _Walk:
 
     def _free(self) -> None:
         """The free list: numbers of pages by the transaction that gave them up."""
-        for row in list(self._tree("free list", self._meta.free)):  # their own pages are in use, too
+        for row in list(
+            self._tree("free list", self._meta.free)
+        ):  # their own pages are in use, too
             try:
                 if len(row.key) != 8 or int.from_bytes(row.key, "big") > self._meta.transaction:
                     raise Damaged("has a key that is none of a transaction")

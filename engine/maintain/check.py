@@ -7,9 +7,7 @@ its content stores it again.
 from __future__ import annotations
 
 import logging
-import stat
 from collections import Counter
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from engine import codec, limits, registry
@@ -31,12 +29,11 @@ from engine.index.rows import (
     pack_row,
 )
 from engine.live import problems as live_problems
+from engine.maintain.affected import affected
 from engine.maintain.mark import Marker
 from engine.maintain.marks import Marks
-from engine.nodes import Entry
 from engine.nodes.point import decode_point
 from engine.packs.records import decode_record_head
-from engine.points.view import PointView
 from engine.progress import Progress, Report
 
 log = logging.getLogger("holdfast.engine.maintain")
@@ -221,11 +218,11 @@ class Checker:
         bad = self._dependents()
         for _, raw in self._txn.scan(Table.POINTS):
             point = decode_point(raw)
-            view = PointView(self._store.reader, point.root)
             try:
-                for path, start, length in _damaged_ranges(view, point.root, b"", bad.__contains__):
-                    self._found("file", f"point {point.id}: {path.decode(errors='backslashreplace')}",
-                                f"bytes {start} to {start + length} cannot be read")  # fmt: skip
+                for path, text in affected(self._store.reader, point.root, bad):
+                    self._found(
+                        "file", f"point {point.id}: {path.decode(errors='backslashreplace')}", text
+                    )
             except HoldfastError as error:
                 self._found("point", f"point {point.id}", error)
 
@@ -242,20 +239,6 @@ class Checker:
                     found.add(user)
                     todo.append(user)
         return found
-
-
-def _damaged_ranges(
-    view: PointView, entry: Entry, path: bytes, bad: Callable[[bytes], bool]
-) -> Iterator[tuple[bytes, int, int]]:
-    for child in view.scan(entry):
-        here = path + b"/" + child.name if path else child.name
-        if stat.S_ISDIR(child.mode):
-            yield from _damaged_ranges(view, child, here, bad)
-        elif stat.S_ISREG(child.mode):
-            for number, extents in view.spans(child):
-                for offset, length, cid, _ in extents:
-                    if bad(cid):
-                        yield here, number * limits.SPAN + offset, length
 
 
 def check(store: OpenStore, *, read_data: bool, report: Report) -> CheckReport:
