@@ -79,7 +79,7 @@ def find(txn: Txn, name: str) -> Mount:
 
 def every(txn: Txn) -> list[Mount]:
     """All mounts, by name."""
-    return [_decode(key.decode(), raw) for key, raw in txn.scan(Table.MOUNTS)]
+    return [_decode(key.decode(), raw) for key, raw in txn.whole(Table.MOUNTS)]
 
 
 def create(txn: Txn, name: str, quota: int, chunking: str, files: int = NO_QUOTA) -> Mount:

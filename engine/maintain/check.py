@@ -7,9 +7,7 @@ its content stores it again.
 from __future__ import annotations
 
 import logging
-import stat
 from collections import Counter
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from engine import limits, registry
@@ -31,11 +29,11 @@ from engine.index.rows import (
 )
 from engine.live import problems as live_problems
 from engine.maintain import verify
+from engine.maintain.affected import affected
 from engine.maintain.mark import Marker
 from engine.maintain.marks import Marks
 from engine.nodes.point import decode_point
 from engine.packs.records import HEADER_LEN, decode_record_head
-from engine.points.view import PointView
 from engine.progress import Progress, Report
 
 log = logging.getLogger("holdfast.engine.maintain")
@@ -200,11 +198,11 @@ class Checker:
         bad = self._dependents()
         for _, raw in self._txn.scan(Table.POINTS):
             point = decode_point(raw)
-            view = PointView(self._store.reader, point.root)
             try:
-                for path, start, length in _damaged_ranges(view, bad.__contains__):
-                    self._found("file", f"point {point.id}: {path.decode(errors='backslashreplace')}",
-                                f"bytes {start} to {start + length} cannot be read")  # fmt: skip
+                for path, text in affected(self._store.reader, point.root, bad):
+                    self._found(
+                        "file", f"point {point.id}: {path.decode(errors='backslashreplace')}", text
+                    )
             except HoldfastError as error:
                 self._found("point", f"point {point.id}", error)
 
@@ -223,31 +221,14 @@ class Checker:
         return found
 
 
-def _damaged_ranges(
-    view: PointView, bad: Callable[[bytes], bool]
-) -> Iterator[tuple[bytes, int, int]]:
-    """(path, start, length) of what needs a bad chunk. Trees may be deeper than a program's stack."""
-    inside = [(b"", view.scan(view.root_entry))]
-    while inside:
-        path, members = inside[-1]
-        child = next(members, None)
-        if child is None:
-            inside.pop()
-            continue
-        here = path + b"/" + child.name if path else child.name
-        if stat.S_ISDIR(child.mode):
-            inside.append((here, view.scan(child)))
-        elif stat.S_ISREG(child.mode):
-            for number, extents in view.spans(child):
-                for offset, length, cid, _ in extents:
-                    if bad(cid):
-                        yield here, number * limits.SPAN + offset, length
-
-
 def check(store: OpenStore, *, read_data: bool, report: Report) -> CheckReport:
     """Verify the store; what is wrong is in the report, worst first."""
     log.debug("check begins")
-    with store.context.index.read() as txn:
+    index = store.context.index
+    torn = index.structure()  # before LMDB follows any page: a damaged one may kill the process
+    if torn:
+        return CheckReport([Problem("index", f"index {index.path}", text) for text in torn])
+    with index.read() as txn:
         result = Checker(store, txn, report).run(read_data)
     order = Counter({"file": 3, "point": 2, "tree": 1})
     result.problems.sort(key=lambda problem: -order[problem.code])

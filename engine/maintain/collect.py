@@ -43,14 +43,15 @@ def collect(
     store: OpenStore, *, dry_run: bool, budget_s: float | None, report: Report, wait_s: float = WAIT,
     sleep: Callable[[float], None],
 ) -> CollectReport:  # fmt: skip
-    """One collection. Raises Busy when another runs or a writer does not move; Corrupt when a node is unreadable.
+    """One collection. Raises Busy when another runs or a writer does not move; Corrupt when a node or the index is.
 
     ``budget_s``: after so long no further pack is rewritten or removed; marking and sweeping are always finished.
     ``sleep`` is called between looks at what it waits for, ``wait_s`` in all.
     """
+    context = store.context
+    context.index.verify()
     if dry_run:
         return _dry(store, report)
-    context = store.context
     started = context.system.monotonic()
     result = CollectReport()
     with _alone(store):

@@ -24,7 +24,7 @@ Reference = tuple[Ref, bytes]
 
 def point_roots(txn: Txn, key: bytes, wanted: Callable[[str], bool]) -> Iterator[Reference]:
     """What the wanted points (by id) refer to. ``key``: the store's id key."""
-    for name, raw in txn.scan(Table.POINTS):
+    for name, raw in txn.whole(Table.POINTS):
         if not wanted(name.decode()):
             continue
         # The record itself is kept too, so that packs alone tell of the point.
@@ -35,16 +35,16 @@ def point_roots(txn: Txn, key: bytes, wanted: Callable[[str], bool]) -> Iterator
 
 def memory_roots(txn: Txn) -> Iterator[Reference]:
     """What trees' memories of their last snapshot refer to."""
-    for _, root_bytes in txn.scan(Table.ROOTS):
+    for _, root_bytes in txn.whole(Table.ROOTS):
         mode = stat.S_IFDIR if len(root_bytes) == _ID else stat.S_IFREG
         yield from walk.of_entry(mode, b"", root_bytes)
 
 
 def live_roots(txn: Txn) -> Iterator[Reference]:
     """What the live trees refer to."""
-    for _, raw in txn.scan(Table.SPANS):
+    for _, raw in txn.whole(Table.SPANS):
         yield from ((Ref.DATA, cid) for cid in extent_ids(raw))
-    for _, raw in txn.scan(Table.INODES):
+    for _, raw in txn.whole(Table.INODES):
         row = rows.decode_inode(raw)
         if row.flags & rows.F_INLINE:
             yield from ((Ref.DATA, cid) for cid in extent_ids(row.tail))

@@ -185,7 +185,7 @@ class Adapter(pyfuse3.Operations):
     async def setxattr(
         self, inode: int, name: bytes, value: bytes, ctx: pyfuse3.RequestContext
     ) -> None:
-        await self._of(inode).setxattr(inode, name, value, caller(ctx))
+        await self._of(inode).setxattr(inode, name, value, self.caller(ctx))
 
     @boundary
     async def listxattr(self, inode: int, ctx: pyfuse3.RequestContext) -> list[bytes]:

@@ -10,6 +10,8 @@ from tools.torture.rig import Rig
 MODULES: tuple[str, ...] = (
     "tools.torture.crash.points",
     "tools.torture.crash.order",
+    "tools.torture.corrupt.packs",
+    "tools.torture.corrupt.index",
     "tools.torture.users.access",
 )
 

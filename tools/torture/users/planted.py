@@ -48,7 +48,7 @@ def open_socket() -> None:
         return listener
 
     control.listen = listen
-    control._is_owner = lambda stream: True  # noqa: SLF001
+    control._is_owner = lambda stream: True
 
 
 @bug("squash forgets setattr")
