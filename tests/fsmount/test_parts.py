@@ -144,7 +144,9 @@ def test_other_exceptions(error: Exception, number: int) -> None:
 def _troubles_are_told(expect_log, request: pytest.FixtureRequest) -> None:  # type: ignore[no-untyped-def]
     name = request.node.name
     if name.startswith(("test_every_kind", "test_other_exceptions")):
-        quiet = ("NotFound", "ReadOnly", "Unsupported", "error0-")
+        quiet = (
+            "NotFound", "AlreadyExists", "InvalidRequest", "ReadOnly", "Unsupported", "error0-"
+        )  # fmt: skip
         if not any(f"[{word}" in name for word in quiet):
             expect_log("test ")
 
