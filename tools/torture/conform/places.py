@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -21,6 +22,8 @@ from tools.torture.rig import Found
 
 NAME = "m"
 START_LIMIT = 60.0  # s for a worker to come up, or to end
+# A reply to a request that the kernel has given up, as it does with RELEASE while a file system is unmounted.
+TOO_LATE = re.compile(r"fuse_reply_\* failed with No such file or directory")
 CONTROL_SIZE = 64 << 30  # bytes, sparse: room for every offset a rig writes at
 
 
@@ -69,7 +72,7 @@ class Steward:
 
 
 class Mounted:
-    """A new store with one mount, mounted at ``path``. A context manager; leaving it unmounts, and kills nothing twice."""
+    """A new store with one mount, mounted at ``path``. A context manager; leaving it unmounts."""
 
     def __init__(self, scratch: Path, *options: str) -> None:
         self.store = scratch / "store"
@@ -148,7 +151,8 @@ class Mounted:
 
     def said(self) -> str:
         """The worker's messages: none when all is well."""
-        return self._log.read_text(errors="replace").strip() if self._log.exists() else ""
+        lines = self._log.read_text(errors="replace").splitlines() if self._log.exists() else []
+        return "\n".join(line for line in lines if not TOO_LATE.search(line)).strip()
 
     def snapshot(self) -> str:
         """A new recovery point's id."""

@@ -74,16 +74,25 @@ IN_DIRECTORIES: tuple[tuple[str, Call, int], ...] = (
 
 def files() -> Iterator[Rule]:
     """Every class of users with every set of bits; the other classes have exactly the bits this one has not."""
+    setup: tuple[Call, ...]
     for who, bits, (name, call, need) in product(USERS, range(8), ON_FILES):
         mode = only(who, bits)
-        setup = (("file", "f", 0o600, OWNER, GROUP, b"text"), ("setxattr", "f", "user.a", b"1"), ("chmod", "f", mode))
+        setup = (
+            ("file", "f", 0o600, OWNER, GROUP, b"text"),
+            ("setxattr", "f", "user.a", b"1"),
+            ("chmod", "f", mode),
+        )
         want = ... if has(mode, who, need) else "EACCES"
         yield rule(f"file-{name}-{who}-{mode:03o}", FILE, call, want, who=who, setup=setup)
     for who, bits, need in product(USERS, range(8), range(8)):
         mode = only(who, bits)
-        allowed = has(mode, who, need & ~X) and (has(mode, who, need & X) if who != "root" else not need & X or bool(mode & 0o111))
+        allowed = has(mode, who, need & ~X) and (
+            has(mode, who, need & X) if who != "root" else not need & X or bool(mode & 0o111)
+        )
         setup = (("file", "f", mode, OWNER, GROUP),)
-        yield rule(f"access-{need}-{who}-{mode:03o}", "access()", ("access", "f", need), ... if allowed else "EACCES", who=who, setup=setup)  # fmt: skip
+        want = ... if allowed else "EACCES"
+        name = f"access-{need}-{who}-{mode:03o}"
+        yield rule(name, "access()", ("access", "f", need), want, who=who, setup=setup)
 
 
 def directories() -> Iterator[Rule]:
@@ -103,6 +112,7 @@ def directories() -> Iterator[Rule]:
 
 def owners() -> Iterator[Rule]:
     """What only the owner may do, or nobody but root, however open the file is."""
+    setup: tuple[Call, ...]
     setup = (("file", "f", 0o666, OWNER, GROUP, b"x"), ("dir", "d", 0o777, OWNER, GROUP))
     for who, path in product(USERS, "fd"):
         mine = who in ("root", "owner")
@@ -156,11 +166,14 @@ STICKY: tuple[tuple[str, Call, bool], ...] = (
 def sticky() -> Iterator[Rule]:
     """In a sticky directory names are removed by the owner of the file, of the directory, or root alone."""
     owned = {"mine": None, "theirs": STRANGER + 1}
-    for who, (whose_dir, whose_file), (name, call, removes) in product(USERS, product(owned, owned), STICKY):
+    for who, (whose_dir, whose_file), (name, call, removes) in product(
+        USERS, product(owned, owned), STICKY
+    ):
         uid = USERS[who].uid
         above, below = owned[whose_dir] or uid, owned[whose_file] or uid
         setup = (
-            ("dir", "d", 0o1777, above, GROUP), ("file", "d/f", 0o666, below, GROUP), ("dir", "d/e", 0o777, below, GROUP),
+            ("dir", "d", 0o1777, above, GROUP), ("file", "d/f", 0o666, below, GROUP), ("dir", "d/e", 0o777,
+            below, GROUP),
             ("dir", "o", 0o777), ("file", "o/f", 0o666, uid, GROUP),
         )  # fmt: skip
         allowed = who == "root" or not removes or uid in (above, below)
@@ -170,8 +183,8 @@ def sticky() -> Iterator[Rule]:
 
 def set_ids() -> Iterator[Rule]:
     """Set-id bits go when an unprivileged user changes a file, and when anybody gives it away."""
+    setup: tuple[Call, ...]
     page = "write(), truncate(), chown(): clearing of S_ISUID and S_ISGID"
-    by_root = "fsmount/killpriv.py: root's writes drop the bits too"
     changes: tuple[tuple[str, tuple[Call, ...]], ...] = (
         ("write", (("open", "f", os.O_WRONLY), ("write", "@0", b"y"))),
         ("append", (("open", "f", os.O_WRONLY | os.O_APPEND), ("write", "@0", b"y"))),
@@ -182,31 +195,35 @@ def set_ids() -> Iterator[Rule]:
         ("chgrp", (("chown", "f", -1, GROUP),)),
         ("chown-same", (("chown", "f", OWNER, GROUP),)),
     )
-    for mode, (name, calls), who in product((0o4755, 0o2755, 0o6755, 0o4644, 0o755), changes, ("owner", "root")):
+    for mode, (name, calls), who in product(
+        (0o4755, 0o2755, 0o6755, 0o4644, 0o755), changes, ("owner", "root")
+    ):
         setup = (("file", "f", mode, OWNER, GROUP, b"text"),)
-        chown = name.startswith("ch")
-        clear = who != "root" or chown
-        left = mode & 0o777 if clear else mode
-        always = mode & 0o777
-        then = ((("mode", "f"), left if chown or who != "root" else ...),)
-        yield rule(f"set-id-{name}-{mode:o}-{who}", page if who != "root" else f"{page} ({by_root})", calls[0], ...,
-                   *calls[1:], who=who, setup=setup, then=then if then[0][1] is ... else ((("mode", "f"), always),))  # fmt: skip
+        # What root writes keeps the bits on ext4, and drops them here: fsmount/killpriv.py
+        open_to_all = who == "root" and not name.startswith("ch")
+        then = () if open_to_all else ((("mode", "f"), mode & 0o777),)
+        yield rule(
+            f"set-id-{name}-{mode:o}-{who}", page, calls[0], ..., *calls[1:], who=who, setup=setup, then=then
+        )  # fmt: skip
     for who in USERS:
         setup = (("dir", "d", 0o2777, OWNER, GROUP),)
         inside = who in ("root", "owner", "member", "mate")
-        yield rule(f"setgid-directory-file-{who}", "open(): group of a new file", ("open", "d/f", os.O_WRONLY | os.O_CREAT, 0o644),
+        yield rule(f"setgid-directory-file-{who}", "open(): group of a new file", ("open", "d/f",
+                   os.O_WRONLY | os.O_CREAT, 0o644),
                    ..., who=who, setup=setup, then=((("gid", "d/f"), GROUP), (("mode", "d/f"), 0o644)))  # fmt: skip
         yield rule(f"setgid-directory-setgid-file-{who}", "open(): S_ISGID of a strange group",
                    ("open", "d/f", os.O_WRONLY | os.O_CREAT, 0o2755), ..., who=who, setup=setup,
                    then=((("gid", "d/f"), GROUP), (("mode", "d/f"), 0o2755 if inside else 0o755)))  # fmt: skip
-        yield rule(f"setgid-directory-directory-{who}", "mkdir(): group of a new directory", ("mkdir", "d/e", 0o755), ...,
+        yield rule(f"setgid-directory-directory-{who}", "mkdir(): group of a new directory", ("mkdir",
+                   "d/e", 0o755), ...,
                    who=who, setup=setup, then=((("gid", "d/e"), GROUP), (("mode", "d/e"), 0o2755)))  # fmt: skip
         yield rule(f"setgid-directory-link-{who}", "symlink(): group of a new link", ("symlink", "x", "d/s"), ...,
                    who=who, setup=setup, then=((("gid", "d/s"), GROUP),))  # fmt: skip
         yield rule(f"setgid-directory-fifo-{who}", "mkfifo(): group of a new fifo", ("mkfifo", "d/p"), ...,
                    who=who, setup=setup, then=((("gid", "d/p"), GROUP),))  # fmt: skip
         plain = (("dir", "d", 0o777, OWNER, GROUP),)
-        yield rule(f"new-file-ids-{who}", "open(): owner and group of a new file", ("open", "d/f", os.O_WRONLY | os.O_CREAT),
+        yield rule(f"new-file-ids-{who}", "open(): owner and group of a new file", ("open", "d/f",
+                   os.O_WRONLY | os.O_CREAT),
                    ..., who=who, setup=plain, then=((("ids", "d/f"), USERS[who][:2]),))  # fmt: skip
         yield rule(f"new-directory-ids-{who}", "mkdir(): owner and group of a new directory", ("mkdir", "d/e"),
                    ..., who=who, setup=plain, then=((("ids", "d/e"), USERS[who][:2]),))  # fmt: skip
@@ -223,8 +240,16 @@ def umasks() -> Iterator[Rule]:
         ("mknod", ("mknod-file", "n", 0o666), 0o666),
     )
     for mask, (name, call, mode) in product((0, 0o22, 0o27, 0o77, 0o777), made):
-        yield rule(f"umask-{mask:03o}-{name}", "umask()", ("umask", mask), ..., call, then=((("mode", "n"), mode & ~mask),))
-    yield rule("umask-symlink", "symlink(): mode unspecified; 0777 on Linux", ("umask", 0o777), ..., ("symlink", "x", "n"),
+        yield rule(
+            f"umask-{mask:03o}-{name}",
+            "umask()",
+            ("umask", mask),
+            ...,
+            call,
+            then=((("mode", "n"), mode & ~mask),),
+        )
+    yield rule("umask-symlink", "symlink(): mode unspecified; 0777 on Linux", ("umask", 0o777), ...,
+               ("symlink", "x", "n"),
                then=((("mode", "n"), 0o777), (("type", "n"), stat.S_IFLNK)))  # fmt: skip
     yield rule("umask-chmod", "chmod()", ("umask", 0o777), ..., ("chmod", "f", 0o4755), setup=(("file", "f", 0o600),),
                then=((("mode", "f"), 0o4755),))  # fmt: skip
@@ -234,18 +259,28 @@ def prefixes() -> Iterator[Rule]:
     """A directory on the way that may not be searched."""
     ways: tuple[Call, ...] = (
         ("lstat", "d/e/f"), ("open", "d/e/f", os.O_RDONLY), ("open", "d/e/n", os.O_CREAT | os.O_WRONLY),
-        ("mkdir", "d/e/n"), ("rmdir", "d/e/e"), ("unlink", "d/e/f"), ("rename", "d/e/f", "d/e/n"), ("rename", "o", "d/e/n"),
-        ("link", "d/e/f", "n"), ("link", "o", "d/e/n"), ("symlink", "x", "d/e/n"), ("readlink", "d/e/s"), ("mkfifo", "d/e/n"),
+        ("mkdir", "d/e/n"), ("rmdir", "d/e/e"), ("unlink", "d/e/f"), ("rename", "d/e/f", "d/e/n"),
+        ("rename", "o", "d/e/n"),
+        ("link", "d/e/f", "n"), ("link", "o", "d/e/n"), ("symlink", "x", "d/e/n"), ("readlink", "d/e/s"),
+        ("mkfifo", "d/e/n"),
         ("chmod", "d/e/f", 0o600), ("chown", "d/e/f", -1, -1), ("truncate", "d/e/f", 0), ("touch", "d/e/f"),
         ("list", "d/e"), ("chdir", "d/e"), ("getxattr", "d/e/f", "user.a"), ("statvfs", "d/e/f"), ("lstat", "way/f"),
     )  # fmt: skip
     for who, call in product(CLASSES, ways):
         setup = (
             ("dir", "d", 0o777, OWNER, GROUP), ("dir", "d/e", 0o777), ("file", "d/e/f", 0o666), ("dir", "d/e/e", 0o777),
-            ("symlink", "x", "d/e/s"), ("file", "o", 0o666), ("symlink", "d/e", "way"), ("chmod", "d", only(who, R | W)),
+            ("symlink", "x", "d/e/s"), ("file", "o", 0o666), ("symlink", "d/e", "way"), ("chmod", "d",
+            only(who, R | W)),
             ("chmod", ".", 0o777),
         )  # fmt: skip
-        yield rule(f"no-search-{'-'.join(map(str, call))}-{who}", DIRECTORY, call, "EACCES", who=who, setup=setup)
+        yield rule(
+            f"no-search-{'-'.join(map(str, call))}-{who}",
+            DIRECTORY,
+            call,
+            "EACCES",
+            who=who,
+            setup=setup,
+        )
 
 
 def rules() -> Iterator[Rule]:

@@ -51,6 +51,13 @@ def make_dir(path: str, mode: int = 0o755, uid: int = 0, gid: int = 0) -> None:
     os.chmod(path, mode)
 
 
+def make_fifo(path: str, mode: int = 0o644, uid: int = 0, gid: int = 0) -> None:
+    """A fifo exactly so."""
+    os.mkfifo(path)
+    os.chown(path, uid, gid)
+    os.chmod(path, mode)
+
+
 def make_socket(path: str) -> None:
     """A socket bound to a name; short names only."""
     with socket.socket(socket.AF_UNIX) as one:
@@ -115,7 +122,7 @@ def _read(fd: int, size: int, offset: int) -> bytes:
 CALLS: dict[str, Callable[..., Any]] = {
     # making what a rule needs
     "file": make_file, "dir": make_dir, "symlink": os.symlink, "hardlink": os.link,
-    "fifo": lambda path, mode=0o644, uid=0, gid=0: (os.mkfifo(path), os.chown(path, uid, gid), os.chmod(path, mode))[0],
+    "fifo": make_fifo,
     "socket": make_socket,
     "char": lambda path: os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(1, 3)),
     "block": lambda path: os.mknod(path, stat.S_IFBLK | 0o600, os.makedev(7, 0)),
@@ -130,13 +137,13 @@ CALLS: dict[str, Callable[..., Any]] = {
     "mknod-file": lambda path, mode=0o644: os.mknod(path, stat.S_IFREG | mode),
     "list": listed, "chdir": os.chdir, "getcwd": os.getcwd,
     # attributes
-    "stat": lambda path: os.stat(path) and None,
-    "lstat": lambda path: os.lstat(path) and None,
+    "stat": lambda path: bool(os.stat(path)),
+    "lstat": lambda path: bool(os.lstat(path)),
     "chmod": os.chmod, "fchmod": os.fchmod, "chown": os.chown, "fchown": os.fchown,
     "truncate": os.truncate, "ftruncate": os.ftruncate, "utimens": utimens,
     "touch": lambda path: utimens(path, None, None),
     "access": lambda path, mode: _libc("access", os.fsencode(path), mode),
-    "statvfs": lambda path: os.statvfs(path) and None,
+    "statvfs": lambda path: bool(os.statvfs(path)),
     "getxattr": os.getxattr, "setxattr": os.setxattr, "removexattr": os.removexattr, "listxattr": os.listxattr,
     "lsetxattr": lambda path, name, value: os.setxattr(path, name, value, follow_symlinks=False),
     "exists": os.path.lexists,
@@ -162,8 +169,7 @@ CALLS: dict[str, Callable[..., Any]] = {
     "content": lambda path: open(path, "rb").read(),  # noqa: SIM115  closed at once: this is CPython
     "allocate": os.posix_fallocate,
     "sparse": sparse, "limited-write": limited_write,
-    "umask": lambda mask: os.umask(mask) and None,
-    "pause": lambda: None,
+    "umask": lambda mask: bool(os.umask(mask)),
 }  # fmt: skip
 
 

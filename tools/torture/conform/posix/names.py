@@ -81,7 +81,14 @@ def renames() -> Iterator[Rule]:
 
 def loops() -> Iterator[Rule]:
     """A directory cannot go into itself; names of one file; flags that are refused."""
-    deep = (("dir", "a"), ("dir", "a/b"), ("dir", "a/b/c"), ("file", "f", 0o644, 0, 0, b"f"), ("hardlink", "f", "g"), ("file", "h", 0o644))
+    deep = (
+        ("dir", "a"),
+        ("dir", "a/b"),
+        ("dir", "a/b/c"),
+        ("file", "f", 0o644, 0, 0, b"f"),
+        ("hardlink", "f", "g"),
+        ("file", "h", 0o644),
+    )
     rows: tuple[tuple[str, Call, Any, tuple[tuple[Call, Any], ...]], ...] = (
         ("into-itself", ("rename", "a", "a/n"), "EINVAL", ()),
         ("into-child", ("rename", "a", "a/b/n"), "EINVAL", ()),
@@ -97,7 +104,12 @@ def loops() -> Iterator[Rule]:
         ("same-file", ("rename", "f", "g"), ..., ((("nlink", "f"), 2), (("same", "f", "g"), True))),
         ("same-file-noreplace", ("rename2", "f", "g", NOREPLACE), "EEXIST", ((("nlink", "f"), 2),)),
         ("same-file-exchange", ("rename2", "f", "g", EXCHANGE), ..., ((("nlink", "f"), 2),)),
-        ("over-one-of-two", ("rename", "h", "g"), ..., ((("nlink", "f"), 1), (("content", "f"), b"f"))),
+        (
+            "over-one-of-two",
+            ("rename", "h", "g"),
+            ...,
+            ((("nlink", "f"), 1), (("content", "f"), b"f")),
+        ),
         ("flags-both", ("rename2", "f", "h", NOREPLACE | EXCHANGE), "EINVAL", ()),
         ("flags-unknown", ("rename2", "f", "h", 8), "EINVAL", ()),
     )
@@ -115,16 +127,28 @@ def removals() -> Iterator[Rule]:
         yield rule(f"unlink-{kind}", "unlink()", ("unlink", "a"), "EISDIR|EPERM" if is_dir else ..., setup=setup,
                    then=((("exists", "a"), is_dir),))  # fmt: skip
         want: Any = "ENOTDIR" if not is_dir else "ENOTEMPTY|EEXIST" if kind == "full" else ...
-        yield rule(f"rmdir-{kind}", "rmdir()", ("rmdir", "a"), want, setup=setup, then=((("exists", "a"), want is not ...),))
+        yield rule(
+            f"rmdir-{kind}",
+            "rmdir()",
+            ("rmdir", "a"),
+            want,
+            setup=setup,
+            then=((("exists", "a"), want is not ...),),
+        )
         for target in ("b", "t/b"):
             counts = ((("nlink", "a"), 2), (("nlink", target), 2), (("same", "a", target), True))
-            yield rule(f"link-{kind}-{target}", "link()", ("link", "a", target), "EPERM" if is_dir else ..., setup=setup,
+            yield rule(f"link-{kind}-{target}", "link()", ("link", "a", target), "EPERM" if is_dir else ...,
+                       setup=setup,
                        then=() if is_dir else counts)  # fmt: skip
         for there in TYPES:
             yield rule(f"link-over-{kind}-{there}", "link()", ("link", "f", "a"), "EEXIST",
                        setup=(*_of(kind, "a"), ("file", "f", 0o644)))  # fmt: skip
             break
-        for make, call in (("mkdir", ("mkdir", "a")), ("mkfifo", ("mkfifo", "a")), ("symlink", ("symlink", "x", "a"))):
+        for make, call in (
+            ("mkdir", ("mkdir", "a")),
+            ("mkfifo", ("mkfifo", "a")),
+            ("symlink", ("symlink", "x", "a")),
+        ):
             yield rule(f"{make}-over-{kind}", f"{make}()", call, "EEXIST", setup=setup)
     linked = (("file", "f", 0o644), ("symlink", "f", "s"))
     yield rule("link-of-a-link", "linkat() without AT_SYMLINK_FOLLOW", ("link", "s", "n"), ..., setup=linked,
@@ -136,18 +160,62 @@ def removals() -> Iterator[Rule]:
 def counts() -> Iterator[Rule]:
     """Link counts, and where dot-dot leads."""
     tree = (("dir", "a"), ("dir", "b"), ("dir", "a/c"), ("file", "f", 0o644))
-    yield rule("nlink-mkdir", "mkdir()", ("mkdir", "b/n"), ..., setup=tree, then=((("nlink", "b"), 3), (("nlink", "b/n"), 2)))
-    yield rule("nlink-rmdir", "rmdir()", ("rmdir", "a/c"), ..., setup=tree, then=((("nlink", "a"), 2), (("nlink", "."), 4)))
+    yield rule(
+        "nlink-mkdir",
+        "mkdir()",
+        ("mkdir", "b/n"),
+        ...,
+        setup=tree,
+        then=((("nlink", "b"), 3), (("nlink", "b/n"), 2)),
+    )
+    yield rule(
+        "nlink-rmdir",
+        "rmdir()",
+        ("rmdir", "a/c"),
+        ...,
+        setup=tree,
+        then=((("nlink", "a"), 2), (("nlink", "."), 4)),
+    )
     yield rule("nlink-rename", "rename()", ("rename", "a/c", "b/c"), ..., setup=tree,
                then=((("nlink", "a"), 2), (("nlink", "b"), 3), (("same", "b/c/..", "b"), True)))  # fmt: skip
     yield rule("nlink-exchange", "renameat2(2)", ("rename2", "a/c", "f", EXCHANGE), ..., setup=tree,
                then=((("nlink", "a"), 2), (("nlink", "."), 5), (("same", "f/..", "."), True)))  # fmt: skip
-    yield rule("nlink-unlinked-open", "unlink()", ("open", "f", os.O_RDONLY), 0, ("unlink", "f"), ("fstat-nlink", "@0"), setup=tree)
-    yield rule("nlink-removed-open", "rmdir()", ("open", "b", os.O_RDONLY), 0, ("rmdir", "b"), ("fstat-nlink", "@0"), setup=tree)
+    yield rule(
+        "nlink-unlinked-open",
+        "unlink()",
+        ("open", "f", os.O_RDONLY),
+        0,
+        ("unlink", "f"),
+        ("fstat-nlink", "@0"),
+        setup=tree,
+    )
+    yield rule(
+        "nlink-removed-open",
+        "rmdir()",
+        ("open", "b", os.O_RDONLY),
+        0,
+        ("rmdir", "b"),
+        ("fstat-nlink", "@0"),
+        setup=tree,
+    )
     many: tuple[Call, ...] = tuple(("hardlink", "f", f"l{number}") for number in range(40))
-    yield rule("nlink-many", "link()", ("unlink", "l7"), ..., setup=(("file", "f", 0o644), *many), then=((("nlink", "f"), 40),))
+    yield rule(
+        "nlink-many",
+        "link()",
+        ("unlink", "l7"),
+        ...,
+        setup=(("file", "f", 0o644), *many),
+        then=((("nlink", "f"), 40),),
+    )
     folders: tuple[Call, ...] = tuple(("dir", f"d/{number}") for number in range(40))
-    yield rule("nlink-directories", "mkdir()", ("rmdir", "d/7"), ..., setup=(("dir", "d"), *folders), then=((("nlink", "d"), 41),))
+    yield rule(
+        "nlink-directories",
+        "mkdir()",
+        ("rmdir", "d/7"),
+        ...,
+        setup=(("dir", "d"), *folders),
+        then=((("nlink", "d"), 41),),
+    )
 
 
 def removed() -> Iterator[Rule]:
@@ -160,23 +228,40 @@ def removed() -> Iterator[Rule]:
         ("list", ("flist", "@0"), []),
         ("open-dot", ("openat", "@0", ".", os.O_RDONLY), "descriptor"),
     ):
-        yield rule(f"removed-directory-{name}", "rmdir()", opened[0], want, opened[1], call, setup=setup)
-    yield rule("removed-directory-getcwd", "getcwd()", ("chdir", "d"), "ENOENT", ("rmdir", "../d"), ("getcwd",), setup=setup)
+        yield rule(
+            f"removed-directory-{name}", "rmdir()", opened[0], want, opened[1], call, setup=setup
+        )
+    yield rule(
+        "removed-directory-getcwd",
+        "getcwd()",
+        ("chdir", "d"),
+        "ENOENT",
+        ("rmdir", "../d"),
+        ("getcwd",),
+        setup=setup,
+    )
     gone: tuple[Call, ...] = (("open", "f", os.O_RDWR), ("unlink", "f"))
     for name, calls, value in (
         ("read", (("pread", "@0", 9, 0),), b"text"),
         ("write", (("pwrite", "@0", b"more", 2), ("pread", "@0", 9, 0)), b"temore"),
         ("truncate", (("ftruncate", "@0", 2), ("pread", "@0", 9, 0)), b"te"),
         ("chmod", (("fchmod", "@0", 0o600), ("fsync", "@0"), ("fstat-nlink", "@0")), 0),
-        ("name-again", (("open", "f", os.O_CREAT | os.O_EXCL | os.O_RDWR), ("pread", "@0", 9, 0)), b"text"),
+        (
+            "name-again",
+            (("open", "f", os.O_CREAT | os.O_EXCL | os.O_RDWR), ("pread", "@0", 9, 0)),
+            b"text",
+        ),
     ):
-        yield rule(f"unlinked-file-{name}", "unlink()", gone[0], value, gone[1], *calls, setup=setup)
-    yield rule("replaced-file-read", "rename()", ("open", "f", os.O_RDONLY), b"text", ("rename", "g", "f"), ("pread", "@0", 9, 0),
+        yield rule(
+            f"unlinked-file-{name}", "unlink()", gone[0], value, gone[1], *calls, setup=setup
+        )
+    yield rule("replaced-file-read", "rename()", ("open", "f", os.O_RDONLY), b"text", ("rename", "g", "f"),
+               ("pread", "@0", 9, 0),
                setup=(*setup, ("file", "g", 0o644, 0, 0, b"new")), then=((("content", "f"), b"new"),))  # fmt: skip
 
 
 def mounts() -> Iterator[Rule]:
-    """Between file systems, and at the place where one is mounted. ``%other%`` is a file elsewhere, ``%top%`` the root."""
+    """Between file systems, and where one is mounted. ``%other%`` is a file elsewhere, ``%top%`` the root."""
     setup = (("file", "f", 0o644), ("dir", "d"))
     for name, call, want in (
         ("rename-out", ("rename", "f", "%other%"), "EXDEV"),

@@ -62,7 +62,8 @@ def _at(call: Call, path: str) -> Call:
 def _padded(last: str, size: int) -> str:
     """A path of so many bytes that means ``last``."""
     room = size - len(last)
-    return "./" * (room // 2) + "/" * (room % 2) + last if room % 2 == 0 else "." + "/" * 2 + "./" * ((room - 3) // 2) + last  # fmt: skip
+    odd = ".//" if room % 2 else ""
+    return odd + "./" * ((room - len(odd)) // 2) + last
 
 
 def prefixes() -> Iterator[Rule]:
@@ -88,25 +89,49 @@ def prefixes() -> Iterator[Rule]:
 def last_parts() -> Iterator[Rule]:
     """The last part: missing, too long, a symbolic link that leads nowhere."""
     for name, call, follows, makes in CALLS:
-        yield rule(f"{name}-last-too-long", f"{PAGE}; NAME_MAX", _at(call, TOO_LONG), "ENAMETOOLONG", setup=SETUP)
+        yield rule(
+            f"{name}-last-too-long",
+            f"{PAGE}; NAME_MAX",
+            _at(call, TOO_LONG),
+            "ENAMETOOLONG",
+            setup=SETUP,
+        )
         if makes:
-            yield rule(f"{name}-longest", "NAME_MAX", _at(call, LONG), ..., setup=SETUP, then=((("exists", LONG), True),))
+            yield rule(
+                f"{name}-longest",
+                "NAME_MAX",
+                _at(call, LONG),
+                ...,
+                setup=SETUP,
+                then=((("exists", LONG), True),),
+            )
             path = _padded("name", PATH_MAX - 1)
-            yield rule(f"{name}-longest-path", "PATH_MAX", _at(call, path), ..., setup=SETUP, then=((("exists", "name"), True),))
+            yield rule(
+                f"{name}-longest-path",
+                "PATH_MAX",
+                _at(call, path),
+                ...,
+                setup=SETUP,
+                then=((("exists", "name"), True),),
+            )
         else:
             yield rule(f"{name}-missing-last", PAGE, _at(call, "none"), "ENOENT", setup=SETUP)
         if follows:
             for link in ("loop", "ring2"):
                 yield rule(f"{name}-last-{link}", "ELOOP", _at(call, link), "ELOOP", setup=SETUP)
-            yield rule(f"{name}-through-file", PAGE, _at(call, "through-file"), "ENOTDIR", setup=SETUP)
+            yield rule(
+                f"{name}-through-file", PAGE, _at(call, "through-file"), "ENOTDIR", setup=SETUP
+            )
         if follows and not makes:
             yield rule(f"{name}-last-dangling", PAGE, _at(call, "dangling"), "ENOENT", setup=SETUP)
-    for name, call, follows, makes in CALLS:
+    for name, call, _, makes in CALLS:
         if makes and name not in ("create", "rename-to", "noreplace-to"):
             for there in ("f", "d", "dangling", "loop"):
                 if there == "f" and name == "link-to":
                     continue
-                yield rule(f"{name}-over-{there}", "EEXIST", _at(call, there), "EEXIST", setup=SETUP)
+                yield rule(
+                    f"{name}-over-{there}", "EEXIST", _at(call, there), "EEXIST", setup=SETUP
+                )
     deep = [("symlink", f"l{number - 1}" if number else "f", f"l{number}") for number in range(41)]
     chain: tuple[Call, ...] = (("file", "f", 0o644), *deep)
     yield rule("links-40", "SYMLOOP_MAX; 40 on Linux", ("stat", "l39"), ..., setup=chain)
@@ -118,7 +143,13 @@ def last_parts() -> Iterator[Rule]:
 def slashes() -> Iterator[Rule]:
     """Trailing slashes ask for a directory; dots and dot-dots."""
     why = "XBD 4.16: a trailing slash"
-    setup: tuple[Call, ...] = (("file", "f", 0o644), ("dir", "d"), ("dir", "d/e"), ("symlink", "d", "s"), ("symlink", "f", "sf"))
+    setup: tuple[Call, ...] = (
+        ("file", "f", 0o644),
+        ("dir", "d"),
+        ("dir", "d/e"),
+        ("symlink", "d", "s"),
+        ("symlink", "f", "sf"),
+    )
     rows: tuple[tuple[str, Call, object], ...] = (
         ("stat-file", ("stat", "f/"), "ENOTDIR"),
         ("lstat-file", ("lstat", "f/"), "ENOTDIR"),

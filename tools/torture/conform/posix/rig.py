@@ -112,7 +112,9 @@ class Examiner:
             for call, value in rule.then:
                 found = carry_out((call,))
                 if not fits(found, value):
-                    return f"{said}: then {_short(call)} is {_short(found)} instead of {_short(value)}"
+                    return (
+                        f"{said}: then {_short(call)} is {_short(found)} instead of {_short(value)}"
+                    )
             for spec, moved in rule.moved:
                 now = os.lstat(spec.rpartition(">")[2])
                 for letter, field in FIELDS:
@@ -143,13 +145,19 @@ def run(job: Job) -> None:
             began = time.monotonic()
             wrong = Examiner(there, mounted.path / "other", agents, ours=False).examine(rules)
             if wrong:
-                raise Broken("rules that ext4 breaks: " + "\n".join(f"{k}: {v}" for k, v in wrong.items()))
+                raise Broken(
+                    "rules that ext4 breaks: " + "\n".join(f"{k}: {v}" for k, v in wrong.items())
+                )
             middle = time.monotonic()
             found = Examiner(mounted.path, there / "other", agents, ours=True).examine(rules)
             job.count("rules of POSIX", len(rules))
             job.note(f"ext4 {middle - began:.1f} s, mount {time.monotonic() - middle:.1f} s")
             for name, complaint in found.items():
-                more = f"; {len(found) - 1} more: {', '.join(list(found)[1:6])}" if len(found) > 1 else ""
+                more = (
+                    f"; {len(found) - 1} more: {', '.join(list(found)[1:6])}"
+                    if len(found) > 1
+                    else ""
+                )
                 job.fail(name, f"{name}: {complaint}{more}")
             mounted.verify()
     finally:

@@ -32,9 +32,9 @@ class Rule(NamedTuple):
 
     ``setup`` is done by root, ``calls`` by ``who``; ``want`` is what the last of them answers: an errno's name (several
     with ``|`` between them), or the value, ``...`` for any.  An earlier call that fails is the answer too.  ``then``:
-    calls by root afterwards, with their answers.  ``moved``: path -> which of its times ("amc") the calls move; no other
-    one may.  A path that is named otherwise afterwards is written ``old>new``.  ``instead``: a documented difference of
-    Holdfast: what it answers, and where that is written down.
+    calls by root afterwards, with their answers.  ``moved``: path -> which of its times ("amc") the calls move; no
+    other one may.  A path that is named otherwise afterwards is written ``old>new``.  ``instead``: a documented
+    difference of Holdfast: what it answers, and where that is written down.
     """
 
     name: str

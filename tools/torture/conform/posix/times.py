@@ -17,8 +17,10 @@ OMIT = (0, (1 << 30) - 2)
 NOW = (0, (1 << 30) - 1)
 
 SETUP: tuple[Call, ...] = (
-    ("dir", "d"), ("file", "d/f", 0o644, 0, 0, b"text"), ("file", "d/g", 0o644, 0, 0, b"other"), ("hardlink", "d/f", "d/h"),
-    ("dir", "d/e"), ("dir", "d/full"), ("file", "d/full/x", 0o644), ("symlink", "f", "d/s"), ("fifo", "d/p"), ("dir", "t"),
+    ("dir", "d"), ("file", "d/f", 0o644, 0, 0, b"text"), ("file", "d/g", 0o644, 0, 0, b"other"),
+    ("hardlink", "d/f", "d/h"),
+    ("dir", "d/e"), ("dir", "d/full"), ("file", "d/full/x", 0o644), ("symlink", "f", "d/s"), ("fifo",
+    "d/p"), ("dir", "t"),
     ("setxattr", "d/f", "user.a", b"1"),
 )  # fmt: skip
 
@@ -99,7 +101,15 @@ def rules() -> Iterator[Rule]:
         refused = {"create-exclusive-refused": "EEXIST", "mkdir-refused": "EEXIST", "link-refused": "EEXIST",
                    "unlink-refused": "EISDIR|EPERM", "rmdir-refused": "ENOTEMPTY|EEXIST", "rename-refused": "EISDIR",
                    "removexattr-refused": "ENODATA"}  # fmt: skip
-        yield rule(f"times-{name}", PAGE, calls[0], refused.get(name, ...), *calls[1:], setup=SETUP, moved=moved)
+        yield rule(
+            f"times-{name}",
+            PAGE,
+            calls[0],
+            refused.get(name, ...),
+            *calls[1:],
+            setup=SETUP,
+            moved=moved,
+        )
     for path in ("d/f", "d/e", "d/p"):
         for when in ((0, 0), (-1_000_000_000, 7), (1 << 31, 999_999_999), (4_294_967_296, 1)):
             stamp = when[0] * 10**9 + when[1]
@@ -107,11 +117,20 @@ def rules() -> Iterator[Rule]:
                        then=((("mtime", path), stamp), (("atime", path), stamp)))  # fmt: skip
     late = LATER[0] * 10**9 + LATER[1]
     yield rule("times-kept-after-write", "futimens() after write(): the time set stays",
-               ("open", "d/f", os.O_WRONLY), ..., ("write", "@0", b"x"), ("utimens", "d/f", LATER, LATER), ("fsync", "@0"),
+               ("open", "d/f", os.O_WRONLY), ..., ("write", "@0", b"x"), ("utimens", "d/f", LATER, LATER),
+               ("fsync", "@0"),
                setup=SETUP, then=((("mtime", "d/f"), late),))  # fmt: skip
-    yield rule("times-kept-by-rename", "rename(): no data modified", ("utimens", "d/f", LATER, LATER), ..., ("rename", "d/f", "d/n"),
+    yield rule("times-kept-by-rename", "rename(): no data modified", ("utimens", "d/f", LATER, LATER), ...,
+               ("rename", "d/f", "d/n"),
                setup=SETUP, then=((("mtime", "d/n"), late),))  # fmt: skip
-    yield rule("times-kept-by-chmod", "chmod()", ("utimens", "d/f", LATER, LATER), ..., ("chmod", "d/f", 0o600), ("link", "d/f", "d/n"),
+    yield rule("times-kept-by-chmod", "chmod()", ("utimens", "d/f", LATER, LATER), ..., ("chmod", "d/f",
+               0o600), ("link", "d/f", "d/n"),
                setup=SETUP, then=((("mtime", "d/n"), late), (("atime", "d/n"), late)))  # fmt: skip
     for bad in ((0, 1_000_000_000), (0, -1)):
-        yield rule(f"times-bad-{bad[1]}", "futimens(): EINVAL", ("utimens", "d/f", bad, bad), "EINVAL", setup=SETUP)
+        yield rule(
+            f"times-bad-{bad[1]}",
+            "futimens(): EINVAL",
+            ("utimens", "d/f", bad, bad),
+            "EINVAL",
+            setup=SETUP,
+        )

@@ -15,7 +15,7 @@ Work = list[tuple[str, tuple[Call, ...]]]
 
 def _take(fd: int) -> Any:
     size = int.from_bytes(_whole(fd, 8), "little")
-    return marshal.loads(_whole(fd, size))  # noqa: S302  our own child's
+    return marshal.loads(_whole(fd, size))
 
 
 def _whole(fd: int, size: int) -> bytes:
