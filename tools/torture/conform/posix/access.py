@@ -16,6 +16,7 @@ from tools.torture.conform.posix.rules import (
     Call,
     Rule,
     has,
+    needed,
     only,
     rule,
 )
@@ -99,11 +100,12 @@ def directories() -> Iterator[Rule]:
     """The same for directories, with what takes search and write permission in them."""
     for who, bits, (name, call, need) in product(USERS, range(8), IN_DIRECTORIES):
         mode = only(who, bits)
-        setup = (
+        setup: tuple[Call, ...] = (
             ("dir", "d", 0o755, OWNER, GROUP), ("dir", "d/e", 0o777, OWNER, GROUP), ("symlink", "f", "d/s"),
             ("file", "d/f", 0o666, USERS[who].uid, GROUP), ("file", "d/g", 0o666, USERS[who].uid, GROUP),
             ("dir", "o", 0o777), ("file", "o/f", 0o666, USERS[who].uid, GROUP), ("chmod", "d", mode),
         )  # fmt: skip
+        setup = needed(setup, call, "d", "o")
         want = ... if has(mode, who, need) else "EACCES"
         if want is ... and name == "stat-missing":
             want = "ENOENT"

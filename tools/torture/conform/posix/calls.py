@@ -15,6 +15,7 @@ from typing import Any
 from tools.torture.conform.posix.rules import Call
 
 AT_FDCWD = -100
+SET_ID = stat.S_ISUID | stat.S_ISGID  # bits that making or giving away clears
 AT_SYMLINK_FOLLOW = 0x400
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -33,22 +34,26 @@ class Timespec(ctypes.Structure):
 
 
 def make_file(path: str, mode: int, uid: int = 0, gid: int = 0, data: bytes = b"") -> None:
-    """A regular file exactly so."""
-    fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+    """A regular file exactly so; the mask must be 0."""
+    fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode)
     try:
         if data:
             os.write(fd, data)
-        os.fchown(fd, uid, gid)
-        os.fchmod(fd, mode)
+        if uid or gid:
+            os.fchown(fd, uid, gid)
+        if mode & SET_ID:
+            os.fchmod(fd, mode)
     finally:
         os.close(fd)
 
 
 def make_dir(path: str, mode: int = 0o755, uid: int = 0, gid: int = 0) -> None:
-    """A directory exactly so."""
-    os.mkdir(path)
-    os.chown(path, uid, gid)
-    os.chmod(path, mode)
+    """A directory exactly so; the mask must be 0."""
+    os.mkdir(path, mode)
+    if uid or gid:
+        os.chown(path, uid, gid)
+    if mode & SET_ID:
+        os.chmod(path, mode)
 
 
 def make_fifo(path: str, mode: int = 0o644, uid: int = 0, gid: int = 0) -> None:

@@ -196,7 +196,18 @@ def slashes() -> Iterator[Rule]:
         yield rule(f"slash-{name}", why, call, want, setup=setup)
 
 
+def _used(one: Rule) -> tuple[Call, ...]:
+    """Of the common set-up the file, and what the call's paths begin with."""
+    if one.setup is not SETUP:
+        return one.setup
+    first = {str(part).partition("/")[0] for part in one.calls[0]}
+    if first & {"ring1", "ring2"}:
+        first |= {"ring1", "ring2"}
+    return tuple(call for call in SETUP if call[1] == "f" or call[-1] in first or call[1] in first)
+
+
 def rules() -> Iterator[Rule]:
     """All of them."""
     for part in (prefixes, last_parts, slashes):
-        yield from part()
+        for one in part():
+            yield one._replace(setup=_used(one))

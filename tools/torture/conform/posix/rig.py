@@ -90,8 +90,7 @@ class Examiner:
     def _prepare(self, rule: Rule) -> str:
         self._number += 1
         place = f"{self._top}/{self._number:05}"
-        os.mkdir(place)
-        os.chmod(place, 0o755)
+        os.mkdir(place, 0o755)
         os.chdir(place)
         for call in rule.setup:
             answer = carry_out((call,))
@@ -136,6 +135,7 @@ def run(job: Job) -> None:
     """The whole table, whatever the size."""
     rules = [rule for rule in table() if job.wants(rule.name)]
     agents = {name: Agent(user) for name, user in USERS.items()}
+    mask = os.umask(0)
     try:
         with control(job.scratch / "c") as there, Mounted(job.scratch / "h") as mounted:
             for path in (job.scratch, job.scratch / "c", job.scratch / "h", there, mounted.path):
@@ -161,6 +161,7 @@ def run(job: Job) -> None:
                 job.fail(name, f"{name}: {complaint}{more}")
             mounted.verify()
     finally:
+        os.umask(mask)
         for agent in agents.values():
             agent.end()
 

@@ -58,6 +58,12 @@ def rule(
     return Rule(name, why, who, setup, (call, *more), want, then, times, instead)
 
 
+def needed(setup: tuple[Call, ...], call: Call, *always: str) -> tuple[Call, ...]:
+    """Of a set-up only what makes, or changes, a path that the call names, or one of ``always``."""
+    named = {one for one in call if isinstance(one, str)} | set(always)
+    return tuple(one for one in setup if one[2 if one[0] == "symlink" else 1] in named)
+
+
 def has(mode: int, who: str, bits: int) -> bool:
     """Whether the class of a user in files of ``owner``:``GROUP`` has all these bits (r 4, w 2, x 1)."""
     return who == "root" or (mode >> CLASSES[who]) & bits == bits
