@@ -125,8 +125,7 @@ class Worker:
         finally:
             if self.live is not None:
                 control.remove(self.subject.folder, remote.socket_name(self.subject.name))
-                if self.live.gate.closed:
-                    self.live.thaw()
+                self.thaw()
                 self.live.tree.close()
 
     async def _announce(self, ready: Callable[[], None]) -> None:
@@ -191,16 +190,22 @@ class Worker:
             await trio.to_thread.run_sync(live.tree.barrier)
 
     async def freeze(self) -> None:
-        """As ``barrier``, and no change is made from then on until ``thaw``."""
+        """As ``barrier``, and no change is made from then on until ``thaw``.
+
+        Most is captured while everything goes on. The rest, written since, is captured with names held up: what was
+        written before a file got its name is there with the name.
+        """
         live = self._changing()
         async with self._committing:
+            await self._captured(live)
+            live.hold_names()
             await self._captured(live)
             live.freeze()
             await trio.to_thread.run_sync(live.tree.barrier)
 
     def thaw(self) -> None:
-        """Let changes go on; harmless when nothing is frozen."""
-        if self.live is not None and self.live.gate.closed:
+        """Let changes go on; harmless when nothing is frozen. Follows every ``freeze``, also one that failed."""
+        if self.live is not None and (self.live.gate.closed or self.live.names.closed):
             self.live.thaw()
 
     def _changing(self) -> LiveFiles:

@@ -12,6 +12,8 @@ MODULES: tuple[str, ...] = (
     "tools.torture.crash.order",
     "tools.torture.corrupt.packs",
     "tools.torture.corrupt.index",
+    "tools.torture.conform.modelrig",
+    "tools.torture.conform.posix.rig",
     "tools.torture.users.access",
 )
 
