@@ -86,14 +86,17 @@ class ChunkWriter:
     def known(self, cids: Iterable[bytes], hold: Hold) -> set[bytes]:
         """Those of ``cids`` that may be referred to without storing them; they are held from now on."""
         result = set()
+        cids = list(cids)
+        for cid in cids:
+            hold.add(cid)  # before the transaction begins: see hold.py
         with self._context.index.read() as txn:
             for cid in cids:
-                hold.add(cid)  # before the row is looked at: see hold.py
                 if self.pending(cid) is not None:
                     result.add(cid)
                     continue
                 raw = txn.get(Table.CHUNKS, cid)
                 if raw is not None and usable(raw):
+                    hold.rely(cid)
                     result.add(cid)
         return result
 
@@ -267,7 +270,8 @@ class ChunkWriter:
                     self._segments.write_rows(txn, lengths)
                     if extra is not None:
                         extra(txn)
-                    protect(txn, self.holds.ids() | self._batch.keys())
+                    held, relied = self.holds.ids()
+                    protect(txn, held | self._batch.keys(), relied | self._batch.keys())
                     report_epoch(txn, self._worker, seen)
             except BaseException:
                 with self._lock:

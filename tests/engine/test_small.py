@@ -107,7 +107,7 @@ def test_nothing_is_changed_when_the_store_is_full(
     with pytest.raises(StoreFull):
         opened.session.sealer.seal_small(jobs)
     assert [(job.extents, job.hold) for job in jobs] == [(None, None)] * 2
-    assert opened.session.writer.holds.ids() == set()
+    assert opened.session.writer.holds.ids() == (set(), set())
 
 
 def test_every_small_file_is_a_hook() -> None:
