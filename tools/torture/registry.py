@@ -11,6 +11,7 @@ MODULES: tuple[str, ...] = (
     "tools.torture.crash.points",
     "tools.torture.crash.block",
     "tools.torture.crash.shutdown",
+    "tools.torture.crash.kernel",
 )
 
 

@@ -15,6 +15,7 @@ import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,7 +44,9 @@ STORY_STATES = 1000  # of one story, so many
 AGAIN = 24  # recoveries that are cut themselves, at full size
 AGAIN_STATES = 16  # of each
 STEPS = 120  # of a story: about seven writes each
-LOST = 0.02  # share of the disks that may be beyond mounting: a torn superblock is no fault of a store
+LOST = (
+    0.02  # share of the disks that may be beyond mounting: a torn superblock is no fault of a store
+)
 
 Tell = Callable[[bytes], None]
 
@@ -171,6 +174,10 @@ class Walk:
                     self._story.word(entry.data)
         self._at = cut
 
+    def misfit(self, found: Found) -> str:
+        """Why this can not be what is found if the cut was here."""
+        return self._story.expected().misfit(found)
+
     def wrong(self, path: str) -> str:
         """What is wrong with the store there if the cut was here."""
         if not self.made:
@@ -193,8 +200,7 @@ def run(job: Job, kind: str, full: int) -> None:
         loopfs.make_image(kind, place / "image")
         for number in range(stories):
             recorded = record(
-                place, kind, place / "image",
-                lambda path, tell, number=number: _first(path, tell, story_of(job, number)),
+                place, kind, place / "image", partial(_first, story_of(job, number))
             )  # fmt: skip
             job.count("writes recorded", sum(e.kind == Kind.WRITE for e in recorded.log))
             job.count("flushes", sum(e.kind == Kind.FLUSH for e in recorded.log))
@@ -212,7 +218,7 @@ def run(job: Job, kind: str, full: int) -> None:
             raise RuntimeError(f"{judges.lost} of {len(judges.seen)} file systems were lost")
 
 
-def _first(path: str, tell: Tell, story: Story) -> None:
+def _first(story: Story, path: str, tell: Tell) -> None:
     bugs.plant_chosen()
     make(path)
     tell(MADE)
@@ -230,12 +236,17 @@ def _judge(
             continue
         wrong = judges.judged(pages, walk.told, walk.wrong)
         if wrong:
-            job.fail(case, f"{judges.kind}, cut before entry {cut}, loose writes {variant.name.lower()}: {wrong}")
+            job.fail(
+                case,
+                f"{judges.kind}, cut before entry {cut}, loose writes {variant.name.lower()}: {wrong}",
+            )
         if wrong is not None:
             job.count("cuts judged")
 
 
-def _again(job: Job, place: Path, judges: Bench, recorded: Recorded, number: int, count: int) -> None:
+def _again(
+    job: Job, place: Path, judges: Bench, recorded: Recorded, number: int, count: int
+) -> None:
     """Recover from a random cut, go on for a few steps, and cut that."""
     rng = job.random("again", number, count)
     walk = Walk(recorded, story_of(job, number), made=False)
@@ -248,14 +259,14 @@ def _again(job: Job, place: Path, judges: Bench, recorded: Recorded, number: int
     save(walk.disk.left(rng.choice(list(Variant)), rng), image)
     seed = rng.random()
     try:
-        second = record(place, judges.kind, image, lambda path, tell: _second(path, tell, seed))
+        second = record(place, judges.kind, image, partial(_second, seed))
     except OSError:
         judges.lost += 1
         return
     found = second.result
     assert isinstance(found, Found)
     label = f"{number}/again {count}"
-    wrong = walk_expected_misfit(walk, found)
+    wrong = walk.misfit(found)
     if wrong:
         job.fail(label, f"{judges.kind}: recovery at entry {cut}: {wrong}")
     next_walk = Walk(second, Story(random.Random(seed), Scale(), found), made=True)
@@ -263,11 +274,7 @@ def _again(job: Job, place: Path, judges: Bench, recorded: Recorded, number: int
     job.count("recoveries cut")
 
 
-def walk_expected_misfit(walk: Walk, found: Found) -> str:
-    return walk._story.expected().misfit(found)
-
-
-def _second(path: str, tell: Tell, seed: float) -> Found:
+def _second(seed: float, path: str, tell: Tell) -> Found:
     bugs.plant_chosen()
     found = look(path)
     worker(path, Story(random.Random(seed), Scale(), found), tell, 8)

@@ -44,7 +44,7 @@ def attached(backing: Path) -> Iterator[str]:
 
 def mount(device: str, place: Path, kind: str) -> None:
     """mount(2). Raises OSError: a file system that cannot be used."""
-    options = KINDS[kind][2].encode()
+    options = KINDS[kind][2].encode() if kind in KINDS else b""
     if _libc.mount(device.encode(), bytes(place), kind.encode(), 0, options):
         number = ctypes.get_errno()
         raise OSError(number, f"mount of {kind}: {os.strerror(number)}")

@@ -44,7 +44,7 @@ def commit_before_data() -> None:
     committed = Segments.committed
 
     def sync(self: Segments, moved: Any) -> dict[int, int]:
-        segments = self._in_use()  # noqa: SLF001
+        segments = self._in_use()
         for segment in segments:
             segment._flush()  # noqa: SLF001
         return {segment.number: segment.length for segment in segments}
@@ -60,10 +60,8 @@ def commit_before_data() -> None:
 def _lmdb_with(**options: bool) -> None:
     import lmdb
 
-    from engine.index import env
-
     real = lmdb.open
-    env.lmdb.open = lambda *args, **kwargs: real(*args, **{**kwargs, **options})
+    setattr(lmdb, "open", lambda *args, **kwargs: real(*args, **{**kwargs, **options}))  # noqa: B010  (untyped)
 
 
 @bug("disk-index-not-synced")
@@ -78,18 +76,12 @@ def index_meta_not_synced() -> None:
     _lmdb_with(metasync=False)
 
 
-@bug("disk-tail-trusted")
-def tail_trusted() -> None:
-    """who takes over a segment goes on at the end of its file, not at its committed length"""
-    from engine.packs.files import PackFiles
-    from engine.packs.segment import SegmentWriter
+@bug("disk-tail-not-cut")
+def tail_not_cut() -> None:
+    """who takes over a segment leaves in the file what lies past its committed length"""
+    from engine.seam import Os
 
-    adopt = SegmentWriter.adopt.__func__  # type: ignore[attr-defined]
-
-    def trusting(cls: type[SegmentWriter], files: PackFiles, header: Any, length: int) -> Any:
-        return adopt(cls, files, header, os.path.getsize(files.segment_path(header.number)))
-
-    SegmentWriter.adopt = classmethod(trusting)  # type: ignore[assignment]
+    Os.truncate = lambda self, fd, size: None  # type: ignore[method-assign]
 
 
 @bug("disk-seal-not-synced")
