@@ -104,11 +104,11 @@ class Disk:
 
 def _write(pages: Pages, writes: Iterable[Entry]) -> None:
     for write in writes:
-        at, data = write.at, write.data
-        while data:
-            number, inside = divmod(at, PAGE)
-            part, data = data[: PAGE - inside], data[PAGE - inside :]
-            at += len(part)
+        done = 0
+        while done < len(write.data):
+            number, inside = divmod(write.at + done, PAGE)
+            part = write.data[done : done + PAGE - inside]
+            done += len(part)
             if len(part) < PAGE:
                 old = pages.get(number, _ZEROS)
                 part = old[:inside] + part + old[inside + len(part) :]

@@ -1,4 +1,4 @@
-"""What runs as the first program of a User-Mode Linux: a store on a disk, its mount through FUSE, and a ``Story`` in it.
+"""The first program of a User-Mode Linux: a store on a disk, its mount through FUSE, and a ``Story`` in it.
 
 Everything is the host's own files, read-only, but for the disk.  The words of the story go to the console; each
 ``begun`` waits for an answer, so that none is lost with the kernel.
@@ -36,7 +36,7 @@ STORE = DISK / "store"
 MARK = b"\x02"  # before every word: the kernel writes to the console, too
 READY, TROUBLE = b"r", b"!"
 STEPS = 100_000  # more than it gets to
-OPEN_FILES = 4
+OPEN_FILES = 16
 FUSE = "/usr/lib/uml/modules/{}/kernel/fs/fuse/fuse.ko"
 _FINIT_MODULE = 313
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -44,7 +44,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 def scale() -> Scale:
     """Larger writes than elsewhere: a kernel has to have something in its cache."""
-    return Scale(6, 1_500_000, {"op": 100, "snapshot": 9, "remove": 4, "collect": 2})
+    return Scale(6, 1_500_000, {"op": 100, "snapshot": 6, "remove": 3, "collect": 2}, burst=16)
 
 
 class HeldFiles:

@@ -148,5 +148,7 @@ RIGS = (
         "a whole kernel is cut off while it serves a mount through FUSE and programs write in it",
         run,
         needs=("kernel", "loop", "fuse"),
+        bugs=("mount-not-laundered",),
+        test=0.1,
     ),
 )

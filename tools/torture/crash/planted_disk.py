@@ -76,17 +76,17 @@ def index_meta_not_synced() -> None:
     _lmdb_with(metasync=False)
 
 
-@bug("disk-tail-not-cut")
-def tail_not_cut() -> None:
-    """who takes over a segment leaves in the file what lies past its committed length"""
-    from engine.seam import Os
-
-    Os.truncate = lambda self, fd, size: None  # type: ignore[method-assign]
-
-
 @bug("disk-seal-not-synced")
 def seal_not_synced() -> None:
     """a pack gets its name before its trailer is on the disk"""
     from engine.seam import Os
 
     Os.fsync = lambda self, fd: None  # type: ignore[method-assign]
+
+
+@bug("mount-not-laundered")
+def not_laundered() -> None:
+    """a snapshot does not have the kernel hand over what it holds of open files"""
+    from fsmount import worker
+
+    worker.capture = lambda mountpoint, inodes, launder: None  # type: ignore[attr-defined]

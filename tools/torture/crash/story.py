@@ -64,11 +64,12 @@ class Expected:
 
 @dataclass
 class Scale:
-    """How large the files of a story are, and how many."""
+    """How large the files of a story are, and how many. ``burst``: pages written here and there before a snapshot."""
 
     files: int = 8
     size: int = 200_000
     weights: dict[str, int] = field(default_factory=lambda: dict(WEIGHTS))
+    burst: int = 0
 
 
 class Story:
@@ -83,6 +84,8 @@ class Story:
         self._points = {label: History.of(seen).picture() for label, seen in points.items()}
         self._kept = set(points)
         self._made = 0
+        self._scale = scale
+        self._next: list[Step] = []
         self.begun = self.done = 0
         self._step = Step("")
 
@@ -126,6 +129,8 @@ class Story:
         return Expected(self.history.picture(), frozenset(self._kept), dict(self._points))
 
     def _draw(self) -> Step:
+        if self._next:
+            return self._next.pop(0)
         kind = self._rng.choices(self._kinds, self._weights)[0]
         if kind == "snapshot" and len(self._kept) >= POINTS:
             kind = "remove"
@@ -135,10 +140,24 @@ class Story:
             case "op":
                 return Step("op", self._script.next())
             case "snapshot":
-                return Step(kind, label=self._label())
+                self._next = [*self._burst(), Step(kind, label=self._label())]
+                return self._next.pop(0)
             case "remove":
                 return Step(kind, label=self._rng.choice(sorted(self._kept)))
         return Step(kind)
+
+    def _burst(self) -> list[Step]:
+        state = self.history.now
+        files = [path for path, key in state.paths.items() if state.metas[key].kind == "f"]
+        if not files:
+            return []
+        rng, pages = self._rng, self._scale.size // 4096
+        steps = []
+        for _ in range(self._scale.burst):
+            first = rng.randrange(pages)
+            data = rng.randbytes(4096) * min(rng.choice((1, 1, 128)), pages - first)
+            steps.append(Step("op", Op("write", rng.choice(files), number=first * 4096, data=data)))
+        return steps
 
     def _label(self) -> str:
         while True:
