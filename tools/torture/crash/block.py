@@ -32,7 +32,16 @@ from tools.torture.crash.disklog import (
     load,
     save,
 )
-from tools.torture.crash.local import in_child, judge, look, make, memory, unfinished, worker
+from tools.torture.crash.local import (
+    UNSOUND,
+    in_child,
+    judge,
+    look,
+    make,
+    memory,
+    unfinished,
+    worker,
+)
 from tools.torture.crash.recorder import recorder
 from tools.torture.crash.story import Found, Scale, Story
 from tools.torture.rig import Job, Rig
@@ -248,12 +257,15 @@ def _again(
     job: Job, place: Path, judges: Bench, recorded: Recorded, number: int, count: int
 ) -> None:
     """Recover from a random cut, go on for a few steps, and cut that."""
+    label = f"{number}/again {count}"
+    if not job.wants(label) and not job.case.startswith(f"{label}/"):
+        return
     rng = job.random("again", number, count)
     walk = Walk(recorded, story_of(job, number), made=False)
-    cut = rng.choice([at for at, e in enumerate(recorded.log) if e.kind == Kind.WRITE]) + 1
+    made = recorded.log.index(Entry(Kind.NOTE, 0, MADE))
+    writes = [at for at, entry in enumerate(recorded.log) if entry.kind == Kind.WRITE]
+    cut = rng.choice([at for at in writes if at > made]) + 1
     walk.to(cut)
-    if not walk.made:
-        return
     image = place / "image-again"
     loopfs.make_image(judges.kind, image)
     save(walk.disk.left(rng.choice(list(Variant)), rng), image)
@@ -264,19 +276,21 @@ def _again(
         judges.lost += 1
         return
     found = second.result
-    assert isinstance(found, Found)
-    label = f"{number}/again {count}"
-    wrong = walk.misfit(found)
+    wrong = walk.misfit(found) if isinstance(found, Found) else str(found)
     if wrong:
         job.fail(label, f"{judges.kind}: recovery at entry {cut}: {wrong}")
+    assert isinstance(found, Found)
     next_walk = Walk(second, Story(random.Random(seed), Scale(), found), made=True)
     _judge(job, judges, next_walk, states(second.log, rng, AGAIN_STATES), rng, label)
     job.count("recoveries cut")
 
 
-def _second(seed: float, path: str, tell: Tell) -> Found:
+def _second(seed: float, path: str, tell: Tell) -> Found | str:
     bugs.plant_chosen()
-    found = look(path)
+    try:
+        found = look(path)
+    except UNSOUND as error:
+        return f"{type(error).__name__}: {error}"
     worker(path, Story(random.Random(seed), Scale(), found), tell, 8)
     return found
 

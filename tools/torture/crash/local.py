@@ -21,6 +21,7 @@ from tools.torture.workload import Files
 
 MOUNT = "m"
 T = TypeVar("T")
+UNSOUND = (HoldfastError, OSError, AssertionError)  # what looking at a store may raise
 PATIENCE = 60  # s until a child that looks at a store is taken for hung
 
 
@@ -119,7 +120,7 @@ def judge(path: str, expected: Expected) -> tuple[str, Found | None]:
     def judged() -> tuple[str, Found | None]:
         try:
             found = look(path)
-        except (HoldfastError, OSError, AssertionError) as error:
+        except UNSOUND as error:
             return f"{type(error).__name__}: {error}", None
         return expected.misfit(found), found
 
@@ -139,7 +140,7 @@ def unfinished(path: str) -> str:
                 make(path)
             found = look(path)
             return f"there is something in a new store: {found}" if found.tree else ""
-        except (HoldfastError, OSError, AssertionError) as error:
+        except UNSOUND as error:
             return f"{type(error).__name__}: {error}"
 
     return in_child(tried, lambda how: how)
