@@ -49,10 +49,10 @@ from tools.torture.run import scratch
 
 MADE = b"made"
 STATES = 3000  # judged at full size, of ext4
-STORY_STATES = 1000  # of one story, so many
+STORY_STATES = 750  # of one story, so many
 AGAIN = 24  # recoveries that are cut themselves, at full size
 AGAIN_STATES = 16  # of each
-STEPS = 120  # of a story: about seven writes each
+STEPS = 150  # of a story: about six writes each
 LOST = (
     0.02  # share of the disks that may be beyond mounting: a torn superblock is no fault of a store
 )
@@ -217,8 +217,7 @@ def run(kind: str, full: int, job: Job) -> None:
             rng = job.random("cuts", number)
             chosen = states(recorded.log, rng, budget // stories)
             _judge(job, judges, walk, chosen, rng, f"{number}")
-            again = job.size(AGAIN * full // STATES, 1) // stories or 1
-            for cut in range(again):
+            for cut in range(round(job.scale * AGAIN * full / STATES / stories)):
                 _again(job, place, judges, recorded, number, cut)
         job.count("different disks", judges.disks())
         if judges.lost:
@@ -306,6 +305,7 @@ RIGS = (
             "disk-commit-before-data", "disk-index-not-synced", "disk-index-meta-not-synced",
             "disk-seal-not-synced",
         ),
+        test=0.03,
     ),
     # A few of these: their images are ten times as large, and their journals older than ours.
     Rig("crash-block-xfs", WHAT.format("xfs"), partial(run, "xfs", 300), NEEDS, test=0.02),

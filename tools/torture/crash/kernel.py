@@ -52,7 +52,8 @@ class Machine:
             start_new_session=True, env={**os.environ, "TMPDIR": memory() or str(place)},
         )  # fmt: skip
         assert self._process.stdin and self._process.stdout
-        self._to, self._from = self._process.stdin.fileno(), self._process.stdout.fileno()
+        self._pipes = self._process.stdin, self._process.stdout
+        self._to, self._from = (pipe.fileno() for pipe in self._pipes)
         self._said = b""
 
     def boot(self) -> None:
@@ -103,6 +104,8 @@ class Machine:
             self._said += more
         self._take()
         self._process.wait()
+        for pipe in self._pipes:
+            pipe.close()
 
 
 def run(job: Job) -> None:
