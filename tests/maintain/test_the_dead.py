@@ -80,7 +80,7 @@ def test_burying_the_dead_can_be_interrupted(home: Path) -> None:
             reap(store.context)
 
     step = 0
-    while run(lambda: bury(MortalOs(step))):
+    while run(lambda step=step: bury(MortalOs(step))):  # type: ignore[misc]
         step += 1
     assert step >= 3
     with OpenStore(str(home)) as store, store.context.index.read() as txn:

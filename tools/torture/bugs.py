@@ -27,6 +27,7 @@ BUGS: dict[str, Bug] = {}
 # Modules that plant; each adds to BUGS when it is imported.
 CATALOGUE: tuple[str, ...] = (
     "tools.torture.crash.planted_order",
+    "tools.torture.crash.planted_disk",
     "tools.torture.corrupt.planted_damage",
     "tools.torture.users.planted",
 )

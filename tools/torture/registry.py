@@ -10,6 +10,9 @@ from tools.torture.rig import Rig
 MODULES: tuple[str, ...] = (
     "tools.torture.crash.points",
     "tools.torture.crash.order",
+    "tools.torture.crash.block",
+    "tools.torture.crash.shutdown",
+    "tools.torture.crash.kernel",
     "tools.torture.corrupt.packs",
     "tools.torture.corrupt.index",
     "tools.torture.conform.modelrig",
