@@ -17,6 +17,8 @@ MODULES: tuple[str, ...] = (
     "tools.torture.corrupt.index",
     "tools.torture.conform.modelrig",
     "tools.torture.conform.posix.rig",
+    "tools.torture.space.graphs",
+    "tools.torture.space.soak",
     "tools.torture.users.access",
 )
 
