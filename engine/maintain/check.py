@@ -1,7 +1,8 @@
 """Check: every invariant that can be verified from what is on disk, and every stored byte when asked.
 
 Nothing is changed, except that with ``read_data`` a chunk found damaged is marked suspect, so that the next write of
-its content stores it again.
+its content stores it again, and a sealed pack too, so that the next collection writes what is needed of it anew.  A
+chunk that was suspect and is whole again, as its base was stored anew or a disk is back, is suspect no longer.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from engine import codec, limits, registry
-from engine.chunks.reader import mark_suspect
+from engine.chunks.reader import mark_suspect, take_back
 from engine.errors import HoldfastError
 from engine.home import OpenStore
 from engine.index import Table, Txn
@@ -135,6 +136,12 @@ class Checker:
                 digest.update(files.read(number, at, min(4 * limits.MIB, footer.offset - at)))
             if digest.digest() != footer.digest:
                 self._found("pack", f"pack {number}", "its content does not match its digest")
+                self._note(number)
+
+    def _note(self, number: int) -> None:
+        """Have the next collection write anew what is whole in a sealed pack that is not what it was."""
+        with self._context.index.write() as txn:
+            txn.put(Table.SUSPECTS, U32.pack(number), b"its content does not match its digest")
 
     def _chunks(self, packs: dict[int, PackRow], read_data: bool) -> None:
         idle = load_gc(self._txn).phase == Phase.IDLE
@@ -148,7 +155,7 @@ class Checker:
             for base in row.bases:
                 if self._txn.get(Table.CHUNKS, base) is None:
                     self._damage(cid, f"needs chunk {base.hex()}, which has no row")
-            if row.flags & FLAG_SUSPECT:
+            if row.flags & FLAG_SUSPECT and not read_data:
                 self._damage(cid, "was found damaged before")
         placed.sort()
         for i, (_, _, cid, row) in enumerate(placed):
@@ -165,6 +172,8 @@ class Checker:
         try:
             if read_data:
                 self._store.reader.load_at(cid, row)
+                if row.flags & FLAG_SUSPECT:
+                    take_back(self._context, cid, row)
                 return
             head = decode_record_head(
                 self._context.files.read(row.pack, row.offset, min(_HEAD_MAX, row.stored))

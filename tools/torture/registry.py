@@ -7,7 +7,12 @@ import importlib
 from tools.torture.rig import Rig
 
 # One line a module, in the order of the sections: crash, kill, faults, corruption, conformance, space, users.
-MODULES: tuple[str, ...] = ("tools.torture.corrupt.packs", "tools.torture.corrupt.index")
+MODULES: tuple[str, ...] = (
+    "tools.torture.corrupt.packs",
+    "tools.torture.corrupt.index",
+    "tools.torture.corrupt.rebuild",
+    "tools.torture.corrupt.heal",
+)
 
 
 def rigs() -> dict[str, Rig]:
