@@ -12,6 +12,7 @@ MODULES: tuple[str, ...] = (
     "tools.torture.corrupt.index",
     "tools.torture.corrupt.rebuild",
     "tools.torture.corrupt.heal",
+    "tools.torture.corrupt.fuzz",
 )
 
 

@@ -135,3 +135,34 @@ def damage_not_noted() -> None:
     from engine.maintain import check
 
     check.mark_suspect = reader.mark_suspect = lambda *_: None  # type: ignore[attr-defined]
+
+
+@bug("decode-without-bound")
+def decode_without_bound() -> None:
+    """A frame is decoded to whatever its header says, not to the length the record declares."""
+    from backports import zstd
+
+    from engine import codec
+    from engine.errors import Corrupt
+
+    def decode(frame: Any, size: int, context: Any) -> bytes:
+        try:
+            return zstd.ZstdDecompressor(context).decompress(frame)
+        except (zstd.ZstdError, EOFError) as error:
+            raise Corrupt("zstd frame", found=str(error)) from None
+
+    codec._decode = decode  # noqa: SLF001
+
+
+@bug("decoder-runs-over")
+def decoder_runs_over() -> None:
+    """The decoder of extents does not look whether its numbers end before the list does."""
+    from engine.nodes import extents
+
+    tagged = extents._decode_tagged  # noqa: SLF001
+
+    def untranslated(data: bytes, cid: bytes = b"") -> list[extents.Extent]:
+        ids, count, at = extents._table(data, cid)  # noqa: SLF001
+        return tagged(data, cid, ids, count, at)
+
+    extents.decode_extents = untranslated
