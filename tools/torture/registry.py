@@ -9,6 +9,7 @@ from tools.torture.rig import Rig
 # One line a module, in the order of the sections: crash, kill, faults, corruption, conformance, space, users.
 MODULES: tuple[str, ...] = (
     "tools.torture.conform.modelrig",
+    "tools.torture.conform.exercise",
     "tools.torture.conform.posix.rig",
 )
 
