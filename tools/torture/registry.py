@@ -19,6 +19,7 @@ MODULES: tuple[str, ...] = (
     "tools.torture.corrupt.heal",
     "tools.torture.corrupt.fuzz",
     "tools.torture.conform.modelrig",
+    "tools.torture.conform.exercise",
     "tools.torture.conform.posix.rig",
     "tools.torture.space.graphs",
     "tools.torture.space.soak",
