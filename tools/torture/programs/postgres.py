@@ -34,7 +34,8 @@ min_wal_size = 2MB
 max_wal_size = 8MB
 restart_after_crash = off
 """
-# Each says (rows that disagree) in one line; pgbench keeps these sums equal in every transaction.
+WAYS_TO_SYNC = ("fdatasync", "fsync", "open_datasync", "open_sync")
+# Four sums that every transaction of pgbench keeps equal.
 BALANCE = """
 select (select sum(abalance) from pgbench_accounts), (select sum(tbalance) from pgbench_tellers),
        (select sum(bbalance) from pgbench_branches), (select coalesce(sum(delta), 0) from pgbench_history)
@@ -130,6 +131,13 @@ class Cluster:
         self.postgres.run("initdb", "--sync-only", "-D", target)
         return target
 
+    def set(self, name: str, value: str) -> None:
+        """Change a setting of the server on the mount, while it does not run."""
+        with (self.data / "postgresql.auto.conf").open("a") as settings:
+            settings.write(f"{name} = '{value}'\n")
+            settings.flush()
+            os.fsync(settings.fileno())
+
     def bench(self, *words: str) -> None:
         """Run pgbench to its end."""
         self.postgres.run("pgbench", *self.postgres.address(), "--no-vacuum", *words, DATABASE)
@@ -213,6 +221,7 @@ def killed(scene: Scene, what: str) -> None:
     ledger = cluster.ledger
     for number in range(max(1, scene.rounds(10))):
         rng = scene.random("round", number)
+        cluster.set("wal_sync_method", rng.choice(WAYS_TO_SYNC))
         server = cluster.server(cluster.data)
         server.start()
         try:
