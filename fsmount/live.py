@@ -1,8 +1,11 @@
 """Serving a live tree: each request as one call of the engine, on the loop when it is short, in a thread when not.
 
 Changes pass the freeze gate first and are then made without an await, so none is ever half made when the gate
-closes.  Reads that need a chunk, fsync and waiting for room run in threads, each kind with its own limit,
-so that a crowd of one kind never keeps the others waiting.
+closes.  A freeze holds up names before it holds up content (``hold_names``): while the kernel's last dirty pages are
+fetched, no name may be made or moved, or a recovery point would show it without the bytes written before it.
+
+Reads that need a chunk, fsync and waiting for room run in threads, each kind with its own limit, so that a crowd of one
+kind never keeps the others waiting.
 """
 
 from __future__ import annotations
@@ -30,6 +33,10 @@ TIMED = (
 )  # ns after a file's mtime was set in which a write leaves it: the kernel's cache hands writes over late,
 # after the time the writer set, and sends the mtime of later ones itself
 SYNC_THREADS = 32  # fsyncs waiting for one group commit
+NAMES_WAITING_MAX = (
+    32  # changes of names held up before the others: each occupies one of the channel's tasks (64),
+)
+# and pages that are being fetched need some; more go on as they would have a moment earlier
 ROOM_THREADS = 4  # writers waiting for room; the kernel limits how many requests there can be
 
 
@@ -42,6 +49,7 @@ class LiveFiles(Files):
         """``launder(ino)`` [T] makes the kernel hand over a file's dirty pages, ``stale(ino)`` ask anew."""
         self.tree = tree
         self.gate = Gate()
+        self.names = Gate()
         self.lookups = Lookups()
         self.writers: dict[int, int] = {}
         self.lost: dict[int, HoldfastError] = {}
@@ -105,6 +113,10 @@ class LiveFiles(Files):
         else:
             action()
 
+    def hold_names(self) -> None:
+        """Hold up changes of names from now on, until ``thaw``; content may still arrive."""
+        self.names.close()
+
     def freeze(self) -> None:
         """Hold up every change from now on."""
         self.gate.close()
@@ -113,6 +125,7 @@ class LiveFiles(Files):
     def thaw(self) -> None:
         """Let changes go on."""
         self.tree.thaw()
+        self.names.open()
         self.gate.open()
         late, self._late = self._late, []
         for action in late:
@@ -151,6 +164,12 @@ class LiveFiles(Files):
         if self.gate.closed:
             await self.gate.passed()
 
+    async def _name_admitted(self) -> None:
+        """As ``_admitted``, for a change of names."""
+        if self.names.closed and self.names.waiting < NAMES_WAITING_MAX:
+            await self.names.passed()
+        await self._admitted()
+
     async def setattr(self, ino: int, change: Change) -> Attr:
         if self.gate.closed or self.tree.over_limit():
             await self._admitted()
@@ -176,47 +195,47 @@ class LiveFiles(Files):
         )
 
     async def mknod(self, parent: int, name: bytes, mode: int, rdev: int, ctx: Ctx) -> Attr:
-        if self.gate.closed or self.tree.over_limit():
-            await self._admitted()
+        if self.names.closed or self.gate.closed or self.tree.over_limit():
+            await self._name_admitted()
         return self.tree.mknod(parent, name, mode, rdev, ctx)
 
     async def create(self, parent: int, name: bytes, mode: int, writable: bool, ctx: Ctx) -> Attr:
-        if self.gate.closed or self.tree.over_limit():
-            await self._admitted()
+        if self.names.closed or self.gate.closed or self.tree.over_limit():
+            await self._name_admitted()
         attr = self.tree.create(parent, name, mode, ctx)
         self._open(attr.ino, writable)
         return attr
 
     async def mkdir(self, parent: int, name: bytes, mode: int, ctx: Ctx) -> Attr:
-        if self.gate.closed or self.tree.over_limit():
-            await self._admitted()
+        if self.names.closed or self.gate.closed or self.tree.over_limit():
+            await self._name_admitted()
         return self.tree.mkdir(parent, name, mode, ctx)
 
     async def symlink(self, parent: int, name: bytes, target: bytes, ctx: Ctx) -> Attr:
-        if self.gate.closed or self.tree.over_limit():
-            await self._admitted()
+        if self.names.closed or self.gate.closed or self.tree.over_limit():
+            await self._name_admitted()
         return self.tree.symlink(parent, name, target, ctx)
 
     async def link(self, ino: int, parent: int, name: bytes) -> Attr:
-        if self.gate.closed or self.tree.over_limit():
-            await self._admitted()
+        if self.names.closed or self.gate.closed or self.tree.over_limit():
+            await self._name_admitted()
         return self.tree.link(ino, parent, name)
 
     async def unlink(self, parent: int, name: bytes) -> None:
-        if self.gate.closed or self.tree.over_limit():
-            await self._admitted()
+        if self.names.closed or self.gate.closed or self.tree.over_limit():
+            await self._name_admitted()
         self.tree.unlink(parent, name)
 
     async def rmdir(self, parent: int, name: bytes) -> None:
-        if self.gate.closed or self.tree.over_limit():
-            await self._admitted()
+        if self.names.closed or self.gate.closed or self.tree.over_limit():
+            await self._name_admitted()
         self.tree.rmdir(parent, name)
 
     async def rename(
         self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int
     ) -> None:
-        if self.gate.closed or self.tree.over_limit():
-            await self._admitted()
+        if self.names.closed or self.gate.closed or self.tree.over_limit():
+            await self._name_admitted()
         self.tree.rename(parent, name, new_parent, new_name, flags)
 
     async def write(self, ino: int, offset: int, data: bytes) -> int:

@@ -14,7 +14,7 @@ class Table(enum.Enum):
     HOOKS = 4  # sampled fingerprint (8) -> pack number u32: where similar streams lie
     TOUCHED = 5  # chunk id (32) -> epoch u64: references taken while a collection runs
     WORKERS = 6  # worker id u64 -> WorkerRow
-    PINS = 7  # worker id u64, point id -> "": points open for reading
+    PINS = 7  # worker id u64, point id -> "": points open for reading; "rm": about to be deleted
     POINTS = 8  # point id -> encoded point record
     MOUNTS = 9  # mount name -> mount row
     INODES = 10  # mount u32, ino u64 -> inode row

@@ -310,8 +310,8 @@ class LiveTree:
             self._sealing.seal_now([inode])
         if inode.error is not None:
             raise repeated(inode.error)
-        if inode.dirty or inode.flight:
-            self._commits.commit()
+        # Also of a file without changes: a directory above it may have been renamed.
+        self._commits.commit()
 
     def fsyncdir(self, ino: int) -> None:
         """[T] Every name made before the call is durable."""

@@ -38,6 +38,7 @@ from engine.index.rows import (
 from engine.ingest import sketches
 from engine.live import create_tree
 from engine.maintain import settle
+from engine.maintain.copies import Copies
 from engine.maintain.regrow import Regrower
 from engine.nodes.point import Point, decode_point, decode_tombstone
 from engine.packs.files import PackFiles
@@ -125,6 +126,7 @@ class _Builder:
         self._result = result
         self._report = report
         self._reader = ChunkReader(context)
+        self._copies = Copies(context.index, self._reader)
         self._records: list[tuple[int, bytes]] = []  # kind and id of point records and tombstones
 
     def run(self) -> None:
@@ -135,6 +137,11 @@ class _Builder:
                 self._pack(number)
             except HoldfastError as error:
                 self._result.done.append(f"pack {number} is left out: {error}")
+        dropped = self._copies.settle()
+        if dropped:
+            self._result.done.append(
+                f"{dropped} records are left out: what they are deltas of is gone"
+            )
         with self._context.index.write() as txn:
             txn.put(Table.META, b"next_pack", U64.pack(max(numbers, default=0) + 1))
             txn.put(
@@ -197,7 +204,7 @@ class _Builder:
                     continue
                 if row.kind in (KIND_POINT, KIND_TOMBSTONE):
                     self._records.append((row.kind, cid))
-                txn.put(Table.CHUNKS, cid, row.pack_bytes())
+                self._copies.put(txn, cid, row)
 
     def _hooks(self, txn: Txn, number: int, row: ChunkRow) -> None:
         raw = self._context.files.read(number, row.offset, row.stored)

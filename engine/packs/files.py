@@ -57,6 +57,16 @@ class PackFiles:
         finally:
             self._release(handle)
 
+    def drop_pages(self, number: int) -> None:
+        """Have the next reading come from the disk."""
+        handle = self._acquire(number)
+        try:
+            self.system.drop_pages(handle.fd)
+        except OSError as error:
+            raise from_os(error, f"pack {number}") from None
+        finally:
+            self._release(handle)
+
     def forget(self, number: int) -> None:
         """Drop the cached descriptor (the pack was removed)."""
         with self._lock:

@@ -86,6 +86,27 @@ def test_delta_chains_are_bounded(opened: OpenStore) -> None:
     assert max(depths) == limits.DELTA_DEPTH_MAX
 
 
+def test_a_pack_never_lies_in_a_folder_whose_name_is_not_synced(
+    opener: Opener, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process may have made the folder a moment ago, and lose power before it syncs the name."""
+    synced: list[str] = []
+
+    class Watched(Os):
+        def fsync_dir(self, path: str) -> None:
+            synced.append(os.path.relpath(path, home))
+            super().fsync_dir(path)
+
+    monkeypatch.setattr(limits, "PACK_MAX", limits.MIB)
+    store = opener(Watched())
+    (home / "packs" / "00000").mkdir()
+    hold = store.session.writer.holds.open()
+    for i in range(40):
+        put(store, noise(limits.SLOT, i), hold)
+    store.session.writer.commit()
+    assert {"packs", "packs/00000"} <= set(synced)
+
+
 def test_full_segments_are_sealed_and_their_trailers_list_every_chunk(
     opened: OpenStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

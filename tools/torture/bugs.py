@@ -25,7 +25,12 @@ class Bug(NamedTuple):
 
 BUGS: dict[str, Bug] = {}
 # Modules that plant; each adds to BUGS when it is imported.
-CATALOGUE: tuple[str, ...] = ("tools.torture.programs.planted_programs",)
+CATALOGUE: tuple[str, ...] = (
+    "tools.torture.crash.planted_order",
+    "tools.torture.corrupt.planted_damage",
+    "tools.torture.programs.planted_programs",
+    "tools.torture.users.planted",
+)
 
 
 def bug(name: str) -> Callable[[Callable[[], None]], Callable[[], None]]:

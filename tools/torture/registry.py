@@ -7,7 +7,16 @@ import importlib
 from tools.torture.rig import Rig
 
 # One line a module, in the order of the sections: crash, kill, faults, corruption, conformance, space, users.
-MODULES: tuple[str, ...] = ("tools.torture.programs.rigs",)
+MODULES: tuple[str, ...] = (
+    "tools.torture.crash.points",
+    "tools.torture.crash.order",
+    "tools.torture.corrupt.packs",
+    "tools.torture.corrupt.index",
+    "tools.torture.conform.modelrig",
+    "tools.torture.conform.posix.rig",
+    "tools.torture.programs.rigs",
+    "tools.torture.users.access",
+)
 
 
 def rigs() -> dict[str, Rig]:

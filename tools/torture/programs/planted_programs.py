@@ -20,7 +20,7 @@ def fsync_early() -> None:
     LiveTree.fsync = fsync  # type: ignore[method-assign]
 
 
-@bug("fsync-without-commit")
+@bug("sync-leaves-the-index")
 def fsync_unnamed() -> None:
     """fsync seals the data and syncs the packs, and leaves the index for the next commit"""
     from engine.live import LiveTree
@@ -65,13 +65,13 @@ def attributes_dropped() -> None:
     """a snapshot takes extended attributes of users only"""
     from engine.points.build import TreeBuilder
 
-    really = TreeBuilder._xattrs  # noqa: SLF001
+    really = TreeBuilder._xattrs
 
     def only_users(self: TreeBuilder, ino: int) -> dict[bytes, bytes]:
         found = really(self, ino)
         return {name: value for name, value in found.items() if name.startswith(b"user.")}
 
-    TreeBuilder._xattrs = only_users  # type: ignore[method-assign]  # noqa: SLF001
+    TreeBuilder._xattrs = only_users  # type: ignore[method-assign]
 
 
 @bug("hard-links-apart")
@@ -82,7 +82,7 @@ def links_apart() -> None:
     def never(self: Walk, *_: object) -> bool:
         return False
 
-    Walk._linked = never  # type: ignore[method-assign,assignment]  # noqa: SLF001
+    Walk._linked = never  # type: ignore[method-assign,assignment]
 
 
 @bug("default-lists-ignored")
@@ -116,10 +116,10 @@ def bare_links() -> None:
     """restore gives symbolic links and special files no extended attributes"""
     from engine.restore import file
 
-    really = file._set_xattrs  # noqa: SLF001
+    really = file._set_xattrs
 
     def files_only(view: Any, job: Any, target: Any, path: bytes, entry: Any) -> None:
         if stat.S_ISREG(entry.mode) or stat.S_ISDIR(entry.mode):
             really(view, job, target, path, entry)
 
-    file._set_xattrs = files_only  # noqa: SLF001
+    file._set_xattrs = files_only

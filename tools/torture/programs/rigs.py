@@ -19,7 +19,7 @@ AIMS = {
 }
 DURABLE_AIMS = {
     "fsync-acknowledged-early": "sqlite-wal-killed",
-    "fsync-without-commit": "dd-dsync-killed",
+    "sync-leaves-the-index": "dd-dsync-killed",
     "directory-sync-forgotten": "sqlite-delete-killed",
 }
 
