@@ -21,6 +21,7 @@ MODULES: tuple[str, ...] = (
     "tools.torture.conform.modelrig",
     "tools.torture.conform.exercise",
     "tools.torture.conform.posix.rig",
+    "tools.torture.programs.rigs",
     "tools.torture.space.graphs",
     "tools.torture.space.soak",
     "tools.torture.users.access",
