@@ -7,7 +7,11 @@ import importlib
 from tools.torture.rig import Rig
 
 # One line a module, in the order of the sections: crash, kill, faults, corruption, conformance, space, users.
-MODULES: tuple[str, ...] = ("tools.torture.users.access",)
+MODULES: tuple[str, ...] = (
+    "tools.torture.users.access",
+    "tools.torture.users.points",
+    "tools.torture.users.quota",
+)
 
 
 def rigs() -> dict[str, Rig]:
