@@ -25,6 +25,8 @@ MODULES: tuple[str, ...] = (
     "tools.torture.space.graphs",
     "tools.torture.space.soak",
     "tools.torture.users.access",
+    "tools.torture.users.points",
+    "tools.torture.users.quota",
 )
 
 
