@@ -88,7 +88,7 @@ def removable_points() -> None:
     async def rmdir(self: SnapDir, parent: int, name: bytes) -> None:
         points = self._points
         assert isinstance(points, StorePoints)
-        points._store.remove_point(name.decode())  # noqa: SLF001
+        points._store.remove_point(name.decode())
 
     SnapDir.rmdir = rmdir  # type: ignore[method-assign,assignment]
 
@@ -116,12 +116,12 @@ def no_inodes() -> None:
     def make(
         self: Namespace, parent: int, name: bytes, mode: int, ctx: Ctx, *, rdev: int = 0, target: bytes = b""
     ) -> Attr:  # fmt: skip
-        quota = self._space._quota  # noqa: SLF001
+        quota = self._space._quota
         if not stat.S_ISDIR(mode):
-            self._space._quota = Quota(quota.nbytes)  # noqa: SLF001
+            self._space._quota = Quota(quota.nbytes)
         try:
             return real(self, parent, name, mode, ctx, rdev=rdev, target=target)
         finally:
-            self._space._quota = quota  # noqa: SLF001
+            self._space._quota = quota
 
     Namespace.make = make  # type: ignore[method-assign]
