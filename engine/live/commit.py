@@ -1,13 +1,6 @@
 """Commits: everything dirty, in one transaction, shared by all who wait for it.
 
-Crash table of a live tree (the chunk side is in chunks/writer.py)
- | died                                | the tree after reopening is                                            |
- | before the transaction committed    | as after the commit before; data sealed since is unreferenced bytes    |
- | after it                            | as gathered: names and attributes of that moment, all of them; of a    |
- |                                     | file all data sealed by then, its size ending before the first byte    |
- |                                     | that was not (never below the size it had, unless it was truncated)    |
- | between unlink and last close       | without the file; its rows are in ORPHANS and go with the next commits |
- | while such rows were being deleted  | the same; what is left of them is still in ORPHANS                     |
+What a crash leaves of a commit: FORMAT.md, "Crash tables".
 
 A commit that fails changes nothing: what it gathered is dirty again, the next one tries anew, and changes that need
 room are refused until one succeeds.  ``commit`` returns only when a commit that gathered after the call is durable.

@@ -11,13 +11,7 @@ Invariants
      kernel's, those after it still in memory, and both go their way once there is room. So a full disk does not
      fill with the tails of given-up segments, nor with new ones.
 
-Crash table of sealing (the row of the pack still says *open* until the last step)
- | died after            | found                                  | done about it                                |
- | trailer written       | segment with bytes past its length     | adopted: cut back to the committed length    |
- | trailer synced        | the same                               | the same                                     |
- | renamed, not synced   | either name                            | both names are tried; row says open: a file  |
- |                       |                                        | with the pack's name is sealed: row is mended|
- | directory synced      | pack, row says open                    | the same                                     |
+What a crash leaves of making and sealing one: FORMAT.md, "Crash tables". The row says *open* until the last step.
 """
 
 from __future__ import annotations
