@@ -66,7 +66,11 @@ def test_a_sound_index_has_no_problems_while_it_is_written_to(filled: Index) -> 
                 for key in list(txn.keys(Table.CHUNKS, start=chance.randbytes(2)))[:100]:
                     txn.delete(Table.CHUNKS, key)
                 for _ in range(100):
-                    txn.put(Table.CHUNKS, chance.randbytes(32), chance.randbytes(chance.choice([24, 56])))
+                    txn.put(
+                        Table.CHUNKS,
+                        chance.randbytes(32),
+                        chance.randbytes(chance.choice([24, 56])),
+                    )
 
     writer = threading.Thread(target=write)
     writer.start()
