@@ -10,6 +10,7 @@ from tools.torture.rig import Rig
 MODULES: tuple[str, ...] = (
     "tools.torture.conform.modelrig",
     "tools.torture.conform.exercise",
+    "tools.torture.conform.external",
     "tools.torture.conform.posix.rig",
 )
 

@@ -104,11 +104,19 @@ def fsstress(job: Job) -> None:
 
 
 RIGS = (
-    Rig("conform-fsx", "one file exercised in every way, each read checked", fsx, needs=("fuse",)),
+    Rig(
+        "conform-fsx",
+        "one file exercised in every way, each read checked",
+        fsx,
+        needs=("fuse",),
+        bugs=("conform-old-bytes", "conform-end-lost"),
+        teeth=0.01,
+    ),
     Rig(
         "conform-fsstress",
         "a tree exercised by several processes, then seen live, in a point and restored",
         fsstress,
         needs=("fuse", "root"),
+        bugs=("conform-mkdir-count", "conform-unlinked-lost"),
     ),
 )

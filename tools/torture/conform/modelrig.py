@@ -59,13 +59,11 @@ class Run:
             self._job.count("refused", machine.refused)
 
     def _at_times(self, machine: Machine, frozen: Frozen) -> None:
-        """Now and then something larger."""
+        """Something larger, each in its turn."""
         place = self._mounted.path / f"{self._name}-more"
-        kind = self._chance.randrange(8)
-        if kind == 0:
+        kind = machine.steps // COMPARE % 6
+        if kind == 1:
             self._point(frozen)
-        elif kind == 1:
-            self._frozen_still()
         elif kind == 2:
             self._job.count("records appended", append(place, 3, 60))
         elif kind == 3:
@@ -75,6 +73,9 @@ class Run:
                 "numbers written past a snapshot", snapshot_under_writes(self._mounted, place.name)
             )
         elif kind == 5:
+            self._point(frozen)
+            self._frozen_still()
+        else:
             machine.close_all()
             self._mounted.remount(*self._chance.choice(MODES))
             machine.compare()
@@ -125,5 +126,12 @@ RIGS = (
         "random operations on a mount, on ext4 and in a model, compared after each",
         run,
         needs=("fuse",),
+        bugs=(
+            "conform-point-of-now",
+            "conform-capture-skipped",
+            "conform-listing-skips",
+            "conform-append-overlap",
+            "conform-unlinked-lost",
+        ),
     ),
 )
