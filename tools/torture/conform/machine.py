@@ -206,6 +206,11 @@ class Machine:
                 raise error(self._said(f"{disk.top}: {complaint}"))
         return frozen
 
+    def times(self) -> dict[str, tuple[int, int]]:
+        """Modification and change time of every path of the mount, as stat tells them."""
+        found = {path: os.lstat(self.ours.at(path)) for path, _ in self.model.tree()}
+        return {path: (real.st_mtime_ns, real.st_ctime_ns) for path, real in found.items()}
+
     def close_all(self) -> None:
         """Close every descriptor and mapping, in all three."""
         for slot in list(self.model.open_files):

@@ -49,8 +49,7 @@ class Run:
             machine.close_all()
             frozen = machine.compare()
             self._point(frozen)
-            self._mounted.remount(*self._chance.choice(MODES))
-            machine.compare()
+            self._forgotten(machine)
             self._frozen_still()
             self._restored(frozen)
         finally:
@@ -77,8 +76,17 @@ class Run:
             self._frozen_still()
         else:
             machine.close_all()
-            self._mounted.remount(*self._chance.choice(MODES))
-            machine.compare()
+            self._forgotten(machine)
+
+    def _forgotten(self, machine: Machine) -> None:
+        """After a new mount everything is as it was, times too."""
+        before = machine.times()
+        self._mounted.remount(*self._chance.choice(MODES))
+        machine.compare()
+        after = machine.times()
+        for path, times in before.items():
+            if after[path] != times:
+                raise Found(f"{path!r}: a new mount shows the times {after[path]}, before {times}")
 
     def _point(self, frozen: Frozen) -> None:
         if len(self._points) < POINTS:

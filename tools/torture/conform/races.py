@@ -109,7 +109,7 @@ def read_changing(path: Path, chance: random.Random, count: int) -> int:
     changes = 0
     try:
         while batch := entries(fd, chance.choice((300, 1000, 5000))):
-            seen += batch
+            seen += (name for name in batch if name not in (".", ".."))
             for _ in range(4):
                 changes += 1
                 kind = chance.randrange(3)
@@ -119,8 +119,14 @@ def read_changing(path: Path, chance: random.Random, count: int) -> int:
                     os.rename(path / doomed.pop(), path / f"moved-{changes}")
                 else:
                     (path / f"new-{changes}").touch()
+        os.lseek(fd, 0, os.SEEK_SET)  # rewinddir(): what is there now
+        again = []
+        while batch := entries(fd, 2000):
+            again += batch
     finally:
         os.close(fd)
+    if sorted(again) != sorted([".", "..", *os.listdir(path)]):
+        raise Found("a listing from the beginning again is not what is there")
     if len(set(seen)) != len(seen):
         raise Found(
             f"entries seen twice: {sorted({name for name in seen if seen.count(name) > 1})[:5]}"
