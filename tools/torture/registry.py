@@ -20,6 +20,7 @@ MODULES: tuple[str, ...] = (
     "tools.torture.corrupt.fuzz",
     "tools.torture.conform.modelrig",
     "tools.torture.conform.exercise",
+    "tools.torture.conform.external",
     "tools.torture.conform.posix.rig",
     "tools.torture.programs.rigs",
     "tools.torture.space.graphs",
