@@ -5,6 +5,7 @@ import os
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,8 @@ from engine import codec, limits
 from engine.chunks import Hold
 from engine.errors import Corrupt, HoldfastError, StoreFull
 from engine.home import OpenStore
-from engine.index import Table
+from engine.index import Table, gcstate
+from engine.index.gcstate import GcState, Phase
 from engine.index.rows import ENC_DELTA, FLAG_SUSPECT, PACK_SEALED, chunk_row, pack_row
 from engine.packs.records import Base
 from engine.seam import Os
@@ -267,3 +269,54 @@ def test_an_error_in_the_extra_rows_commits_nothing(opened: OpenStore) -> None:
     opened.session.writer.commit()
     with opened.context.index.read() as txn:
         assert txn.get(Table.CHUNKS, cid) is not None
+
+
+def collecting(store: OpenStore) -> None:
+    with store.context.index.write() as txn:
+        gcstate.save(txn, GcState(1, Phase.MARKING))
+
+
+def touched(store: OpenStore, cid: bytes) -> bool:
+    with store.context.index.read() as txn:
+        return txn.get(Table.TOUCHED, cid) is not None
+
+
+def test_a_commit_during_a_collection_passes_over_what_is_still_being_stored(
+    opener: Opener,
+) -> None:
+    """Another thread has looked for a chunk, or stored it, and its row comes with a later commit: no reason to fail."""
+    store = opener()
+    writer = store.session.writer
+    collecting(store)
+    with writer.holds.open() as hold:
+        cid = codec.chunk_id(store.context.key, noise(9000, 1))
+        assert not writer.known((cid,), hold)
+        writer.commit()  # looked for, not stored
+        sync = writer._segments.sync
+
+        def put_meanwhile(moved: Any) -> dict[int, int]:
+            writer._segments.sync = sync  # type: ignore[method-assign]
+            lengths = sync(moved)
+            writer.put(cid, noise(9000, 1), hold)
+            return lengths
+
+        writer._segments.sync = put_meanwhile  # type: ignore[method-assign]
+        writer.commit()  # stored behind the commit's cut
+        assert not touched(store, cid)
+        writer.commit()
+        assert touched(store, cid)
+
+
+def test_a_commit_during_a_collection_refuses_what_it_relied_on_and_is_gone(opener: Opener) -> None:
+    store = opener()
+    writer = store.session.writer
+    with writer.holds.open() as hold:
+        cid = put(store, noise(9000, 1), hold)
+        writer.commit()
+    collecting(store)
+    with writer.holds.open() as hold:
+        assert writer.known((cid,), hold)
+        with store.context.index.write() as txn:
+            txn.delete(Table.CHUNKS, cid)
+        with pytest.raises(Corrupt, match="work in progress"):
+            writer.commit()

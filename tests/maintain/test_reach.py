@@ -12,11 +12,12 @@ from engine.errors import Busy, Corrupt
 from engine.index import Table, gcstate
 from engine.index.env import Reading
 from engine.index.gcstate import GcState, Phase
-from engine.index.rows import ENC_DELTA, KIND_NODE, chunk_row
+from engine.index.rows import ENC_DELTA, FLAG_CONDEMNED, KIND_NODE, chunk_row
 from engine.live import ROOT
 from engine.maintain import collect as collecting
 from engine.maintain.check import CheckReport
 from engine.maintain.marks import KEPT, WALKED, Marks
+from engine.packs.records import Base
 from engine.progress import Progress
 from tests.maintain.support import noise, put, restored, sound, three_points
 
@@ -234,3 +235,31 @@ def test_marks_tell_ids_with_the_same_first_bytes_apart(store: Store) -> None:
         assert twins[0] in dead
         assert twins[2] not in dead
         assert len(dead) == len(marks) - 1
+
+
+def test_what_a_killed_collection_left_without_its_base_is_not_taken_back(store: Store) -> None:
+    """A look-up that misses holds the id for a moment; a commit beside the next collection must not bring it back."""
+    session = store._open.session
+    index = store._open.context.index
+    base, delta = noise(limits.SLOT, 1), noise(limits.SLOT, 1)[:-3] + b"new"
+    first, second = (codec.chunk_id(store._open.context.key, data) for data in (base, delta))
+    with session.writer.holds.open() as hold:
+        session.writer.put(first, base, hold)
+        session.writer.put(second, delta, hold, bases=[Base(first, 0, len(base))])
+        session.writer.commit()
+    with index.write() as txn:
+        row = chunk_row(txn.get(Table.CHUNKS, second) or b"")
+        assert row.bases == (first,)
+        flagged = row._replace(flags=FLAG_CONDEMNED).pack_bytes()
+        txn.put(Table.CHUNKS, second, flagged)
+        txn.delete(Table.CHUNKS, first)
+        gcstate.save(txn, GcState(gcstate.load(txn).epoch + 1, Phase.MARKING))
+    with session.writer.holds.open() as hold:
+        assert session.writer.known([second], hold) == set()
+        session.writer.commit()
+        with index.read() as txn:
+            assert txn.get(Table.CHUNKS, second) == flagged
+            assert txn.get(Table.TOUCHED, second) is None
+        session.writer.put(second, delta, hold)
+        session.writer.commit()
+    assert store._open.reader.read(second) == delta

@@ -27,8 +27,10 @@ BUGS: dict[str, Bug] = {}
 # Modules that plant; each adds to BUGS when it is imported.
 CATALOGUE: tuple[str, ...] = (
     "tools.torture.crash.planted_order",
+    "tools.torture.crash.planted_disk",
     "tools.torture.corrupt.planted_damage",
     "tools.torture.programs.planted_programs",
+    "tools.torture.space.planted",
     "tools.torture.users.planted",
 )
 
