@@ -13,7 +13,7 @@ from engine import Store, limits
 from engine.errors import Busy, Corrupt
 from engine.index import Table, Txn
 from engine.index.rows import FLAG_CONDEMNED, chunk_row
-from engine.live import ROOT
+from engine.live import ROOT, Ctx
 from engine.maintain import collect as collecting
 from engine.maintain.marks import Marks
 from engine.maintain.report import CollectReport
@@ -202,6 +202,12 @@ def test_rescue_equals_restore(store: Store, tmp_path: Path) -> None:
     tree.setattr(ino, size=40_000_000, now_ns=7)
     tree.setxattr(ino, b"user.x", noise(3000, 4))
     tree.link(ino, ROOT, b"hard")
+    owner = Ctx(os.geteuid(), os.getegid())
+    link = tree.symlink(ROOT, b"link", b"big.dbf", owner).ino
+    tree.setattr(link, mtime_ns=1_600_000_000_123_456_789, now_ns=1)
+    if os.geteuid() == 0:
+        tree.setattr(link, uid=1234, gid=77, now_ns=1)
+        tree.setxattr(link, b"trusted.x", b"of a link")
     tree.close()
     point = store.snapshot("m").id
     store.restore(point, b"", os.fsencode(tmp_path / "a"))
@@ -218,5 +224,10 @@ def test_rescue_equals_restore(store: Store, tmp_path: Path) -> None:
         a, b = tmp_path / "a" / name, tmp_path / "b" / name
         assert a.read_bytes() == b.read_bytes()
         assert (a.stat().st_mode, a.stat().st_mtime_ns) == (b.stat().st_mode, b.stat().st_mtime_ns)
+    a, b = ((tmp_path / side / "link").lstat() for side in "ab")
+    assert (a.st_mode, a.st_uid, a.st_mtime_ns) == (b.st_mode, b.st_uid, b.st_mtime_ns)
+    assert os.listxattr(tmp_path / "b" / "link", follow_symlinks=False) == os.listxattr(
+        tmp_path / "a" / "link", follow_symlinks=False
+    )
     assert os.getxattr(tmp_path / "b" / "hard", "user.x") == noise(3000, 4)
     assert (tmp_path / "b" / "hard").stat().st_ino == (tmp_path / "b" / "big.dbf").stat().st_ino
