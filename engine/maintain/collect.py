@@ -57,6 +57,7 @@ def collect(
         reap(context)
         result.packs_mended = len(settle.sealed_packs(context))
         settle.empty_rows(context)
+        settle.memories(context)
         state = _begin(context, store.session.worker.id)
         try:
             _free(store, state, Patience(store, wait_s, sleep), result, report)

@@ -5,6 +5,8 @@
 | a row of an empty segment, no file, owner dead  | died while creating it          | row deleted           |
 | a file in segments/ or packs/ without a row     | the index is older or newer     | moved to quarantine/  |
 | a segment whose owner is dead                   | died while appending            | left: it is adopted   |
+| a tree's memory of its last snapshot, and no   | the points were deleted         | rows deleted          |
+| point of its mount                             |                                 |                       |
 | a group's dictionary without a chunk            | the chunk was collected         | row deleted           |
 | a hook that leads to no pack                    | the pack was removed            | row deleted           |
 | a segment shorter than its row, or gone, that   | the disk has lost it, and what  | row shortened, or     |
@@ -15,14 +17,17 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from itertools import islice
 
-from engine import limits
+from engine import limits, registry
 from engine.chunks import Context, alive
 from engine.codec import ID_LEN
 from engine.errors import HoldfastError, NotFound
 from engine.index import Table, Txn
 from engine.index.rows import PACK_IDLE, PACK_OPEN, PACK_SEALED, U32, PackRow, chunk_row, pack_row
+from engine.live import rows
+from engine.nodes.point import decode_point
 from engine.packs.records import HEADER_LEN
 
 log = logging.getLogger("holdfast.engine.maintain")
@@ -140,6 +145,35 @@ def quarantine(context: Context, number: int, path: str) -> None:
     context.system.fsync_dir(os.path.dirname(target))
     context.system.fsync_dir(os.path.dirname(path))
     log.info("%s belongs to no pack of the index; it is in quarantine", path)
+
+
+def pointless(txn: Txn, without: Collection[str] = ()) -> set[bytes]:
+    """Mounts (as keys of live rows begin) that have no point, or none but those."""
+    points = (decode_point(raw) for _, raw in txn.scan(Table.POINTS))
+    kept = {point.mount for point in points if point.id not in without}
+    return {rows.meta_key(mount.id) for mount in registry.every(txn) if mount.name not in kept}
+
+
+def memories(context: Context) -> int:
+    """Forget what trees of mounts without a point remember of their last snapshot; returns rows deleted.
+
+    It would keep what the last of the points had, for a next snapshot that may never come. The root directory's row
+    goes first: without it a snapshot believes none of the others.
+    """
+
+    def some(txn: Txn) -> list[bytes]:
+        mounts = sorted(pointless(txn))
+        every = (key for mount in mounts for key in txn.keys(Table.ROOTS, prefix=mount))
+        return list(islice(every, limits.GC_SWEEP_ROWS))
+
+    forgotten = 0
+    while True:
+        with context.index.read() as txn:
+            if not some(txn):
+                return forgotten
+        with context.index.write() as txn:
+            for key in some(txn):
+                forgotten += txn.delete(Table.ROOTS, key)
 
 
 def dictionaries(context: Context) -> int:
