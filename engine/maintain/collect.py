@@ -55,6 +55,7 @@ def collect(
     result = CollectReport()
     with _alone(store):
         reap(context)
+        settle.lock_files(context)
         result.packs_mended = len(settle.sealed_packs(context))
         settle.empty_rows(context)
         settle.memories(context)
@@ -65,6 +66,7 @@ def collect(
             with context.index.write() as txn:
                 gcstate.save(txn, GcState(state.epoch, Phase.IDLE))
         settle.dictionaries(context)
+        settle.suspects(context)
         result.packs_mended += len(settle.short_segments(context))
         deadline = None if budget_s is None else started + budget_s
         Compactor(store, report).run(result, deadline)

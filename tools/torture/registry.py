@@ -7,7 +7,11 @@ import importlib
 from tools.torture.rig import Rig
 
 # One line a module, in the order of the sections: crash, kill, faults, corruption, conformance, space, users.
-MODULES: tuple[str, ...] = ("tools.torture.space.graphs", "tools.torture.space.soak")
+MODULES: tuple[str, ...] = (
+    "tools.torture.space.graphs",
+    "tools.torture.space.load",
+    "tools.torture.space.soak",
+)
 
 
 def rigs() -> dict[str, Rig]:

@@ -175,7 +175,7 @@ RIGS = (
         "space-soak",
         "generations of small changes, with points made and deleted: everything stays as large as it is",
         run,
-        bugs=("hooks-stay", "tombstones-stay", "packs-are-not-unlinked"),
+        bugs=("hooks-stay", "tombstones-stay"),
         teeth=0.1,
         test=0.1,
     ),
