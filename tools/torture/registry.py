@@ -25,6 +25,7 @@ MODULES: tuple[str, ...] = (
     "tools.torture.programs.rigs",
     "tools.torture.space.graphs",
     "tools.torture.space.soak",
+    "tools.torture.space.load",
     "tools.torture.users.access",
     "tools.torture.users.points",
     "tools.torture.users.quota",
