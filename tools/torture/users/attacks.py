@@ -9,6 +9,7 @@ import errno
 import json
 import os
 import random
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -39,16 +40,25 @@ class Attack:
     quota: int = 0
     hung: bool = False  # the worker is stopped, not the client
 
+    @property
+    def mount(self) -> str:
+        """Name of the attacked mount."""
+        return f"evil-{self.name.replace(' ', '-')}"
+
+    def lay(self, near: Ground, far: Ground, size: int) -> None:
+        """What is there before, on both stores, of which nobody has either open."""
+        near.create(self.mount, self.quota or None)
+        self.prepare(near, size)
+        shutil.rmtree(far.store)
+        shutil.copytree(near.store, far.store)
+
 
 class Attacker:
     """One attack under way on one store. Made paused."""
 
-    def __init__(self, attack: Attack, place: Ground, size: int) -> None:
+    def __init__(self, attack: Attack, place: Ground) -> None:
         self._attack = attack
-        name = f"evil-{attack.name.replace(' ', '-')}"
-        place.create(name, attack.quota or None)
-        attack.prepare(place, size)
-        self._mounted: Mounted = place.mount(name)
+        self._mounted: Mounted = place.mount(attack.mount)
         os.chmod(self._mounted.where, 0o777)
         self._children = [
             Child(BOB, lambda seed=seed: attack.client(self._mounted.where, seed))  # type: ignore[misc]

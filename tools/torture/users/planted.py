@@ -132,7 +132,7 @@ def no_inodes() -> None:
 
 @bug("transaction held while waiting")
 def holds_transaction() -> None:
-    """The worker of the attacked mount waits a tenth of a second inside every write transaction."""
+    """The worker of the attacked mount waits a quarter of a second inside every write transaction."""
     from engine.live.batch import Batch
 
     real = Batch.write
@@ -140,6 +140,6 @@ def holds_transaction() -> None:
     def write(self: Batch, txn: Txn) -> None:
         real(self, txn)
         if any(word.startswith("evil") for word in sys.argv):
-            time.sleep(0.1)
+            time.sleep(0.25)
 
     Batch.write = write  # type: ignore[method-assign]
