@@ -125,6 +125,7 @@ TOMBSTONES_KEPT = (
 # --- time -------------------------------------------------------------------------------------------------
 COMMIT_INTERVAL = 5.0  # s: the longest a change waits for its barrier
 TICK = 1.0  # s: worker heartbeat, background commit
+STALL_AFTER = 2.0  # s a writer waits for the write transaction before it looks for a stopped process that holds it
 
 # --- space ------------------------------------------------------------------------------------------------
 # Writers never use so much of the store's file system, as commits and collection need room: this part of it,

@@ -27,6 +27,7 @@ import lmdb
 from engine import limits
 from engine.errors import Busy, Corrupt, HoldfastError, LocationUnavailable, StoreFull, from_os
 from engine.index import structure
+from engine.index.stall import Watch
 from engine.index.tables import Table
 
 _TRIES, _PAUSE = 500, 0.01  # to find no reader at work: 5 s in all
@@ -188,6 +189,7 @@ class Index:
         self._writer = 0  # thread that has the write transaction
         self.broken = False
         self.reading: set[Reading] = set()  # open read transactions
+        self._watch = Watch(os.path.join(path, "lock.mdb"))
         self._claim_readers()
         self._open_env()
 
@@ -218,8 +220,11 @@ class Index:
             )  # fmt: skip
             self._env.reader_check()  # before the dead have all slots: then opening itself fails
             self._dbs: dict[Table, Any] = {}
-            for table in Table:
-                self._dbs[table] = self._env.open_db(table.db, create=self._create)
+            if self._create:
+                for table in Table:
+                    self._dbs[table] = self._env.open_db(table.db, create=True)
+            else:
+                self._open_tables()
         except lmdb.NotFoundError:
             raise Corrupt(
                 f"index {self.path}", expected="every table", found="some missing",
@@ -229,8 +234,17 @@ class Index:
             raise _translate(error, self.path) from None
         self.broken = False
 
+    def _open_tables(self) -> None:
+        """In one write transaction: LMDB's binding would take one for each, and its turn behind others each time."""
+        with self._watch.waiting():
+            txn = self._env.begin(write=True)
+        with txn:
+            for table in Table:
+                self._dbs[table] = self._env.open_db(table.db, txn=txn, create=False)
+
     def close(self) -> None:
         """Close the environment; no transaction may be open."""
+        self._watch.close()
         self._env.close()
 
     def read(self) -> Reading:
@@ -259,7 +273,8 @@ class Index:
         if self.broken:
             self._reopen()
         try:
-            txn = self.begin(write=True)
+            with self._watch.waiting():
+                txn = self.begin(write=True)
         except lmdb.Error as error:
             raise _translate(error, self.path) from None
         try:

@@ -1,7 +1,8 @@
 """Giving space back: packs without a live record are removed, packs mostly dead are rewritten first.
 
 A rewritten pack's live records are copied as they are into this process's own segment; their rows are moved in the
-commit that makes the copies durable, and only where they still point to the old place.  The old pack is then removed: marked doomed, unlinked, its row deleted.
+commit that makes the copies durable, and only where they still point to the old place.  The old pack is then removed:
+marked doomed, unlinked, its row deleted.
 
 What a crash leaves of it: FORMAT.md, "Crash tables".
 """

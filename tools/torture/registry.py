@@ -29,6 +29,7 @@ MODULES: tuple[str, ...] = (
     "tools.torture.users.access",
     "tools.torture.users.points",
     "tools.torture.users.quota",
+    "tools.torture.users.neighbours",
 )
 
 
