@@ -91,6 +91,8 @@ def record(place: Path, kind: str, image: Path, act: Callable[[str, Tell], objec
             os.close(fd)
     recorded = Recorded(load(image), list(decode(log.read_bytes())), result)
     log.unlink()
+    if not any(entry.kind == Kind.FLUSH for entry in recorded.log):
+        raise RuntimeError("no flush reaches the recorder: nothing it says of lost writes would be so")
     return recorded
 
 
