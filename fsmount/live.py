@@ -44,9 +44,17 @@ class LiveFiles(Files):
     """A live tree behind the channel. Everything runs on the loop's thread unless said otherwise."""
 
     def __init__(
-        self, tree: Tree, launder: Callable[[int], None], stale: Callable[[int], None]
+        self,
+        tree: Tree,
+        launder: Callable[[int], None],
+        stale: Callable[[int], None],
+        *,
+        late_writes: bool = True,
     ) -> None:
-        """``launder(ino)`` [T] makes the kernel hand over a file's dirty pages, ``stale(ino)`` ask anew."""
+        """``launder(ino)`` [T] makes the kernel hand over a file's dirty pages, ``stale(ino)`` ask anew.
+
+        ``late_writes``: the kernel gathers writes, hands them over when it likes and keeps their times itself.
+        """
         self.tree = tree
         self.gate = Gate()
         self.names = Gate()
@@ -56,6 +64,7 @@ class LiveFiles(Files):
         self._timed: dict[int, int] = {}  # when a file's mtime was last set, ns
         self._late: list[Callable[[], None]] = []
         self._launder = launder
+        self._late_writes = late_writes
         self._kill = KillPriv(tree, stale)
         self._read_limit = trio.CapacityLimiter(READ_THREADS)
         self._sync_limit = trio.CapacityLimiter(SYNC_THREADS)
@@ -133,7 +142,10 @@ class LiveFiles(Files):
 
     async def opened(self, ino: int, writable: bool, truncate: bool) -> None:
         if truncate:
-            await self.setattr(ino, {"size": 0})
+            now = (
+                time.time_ns()
+            )  # of an empty file too: O_TRUNC marks times for update whatever the size was
+            await self.setattr(ino, {"size": 0, "mtime_ns": now, "ctime_ns": now})
         self._open(ino, writable)
 
     def _open(self, ino: int, writable: bool) -> None:
@@ -176,11 +188,16 @@ class LiveFiles(Files):
         now = time.time_ns()
         if "size" in change:
             self._kill.written(ino, now)
+            if self._late_writes and len(change) == 1:
+                # The kernel keeps the times and would have sent them if it had moved them: the size is as it was.
+                attr = self.tree.getattr(ino)
+                if attr.size == change["size"]:
+                    return attr
         if "uid" in change or "gid" in change:
             self._kill.drop_capability(ino)  # set-uid and set-gid are the tree's business here
         if "mode" in change:
             self._kill.forget(ino)
-        if "mtime_ns" in change:
+        if "mtime_ns" in change and self._late_writes:
             self._timed[ino] = now
         return self.tree.setattr(
             ino,

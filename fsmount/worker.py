@@ -66,7 +66,9 @@ class Worker:
         files: Files
         virtual: Files | None = None
         if subject.tree is not None:
-            self.live = LiveFiles(subject.tree, self._launder, self._stale)
+            self.live = LiveFiles(
+                subject.tree, self._launder, self._stale, late_writes=options.writeback
+            )
             files = self.live
             virtual = SnapDir(subject.points) if subject.points is not None else None
         else:

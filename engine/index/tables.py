@@ -28,7 +28,7 @@ class Table(enum.Enum):
     ROOTS = 19  # mount, ino -> root of the last snapshot
     LIVE_META = 20  # mount -> counters
     PARENTS = 21  # mount, ino, parent ino, cookie -> "": hard links beyond the first
-    SUSPECTS = 22  # chunk id -> reason: damaged or missing, wanted again
+    SUSPECTS = 22  # chunk id -> reason: damaged or missing, wanted again; pack number u32 -> reason: to be rewritten
     DICTS = 23  # group of similar files -> chunk id of its dictionary
 
     # By identity: members are singletons, and the inherited one is a Python call at every look-up of a row.

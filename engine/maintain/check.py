@@ -1,7 +1,8 @@
 """Check: every invariant that can be verified from what is on disk, and every stored byte when asked.
 
 Nothing is changed, except that with ``read_data`` a chunk found damaged is marked suspect, so that the next write of
-its content stores it again.
+its content stores it again, and a sealed pack too, so that the next collection writes what is needed of it anew.  A
+chunk that was suspect and is whole again, as its base was stored anew or a disk is back, is suspect no longer.
 """
 
 from __future__ import annotations
@@ -109,6 +110,7 @@ class Checker:
                         files, number, row, content=read_data, read=lambda count: None
                     ):
                         self._found("pack", f"pack {number}", text)
+                        verify.note(self._context, number, text)
                 elif row.records or row.length > HEADER_LEN:
                     for text in verify.open_faults(files, number, row):
                         self._found("pack", f"segment {number}", text)
@@ -130,7 +132,7 @@ class Checker:
                 # What is dead may have lost its base to a sweep already; if it is not, ``_reach`` tells.
                 if self._txn.get(Table.CHUNKS, base) is None and not row.flags & FLAG_CONDEMNED:
                     self._damage(cid, f"needs chunk {base.hex()}, which has no row")
-            if row.flags & FLAG_SUSPECT:
+            if row.flags & FLAG_SUSPECT and not read_data:
                 self._damage(cid, "was found damaged before")
         placed.sort()
         for i, (_, _, cid, row) in enumerate(placed):

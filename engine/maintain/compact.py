@@ -92,6 +92,9 @@ class Compactor:
                 row = chunk_row(raw)
                 live[row.pack] += row.stored
             packs = {U32.unpack(key)[0]: pack_row(raw) for key, raw in txn.scan(Table.PACKS)}
+            suspect = {
+                U32.unpack(key)[0] for key in txn.keys(Table.SUSPECTS) if len(key) == U32.size
+            }
         for number, path in files:
             if number not in packs and number not in live:
                 settle.quarantine(self._context, number, path)
@@ -102,7 +105,7 @@ class Compactor:
             if deadline is not None and self._context.system.monotonic() > deadline:
                 result.finished = False
                 break
-            if worth(pack, live[number]):
+            if worth(pack, live[number]) or number in suspect:
                 self._empty(number, pack, live[number], result)
             self._report(Progress("compact", done + 1, len(packs), "packs"))
         if result.packs_removed:
@@ -175,4 +178,5 @@ class Compactor:
             raise from_os(error, f"pack {number}") from None
         with self._context.index.write() as txn:
             txn.delete(Table.PACKS, key)
+            txn.delete(Table.SUSPECTS, key)
         return True

@@ -50,6 +50,9 @@ class Copies:
                 continue
             with self._index.write() as txn:
                 txn.put(Table.CHUNKS, cid, row.pack_bytes())
+                txn.delete(
+                    Table.SUSPECTS, cid
+                )  # it may have been looked at by way of another record
             return
 
     def _without_bases(self) -> list[bytes]:

@@ -231,6 +231,7 @@ class Scrubber:
     def _found(self, code: str, number: int, row: PackRow, text: str) -> None:
         if verify.unchanged(self._store, number, row):
             self.result.problems.append(Problem(code, f"{code} {number}", text))
+            verify.note(self._context, number, text)
 
     def _rows(self, number: int, row: PackRow) -> Iterator[list[tuple[bytes, ChunkRow]]]:
         """Rows of the chunks that lie in a pack: by its own list, or by all rows when that is damaged."""

@@ -6,16 +6,18 @@ import logging
 from collections.abc import Callable, Iterator
 
 from engine import codec, limits
-from engine.chunks.reader import mark_suspect
+from engine.chunks import Context
+from engine.chunks.reader import mark_suspect, take_back
 from engine.errors import HoldfastError
 from engine.home import OpenStore
 from engine.index import Table
-from engine.index.rows import U32, ChunkRow, PackRow, chunk_row, pack_row
+from engine.index.rows import FLAG_SUSPECT, U32, ChunkRow, PackRow, chunk_row, pack_row
 from engine.packs.files import PackFiles
 
 log = logging.getLogger("holdfast.engine.maintain")
 
 _WINDOW = 1 * limits.MIB
+_CONTENT = "its content does not match its digest"
 
 
 def sealed_faults(
@@ -39,7 +41,18 @@ def sealed_faults(
         digest.update(files.read(number, at, size))
         read(size)
     if digest.digest() != footer.digest:
-        yield "its content does not match its digest"
+        yield _CONTENT
+
+
+def note(context: Context, number: int, fault: str) -> None:
+    """Have the next collection write anew what is whole in a sealed pack whose content is not what it was."""
+    if fault != _CONTENT:
+        return
+    try:
+        with context.index.write() as txn:
+            txn.put(Table.SUSPECTS, U32.pack(number), fault.encode())
+    except HoldfastError as error:
+        log.warning("pack %d could not be marked: %s", number, error)
 
 
 def open_faults(files: PackFiles, number: int, row: PackRow) -> Iterator[str]:
@@ -57,13 +70,16 @@ def unchanged(store: OpenStore, number: int, row: PackRow) -> bool:
 
 
 def record_fault(store: OpenStore, cid: bytes, row: ChunkRow) -> str:
-    """What is wrong with a chunk, read from where it lies; it is marked suspect then. Empty when nothing is.
+    """What is wrong with a chunk, read from where it lies; it is marked suspect then. Empty when nothing is, and such a
+    mark is taken back.
 
     A collection may have moved the record or removed it since ``row`` was looked up: then that is judged.
     """
     while True:
         try:
             store.reader.load_at(cid, row)
+            if row.flags & FLAG_SUSPECT:
+                take_back(store.context, cid, row)
             return ""
         except HoldfastError as error:
             fault = str(error)

@@ -75,6 +75,27 @@ def test_a_shared_directory_stays_shared(mounted: Path) -> None:
     assert as_user(ALICE + 7, 'cat "$1/a/f"', shared)
 
 
+def test_lists_hold_in_recovery_points_and_after_a_remount(mounted: Path, tmp_path: Path) -> None:
+    path = mounted / "f"
+    path.write_text("secret")
+    path.chmod(0o600)
+    setfacl(path, "-m", f"u:{ALICE}:r")
+    store = str(tmp_path / "store")
+    with Store.open(store) as opened, fsmount.client(store, "data") as client:
+        client.request("freeze")
+        point = opened.snapshot("data", thaw=lambda: client.request("thaw")).id
+    setfacl(path, "-b")
+    old = mounted / ".snapshots" / point / "f"
+    assert as_user(ALICE, 'cat "$1"', path)
+    assert not as_user(ALICE, 'cat "$1"', old)
+    assert as_user(BOB, 'cat "$1"', old)
+    setfacl(path, "-m", f"u:{BOB}:r")
+    fsmount.unmount(str(mounted))
+    fsmount.start_background(store, "data", None, str(mounted))
+    assert as_user(ALICE, 'cat "$1"', path)
+    assert not as_user(BOB, 'cat "$1"', path)
+
+
 def test_set_gid_goes_when_one_outside_the_group_sets_a_list(mounted: Path) -> None:
     for groups, expected in (((), 0o755), ((77,), 0o2755)):
         path = mounted / f"f{len(groups)}"

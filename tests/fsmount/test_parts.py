@@ -273,6 +273,28 @@ async def test_names_held_up_never_take_all_tasks_of_the_channel() -> None:
         live.thaw()
 
 
+@pytest.mark.parametrize("late", [True, False])
+async def test_a_write_after_a_time_was_set_moves_it_where_the_kernel_does_not(late: bool) -> None:
+    live = LiveFiles(MemTree(), lambda ino: None, lambda ino: None, late_writes=late)
+    file = await live.create(1, b"f", 0o600, True, CALLER)
+    await live.setattr(file.ino, {"mtime_ns": 5})
+    await live.write(file.ino, 0, b"x")
+    assert ((await live.getattr(file.ino)).mtime_ns == 5) == late
+
+
+@pytest.mark.parametrize("late", [True, False])
+async def test_truncating_to_the_same_size_moves_times_where_the_kernel_does_not(
+    late: bool,
+) -> None:
+    live = LiveFiles(MemTree(), lambda ino: None, lambda ino: None, late_writes=late)
+    file = await live.create(1, b"f", 0o600, True, CALLER)
+    await live.setattr(file.ino, {"mtime_ns": 5, "ctime_ns": 6})
+    attr = await live.setattr(file.ino, {"size": 0})
+    assert ((attr.mtime_ns, attr.ctime_ns) == (5, 6)) == late
+    attr = await live.setattr(file.ino, {"size": 0, "mtime_ns": 7, "ctime_ns": 8})
+    assert (attr.mtime_ns, attr.ctime_ns) == (7, 8)
+
+
 async def test_an_open_gate_costs_no_wait() -> None:
     gate = Gate()
     gate.open()

@@ -29,6 +29,7 @@ CATALOGUE: tuple[str, ...] = (
     "tools.torture.crash.planted_order",
     "tools.torture.crash.planted_disk",
     "tools.torture.corrupt.planted_damage",
+    "tools.torture.programs.planted_programs",
     "tools.torture.space.planted",
     "tools.torture.users.planted",
 )

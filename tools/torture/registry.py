@@ -15,11 +15,18 @@ MODULES: tuple[str, ...] = (
     "tools.torture.crash.kernel",
     "tools.torture.corrupt.packs",
     "tools.torture.corrupt.index",
+    "tools.torture.corrupt.rebuild",
+    "tools.torture.corrupt.heal",
+    "tools.torture.corrupt.fuzz",
     "tools.torture.conform.modelrig",
+    "tools.torture.conform.exercise",
     "tools.torture.conform.posix.rig",
+    "tools.torture.programs.rigs",
     "tools.torture.space.graphs",
     "tools.torture.space.soak",
     "tools.torture.users.access",
+    "tools.torture.users.points",
+    "tools.torture.users.quota",
 )
 
 

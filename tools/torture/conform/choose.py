@@ -51,10 +51,11 @@ class Step(NamedTuple):
 
 
 class Chooser:
-    """Draws operations that fit the model as it is."""
+    """Draws operations that fit the model as it is. ``far``: offsets beyond 2 TiB too."""
 
-    def __init__(self, model: Model, draw: Draw) -> None:
+    def __init__(self, model: Model, draw: Draw, *, far: bool = True) -> None:
         self._model = model
+        self._far = far
         self._draw = draw
         self._count = 0
 
@@ -86,7 +87,11 @@ class Chooser:
         return (unit * (size // 61 + 1))[:size]
 
     def _offset(self) -> int:
-        return FAR if self._draw(40) == 0 else int(str(self._one(OFFSETS))) + self._draw(3)
+        return (
+            FAR
+            if self._far and self._draw(40) == 0
+            else int(str(self._one(OFFSETS))) + self._draw(3)
+        )
 
     def step(self, name: str) -> Step | None:
         """The operation of that name with arguments; None when there is nothing it could be done to."""

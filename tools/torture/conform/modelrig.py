@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tools.torture.conform.compare import Frozen, difference
 from tools.torture.conform.machine import Machine, Wrong
-from tools.torture.conform.places import Mounted, control
+from tools.torture.conform.places import MODES, Mounted, control
 from tools.torture.conform.races import append, read_changing, snapshot_under_writes
 from tools.torture.rig import Found, Job, Rig
 
@@ -49,7 +49,7 @@ class Run:
             machine.close_all()
             frozen = machine.compare()
             self._point(frozen)
-            self._mounted.remount()
+            self._mounted.remount(*self._chance.choice(MODES))
             machine.compare()
             self._frozen_still()
             self._restored(frozen)
@@ -76,7 +76,7 @@ class Run:
             )
         elif kind == 5:
             machine.close_all()
-            self._mounted.remount()
+            self._mounted.remount(*self._chance.choice(MODES))
             machine.compare()
 
     def _point(self, frozen: Frozen) -> None:

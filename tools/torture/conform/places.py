@@ -21,6 +21,11 @@ from typing import Any, Self
 from tools.torture.rig import Found
 
 NAME = "m"
+MODES: tuple[tuple[str, ...], ...] = (
+    (),
+    (),
+    ("--write-through",),
+)  # how rigs mount: mostly as everybody does
 START_LIMIT = 60.0  # s for a worker to come up, or to end
 # A reply to a request that the kernel has given up, as it does with RELEASE while a file system is unmounted.
 TOO_LATE = re.compile(r"fuse_reply_\* failed with No such file or directory")
@@ -78,7 +83,7 @@ class Mounted:
         self.store = scratch / "store"
         self.path = scratch / "mount"
         self.path.mkdir(parents=True)
-        self._options = options
+        self.options = options
         self._log = scratch / "worker.log"
         self._worker: subprocess.Popen[bytes] | None = None
         self.steward = Steward(self.store)
@@ -103,7 +108,7 @@ class Mounted:
 
     def mount(self) -> None:
         """Start a worker, and return when the directory can be used."""
-        command = ["--store", str(self.store), "mount", NAME, str(self.path), *self._options]
+        command = ["--store", str(self.store), "mount", NAME, str(self.path), *self.options]
         before = os.stat(self.path).st_dev
         with self._log.open("ab") as log:
             self._worker = subprocess.Popen(
@@ -139,9 +144,10 @@ class Mounted:
         if status:
             raise Found(f"the worker ended with status {status}: {self.said()}")
 
-    def remount(self) -> None:
-        """Unmount and mount again: the kernel has forgotten everything, and so has the worker."""
+    def remount(self, *options: str) -> None:
+        """Unmount and mount again, with these options: the kernel has forgotten everything, and so has the worker."""
         self.unmount()
+        self.options = options
         self.mount()
 
     @property

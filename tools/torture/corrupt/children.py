@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from engine import HoldfastError
 from tools.torture import bugs
 
 T = TypeVar("T")
@@ -23,7 +24,7 @@ LIMIT = 60  # s a task may take: one that hangs is a find
 @dataclass
 class Done(Generic[T, R]):
     """What became of a task. ``died``: the signal that killed it, 0 for none; ``failed``: the rig's own traceback.
-    ``code``: with what it ended without an answer.
+    ``code``: with what it ended without an answer; ``refused``: the traceback of an error of the store.
     """
 
     task: T
@@ -31,6 +32,7 @@ class Done(Generic[T, R]):
     died: int = 0
     failed: str = ""
     code: int = 0
+    refused: str = ""
 
 
 @dataclass
@@ -88,6 +90,8 @@ def _start(slot: int, task: T, work: Callable[[int, T], R]) -> _Running[T]:
         bugs.plant_chosen()
         answer = ("ok", work(slot, task))
         code = 0
+    except HoldfastError:
+        answer = ("refused", traceback.format_exc())  # type: ignore[assignment]
     except BaseException:  # noqa: BLE001  it goes to the parent, whatever it is
         answer = ("failed", traceback.format_exc())  # type: ignore[assignment]
     try:
@@ -105,4 +109,6 @@ def _end(one: _Running[T]) -> Done[T, R]:
     if not one.data:
         return Done(one.task, None, code=os.WEXITSTATUS(status))
     kind, value = pickle.loads(one.data)
+    if kind == "refused":
+        return Done(one.task, None, refused=value)
     return Done(one.task, value) if kind == "ok" else Done(one.task, None, failed=value)

@@ -96,18 +96,31 @@ def _small_and_seeded(system: Os) -> Iterator[None]:
 
 def make(store: Path, chance: random.Random) -> list[str]:
     """A new store at a path; the ids of its points, oldest first."""
+    content = random.Random(chance.random())
     system = _Seeded(chance)
     with _small_and_seeded(system):
         home.init(str(store), system=system)
         with Store(home.OpenStore(str(store), system=system)) as opened:
-            for name, chunking in (("disk", "fixed"), ("dump", "cdc"), ("home", "auto")):
-                opened.create_mount(name, None, chunking)
-            rows = _rows(chance, 6000)
-            points = _disk(opened, chance, rows)
-            points += _dump(opened, chance, rows)
-            points += _home(opened, chance, rows)
+            points = write(opened, content)
             opened.remove_point(points.pop(0))
     return points
+
+
+def write_again(store: Path, chance: random.Random, run: str) -> None:
+    """What ``make`` wrote with this chance, in the same order and manner, into new mounts of the store."""
+    content = random.Random(chance.random())
+    with _small_and_seeded(_Seeded(chance)), Store.open(str(store)) as opened:
+        write(opened, content, run)
+
+
+def write(store: Store, chance: random.Random, run: str = "") -> list[str]:
+    """Everything of the three mounts, whose names end in ``run``; their points."""
+    for name, chunking in (("disk", "fixed"), ("dump", "cdc"), ("home", "auto")):
+        store.create_mount(name + run, None, chunking)
+    rows = _rows(chance, 6000)
+    points = _disk(store, "disk" + run, chance, rows)
+    points += _dump(store, "dump" + run, chance, rows)
+    return points + _home(store, "home" + run, chance, rows)
 
 
 def _rows(chance: random.Random, count: int) -> bytes:
@@ -127,8 +140,8 @@ def put(tree: LiveTree, parent: int, name: bytes, data: bytes) -> int:
     return ino
 
 
-def _disk(store: Store, chance: random.Random, rows: bytes) -> list[str]:
-    tree = store.open_live("disk")
+def _disk(store: Store, mount: str, chance: random.Random, rows: bytes) -> list[str]:
+    tree = store.open_live(mount)
     points = []
     image = bytearray(rows + chance.randbytes(100_000))
     ino = put(tree, ROOT, b"image", bytes(image))
@@ -147,7 +160,7 @@ def _disk(store: Store, chance: random.Random, rows: bytes) -> list[str]:
             image[at : at + 40] = chance.randbytes(40)
             tree.write(ino, slot, bytes(image[slot : slot + limits.SLOT]))
         tree.barrier()
-        points.append(store.snapshot("disk", f"day {day}").id)
+        points.append(store.snapshot(mount, f"day {day}").id)
         if not day:
             tree.unlink(ROOT, b"gone")
             assert gone
@@ -157,8 +170,8 @@ def _disk(store: Store, chance: random.Random, rows: bytes) -> list[str]:
     return points
 
 
-def _dump(store: Store, chance: random.Random, rows: bytes) -> list[str]:
-    tree = store.open_live("dump")
+def _dump(store: Store, mount: str, chance: random.Random, rows: bytes) -> list[str]:
+    tree = store.open_live(mount)
     points = []
     text = rows[:150_000] + chance.randbytes(60_000)
     for day in range(2):
@@ -166,13 +179,13 @@ def _dump(store: Store, chance: random.Random, rows: bytes) -> list[str]:
         text = text[:cut] + b"a few bytes more move all that follows" + text[cut:]
         put(tree, ROOT, b"day%d.sql" % day, text)
         tree.barrier()
-        points.append(store.snapshot("dump").id)
+        points.append(store.snapshot(mount).id)
     tree.close()
     return points
 
 
-def _home(store: Store, chance: random.Random, rows: bytes) -> list[str]:
-    tree = store.open_live("home")
+def _home(store: Store, mount: str, chance: random.Random, rows: bytes) -> list[str]:
+    tree = store.open_live(mount)
     many = tree.mkdir(ROOT, b"many", 0o755, CTX).ino
     deep = tree.mkdir(tree.mkdir(ROOT, b"a", 0o700, CTX).ino, b"b", 0o711, CTX).ino
     for number in range(
@@ -191,10 +204,10 @@ def _home(store: Store, chance: random.Random, rows: bytes) -> list[str]:
     tree.setxattr(one, b"user.large", chance.randbytes(3000))
     tree.setxattr(deep, b"user.large", chance.randbytes(700))
     tree.barrier()
-    points = [store.snapshot("home").id]
+    points = [store.snapshot(mount).id]
     put(tree, deep, b"two", chance.randbytes(5000))
     tree.unlink(many, b"0007")
     tree.barrier()
-    points.append(store.snapshot("home").id)
+    points.append(store.snapshot(mount).id)
     tree.close()
     return points

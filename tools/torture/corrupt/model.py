@@ -17,6 +17,7 @@ from typing import NamedTuple
 from zlib import crc32
 
 from backports import zstd
+from blake3 import blake3
 
 from engine.index import Index, Table
 from engine.index.rows import PACK_SEALED, U32, chunk_row, pack_row
@@ -57,12 +58,26 @@ class Member:
     attributes: list[bytes] = field(default_factory=list)
 
 
+class _Packs(rescue.Packs):
+    """Also what removes points."""
+
+    def __init__(self, store: Path) -> None:
+        self.tombs: dict[str, bytes] = {}
+        super().__init__(store)
+
+    def _point(self, kind: int, cid: bytes) -> None:
+        super()._point(kind, cid)
+        if kind == 4:
+            data = self.read(cid)
+            self.tombs[data[2:28].decode()] = data
+
+
 class Model:
     """A sound store: its files, its chunks, its points."""
 
     def __init__(self, store: Path, points: list[str]) -> None:
         self.files: Files = read_files(store)
-        self._packs = rescue.Packs(store)
+        self._packs = _Packs(store)
         self.key = self._packs.key
         self.plain: dict[bytes, bytes] = {}
         self.bases: dict[bytes, list[tuple[bytes, int, int]]] = {}
@@ -71,6 +86,11 @@ class Model:
         self.committed: dict[str, int] = {}  # bytes of segments that count
         self._read_rows(store)
         self.points = {point: dict(self._walk(point)) for point in points}
+        self.records = {point: self._id(self._packs.points[point]) for point in points}
+        self.removed = {point: self._id(data) for point, data in self._packs.tombs.items()}
+
+    def _id(self, data: bytes) -> bytes:
+        return blake3(data, key=self.key).digest()
 
     def _read_rows(self, store: Path) -> None:
         index = Index(str(store / "index"))

@@ -139,6 +139,8 @@ def settle_case(job: Job, done: Done[Case, Verdict], counted: str) -> None:
     case = done.task
     if done.failed:
         raise RuntimeError(f"case {case.name} ({case.what}): {done.failed}")
+    if done.refused:
+        job.fail(case.name, f"{case.what}: an error where none may be\n{done.refused}")
     if done.result is None:
         job.fail(
             case.name, f"{case.what}: the process died, signal {done.died}, exit code {done.code}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 
@@ -104,3 +105,64 @@ def check_forgets_names() -> None:
         return (one for one in real(*arguments) if not one[1].startswith("names "))
 
     check.affected = without_names  # type: ignore[assignment,attr-defined]
+
+
+@bug("rebuild-forgets-tombstones")
+def rebuild_forgets_tombstones() -> None:
+    """An index made anew lists points that were removed."""
+    from engine.maintain import repair
+
+    repair.KIND_TOMBSTONE = 99  # type: ignore[attr-defined]
+
+
+@bug("rebuild-stops-at-damage")
+def rebuild_stops_at_damage() -> None:
+    """An index made anew has no record that lies behind a damaged one."""
+    from engine.errors import Corrupt
+    from engine.packs.files import PackFiles
+
+    def salvage(self: PackFiles, number: int) -> Iterator[Any]:
+        with suppress(Corrupt):
+            yield from self.scan(number, self.size(number))
+
+    PackFiles.salvage = salvage  # type: ignore[method-assign]
+
+
+@bug("damage-not-noted")
+def damage_not_noted() -> None:
+    """A chunk found damaged is not marked, so the same content written again is taken for stored already."""
+    from engine.chunks import reader
+    from engine.maintain import check
+
+    check.mark_suspect = reader.mark_suspect = lambda *_: None  # type: ignore[attr-defined]
+
+
+@bug("decode-without-bound")
+def decode_without_bound() -> None:
+    """A frame is decoded to whatever its header says, not to the length the record declares."""
+    from backports import zstd
+
+    from engine import codec
+    from engine.errors import Corrupt
+
+    def decode(frame: Any, size: int, context: Any) -> bytes:
+        try:
+            return zstd.ZstdDecompressor(context).decompress(frame)
+        except (zstd.ZstdError, EOFError) as error:
+            raise Corrupt("zstd frame", found=str(error)) from None
+
+    codec._decode = decode
+
+
+@bug("decoder-runs-over")
+def decoder_runs_over() -> None:
+    """The decoder of extents does not look whether its numbers end before the list does."""
+    from engine.nodes import extents
+
+    tagged = extents._decode_tagged
+
+    def untranslated(data: bytes, cid: bytes = b"") -> list[extents.Extent]:
+        ids, count, at = extents._table(data, cid)
+        return tagged(data, cid, ids, count, at)
+
+    extents.decode_extents = untranslated

@@ -91,8 +91,8 @@ def small() -> None:
     limits.TOMBSTONES_KEPT = 8
     limits.SEAL_THREADS = 1  # the order of records is then that of the case
     segments.SEAL_ON_CLOSE = 40_000
-    sketches._FLUSH = 2 * limits.KIB  # noqa: SLF001
-    sketches._HOOK_MASK = 3  # noqa: SLF001
+    sketches._FLUSH = 2 * limits.KIB
+    sketches._HOOK_MASK = 3
 
 
 class _Complaints(logging.Handler):

@@ -181,7 +181,7 @@ class Graph:
             self._world.open() as other,
             self._world.tree(store, mount) as tree,
         ):
-            session = store._open.session  # noqa: SLF001
+            session = store._open.session
             waiting = rng.random() < 0.5
             if again is not None and rng.random() < 0.7:
                 self._world.put(tree, mount, *again)
@@ -252,7 +252,7 @@ class Graph:
         poor = ""
         for _ in range(3):
             with self._world.open() as store:
-                reach = Reach(store._open)  # noqa: SLF001
+                reach = Reach(store._open)
                 if reach.complaint():
                     self._world.fail(f"after a collection {reach.complaint()}")
                 poor = _poor_packs(store, reach)
@@ -288,7 +288,7 @@ class Graph:
         self._job.count("rebuilt indexes")
 
     def _census(self) -> None:
-        with self._world.open() as store, store._open.context.index.read() as txn:  # noqa: SLF001
+        with self._world.open() as store, store._open.context.index.read() as txn:
             kinds = [chunk_row(raw).encoding for _, raw in txn.scan(Table.CHUNKS)]
         self._job.count("chunks left", len(kinds))
         self._job.count("deltas left", kinds.count(ENC_DELTA))
@@ -300,7 +300,7 @@ def _poor_packs(store: Store, reach: Reach) -> str:
     live: Counter[int] = Counter()
     for row in reach.rows.values():
         live[row.pack] += row.stored
-    with store._open.context.index.read() as txn:  # noqa: SLF001
+    with store._open.context.index.read() as txn:
         packs = {U32.unpack(key)[0]: pack_row(raw) for key, raw in txn.scan(Table.PACKS)}
     return ", ".join(
         f"{live[number]} bytes of {pack.length} live in pack {number}"
@@ -310,13 +310,13 @@ def _poor_packs(store: Store, reach: Reach) -> str:
 
 
 def _seal(tree: LiveTree) -> None:
-    inodes = [tree._state.get(ino) for ino in tree.dirty_inodes()]  # noqa: SLF001
-    tree._sealing.seal_now(inodes)  # noqa: SLF001
+    inodes = [tree._state.get(ino) for ino in tree.dirty_inodes()]
+    tree._sealing.seal_now(inodes)
 
 
 def _collected(store: Store, sleep: Callable[[float], None]) -> CollectReport:
     return collecting.collect(
-        store._open,  # noqa: SLF001
+        store._open,
         dry_run=False, budget_s=None, report=silent, sleep=sleep,
     )  # fmt: skip
 

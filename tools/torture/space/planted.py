@@ -19,7 +19,7 @@ from tools.torture.bugs import bug
 @bug("mark-forgets-bases")
 def _mark_forgets_bases() -> None:
     """A collection marks chunks, not what they are deltas of."""
-    Marker._bases = lambda self, cid: None  # type: ignore[method-assign]  # noqa: SLF001
+    Marker._bases = lambda self, cid: None  # type: ignore[method-assign]
 
 
 @bug("mark-forgets-bases-of-bases")
@@ -31,7 +31,7 @@ def _mark_forgets_bases_of_bases() -> None:
         for base in chunk_row(raw).bases if raw is not None else ():
             self._raise(base, 1)
 
-    Marker._bases = bases  # type: ignore[method-assign]  # noqa: SLF001
+    Marker._bases = bases  # type: ignore[method-assign]
 
 
 @bug("collection-trusts-the-clock")
@@ -51,13 +51,13 @@ def _sweep_takes_touched() -> None:
             result.dead_chunks += 1
             result.freed_bytes += found[1].stored
 
-    collect._delete = delete  # noqa: SLF001
+    collect._delete = delete
 
 
 @bug("unlink-before-commit")
 def _unlink_before_commit() -> None:
     """Compaction unlinks a pack before its live records are committed to another place."""
-    real = Compactor._rewrite  # noqa: SLF001
+    real = Compactor._rewrite
 
     def rewrite(self: Compactor, number: int, entries: Any) -> int:
         writer = self._store.session.writer
@@ -70,7 +70,7 @@ def _unlink_before_commit() -> None:
         with mock.patch.object(writer, "commit", late):
             return real(self, number, entries)
 
-    Compactor._rewrite = rewrite  # type: ignore[method-assign]  # noqa: SLF001
+    Compactor._rewrite = rewrite  # type: ignore[method-assign]
 
 
 @bug("forecast-counts-shared")
@@ -83,7 +83,7 @@ def _forecast_counts_shared() -> None:
             real(self, step)
             return
         self.points(step, without)
-        states = self.marks._states  # noqa: SLF001
+        states = self.marks._states
         for at in range(len(self.marks)):  # what they reach is dead, all else is not
             states[at] = states[at] & 0x80 | (not self.marks.alive(at))
 
@@ -123,11 +123,11 @@ def _packs_stay() -> None:
 @bug("packs-are-not-unlinked")
 def _packs_are_not_unlinked() -> None:
     """Packs that are removed go from the index, not from the file system."""
-    real = Compactor._remove  # noqa: SLF001
+    real = Compactor._remove
 
     def remove(self: Compactor, number: int, pack: Any, entries: Any) -> bool:
         system = self._context.system
         with mock.patch.object(system, "unlink", return_value=None):
             return real(self, number, pack, entries)
 
-    Compactor._remove = remove  # type: ignore[method-assign]  # noqa: SLF001
+    Compactor._remove = remove  # type: ignore[method-assign]

@@ -112,7 +112,7 @@ class Soak:
 
     def _measure(self, store: Store) -> None:
         home = self._world.home
-        index = store._open.context.index  # noqa: SLF001
+        index = store._open.context.index
         with index.read() as txn:
             counts = {f"rows of {table.name}": txn.count(table) for table in Table}
             used = index.used(txn)

@@ -6,6 +6,8 @@ import os
 import socket
 import stat
 
+from engine.live.inode import Attr, Ctx, Inode
+from engine.live.space import Quota, Space
 from tools.torture.bugs import bug
 
 
@@ -75,3 +77,51 @@ def no_default_permissions() -> None:
 
 
 DEFAULT = "default_permissions"
+
+
+@bug("points can be removed")
+def removable_points() -> None:
+    """Removing a point's directory in .snapshots deletes the point."""
+    from fsmount.snapdir import SnapDir
+    from fsmount.source import StorePoints
+
+    async def rmdir(self: SnapDir, parent: int, name: bytes) -> None:
+        points = self._points
+        assert isinstance(points, StorePoints)
+        points._store.remove_point(name.decode())
+
+    SnapDir.rmdir = rmdir  # type: ignore[method-assign,assignment]
+
+
+@bug("quota checked when opened")
+def quota_at_open() -> None:
+    """The quota of bytes is looked at when a file is made or opened, not when it is written."""
+
+    real = Space.admit_write
+
+    def admit(self: Space, inode: Inode, end: int, size: int) -> None:
+        if inode.size == 0:
+            real(self, inode, end, size)
+
+    Space.admit_write = admit  # type: ignore[method-assign]
+
+
+@bug("inodes not counted")
+def no_inodes() -> None:
+    """The quota of inodes is looked at for directories alone."""
+    from engine.live.namespace import Namespace
+
+    real = Namespace.make
+
+    def make(
+        self: Namespace, parent: int, name: bytes, mode: int, ctx: Ctx, *, rdev: int = 0, target: bytes = b""
+    ) -> Attr:  # fmt: skip
+        quota = self._space._quota
+        if not stat.S_ISDIR(mode):
+            self._space._quota = Quota(quota.nbytes)
+        try:
+            return real(self, parent, name, mode, ctx, rdev=rdev, target=target)
+        finally:
+            self._space._quota = quota
+
+    Namespace.make = make  # type: ignore[method-assign]

@@ -120,6 +120,11 @@ def rules() -> Iterator[Rule]:
                ("open", "d/f", os.O_WRONLY), ..., ("write", "@0", b"x"), ("utimens", "d/f", LATER, LATER),
                ("fsync", "@0"),
                setup=SETUP, then=((("mtime", "d/f"), late),))  # fmt: skip
+    yield rule(
+        "times-moved-by-write-after-utimens", "write(): whatever the time was set to just before",
+        ("open", "d/f", os.O_WRONLY), ..., ("write", "@0", b"x"), ("fsync", "@0"),
+        setup=(*SETUP, ("utimens", "d/f", LATER, LATER)), moved={"d/f": "mc"},
+    )  # fmt: skip
     yield rule("times-kept-by-rename", "rename(): no data modified", ("utimens", "d/f", LATER, LATER), ...,
                ("rename", "d/f", "d/n"),
                setup=SETUP, then=((("mtime", "d/n"), late),))  # fmt: skip
