@@ -316,6 +316,6 @@ RIGS = (
         test=0.03,
     ),
     # A few of these: their images are ten times as large, and their journals older than ours.
-    Rig("crash-block-xfs", WHAT.format("xfs"), partial(run, "xfs", 300), NEEDS, test=0.02),
-    Rig("crash-block-btrfs", WHAT.format("btrfs"), partial(run, "btrfs", 300), NEEDS, test=0.02),
+    Rig("crash-block-xfs", WHAT.format("xfs"), partial(run, "xfs", 300), (*NEEDS, "xfs"), test=0.02),
+    Rig("crash-block-btrfs", WHAT.format("btrfs"), partial(run, "btrfs", 300), (*NEEDS, "btrfs"), test=0.02),
 )  # fmt: skip
