@@ -129,15 +129,20 @@ class Picture:
 
     def misfit(self, seen: Mapping[bytes, Seen]) -> str:
         """Why this can not be what is left; empty when it can."""
-        match = next((s for s in reversed(self.states) if not _differs(s, seen)), None)
-        if match is None:
+        matches = [state for state in reversed(self.states) if not _differs(state, seen)]
+        if not matches:
             first, last = self.states[0], self.states[-1]
             return (
                 f"no state between operations {first.after} and {last.after};"
                 f" after {first.after}: {_differs(first, seen)}; after {last.after}: {_differs(last, seen)}"
             )
-        for path, key in match.paths.items():
-            if match.metas[key].kind == "f":
+        # Several look alike but for content: two files of one mode changed places.
+        wrongs = [self._content(state, seen) for state in matches]
+        return wrongs[0] if all(wrongs) else ""
+
+    def _content(self, state: State, seen: Mapping[bytes, Seen]) -> str:
+        for path, key in state.paths.items():
+            if state.metas[key].kind == "f":
                 base, changes = self.contents[key]
                 wrong = misfit(seen[path].data, base, changes)
                 if wrong:
