@@ -1,0 +1,1 @@
+"""Crashes: of the system call, of the disk beneath, of the whole kernel."""
