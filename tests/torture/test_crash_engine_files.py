@@ -36,6 +36,11 @@ def test_a_script_does_to_a_live_tree_what_its_history_says(tmp_path: Path, seed
         seen = observe_point(store.view(point.id))
         assert history.picture(floor=history.finished).misfit(seen) == ""
         tree.close()
+        went_on = History.of(seen)
+        assert went_on.picture().misfit(seen) == ""
+        more = Script(random.Random(seed), went_on, files=20, size=3000)
+        made = [more.next() for _ in range(200)]
+        assert not {op.path for op in made if op.kind == "create"} & seen.keys()
         changed = {path: one._replace(data=one.data + b"x") for path, one in seen.items()}
         assert history.picture(floor=history.finished).misfit(changed) != ""
         assert store.check(read_data=True).problems == []

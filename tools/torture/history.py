@@ -171,6 +171,20 @@ class History:
         self._states = [State(0, {}, {})]
         self.contents: dict[int, Content] = {}
 
+    @classmethod
+    def of(cls, seen: Mapping[bytes, Seen]) -> History:
+        """The history that begins with what was found, all of it durable."""
+        history = cls()
+        keys: dict[int, int] = {}
+        for path, one in seen.items():
+            key = keys.setdefault(one.ino, len(keys) + 1)
+            history.now.paths[path] = key
+            history.now.metas[key] = one.meta
+            if one.meta.kind == "f":
+                history.contents[key] = Content(one.data, [], bytearray(one.data))
+        history._next_key = len(keys) + 1
+        return history
+
     @property
     def now(self) -> State:
         """The tree as it is when all that was begun has happened."""

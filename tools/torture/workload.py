@@ -128,11 +128,15 @@ def _seen(full: bytes, kind: str) -> Seen:
 
 
 class Script:
-    """The operations of one seed. Names are made below ``prefix``, which exists (empty for the top)."""
+    """The operations of one seed: at most ``files`` files of ``size`` bytes, in a tree that may have some already."""
 
-    def __init__(self, rng: random.Random, history: History) -> None:
+    def __init__(
+        self, rng: random.Random, history: History, *, files: int = FILES, size: int = SIZE
+    ) -> None:
         self._rng = rng
         self._history = history
+        self._most = files
+        self._size_max = size
         self._made = 0
         self._kinds = list(WEIGHTS)
         self._weights = list(WEIGHTS.values())
@@ -157,9 +161,12 @@ class Script:
 
     def _new(self) -> bytes:
         folders = [b"", *(path for path in self._paths("d") if path.count(b"/") < 2)]
-        self._made += 1
-        name = b"n%d" % self._made
-        return os.path.join(self._rng.choice(folders), name)
+        folder = self._rng.choice(folders)
+        while True:
+            self._made += 1
+            path = os.path.join(folder, b"n%d" % self._made)
+            if path not in self._history.now.paths:  # it may be of an earlier script
+                return path
 
     def _size(self, path: bytes) -> int:
         history = self._history
@@ -190,7 +197,7 @@ class Script:
     # --- operations ---------------------------------------------------------------------------------------
 
     def _create(self) -> Op | None:
-        if len(self._paths("f")) >= FILES:
+        if len(self._paths("f")) >= self._most:
             return None
         return Op("create", self._new(), number=self._rng.choice((0o644, 0o600, 0o755)))
 
@@ -201,22 +208,23 @@ class Script:
         size = self._size(path)
         at = self._rng.choice((0, size // 2 & ~4095, self._rng.randint(0, size), size))
         if self._rng.random() < 0.1:
-            at = min(size + self._rng.choice((1, 5000, 70_000)), SIZE - 1)
-        return Op("write", path, number=at, data=self._data(SIZE - at)) if at < SIZE else None
+            at = min(size + self._rng.choice((1, 5000, 70_000)), self._size_max - 1)
+        room = self._size_max - at
+        return Op("write", path, number=at, data=self._data(room)) if room > 0 else None
 
     def _append(self) -> Op | None:
         path = self._some("f")
-        if path is None or self._size(path) >= SIZE:
+        if path is None or self._size(path) >= self._size_max:
             return None
         at = self._size(path)
-        return Op("write", path, number=at, data=self._data(SIZE - at))
+        return Op("write", path, number=at, data=self._data(self._size_max - at))
 
     def _truncate(self) -> Op | None:
         path = self._some("f")
         if path is None:
             return None
         size = self._size(path)
-        choices = (0, size // 2, max(0, size - 1), min(SIZE, size + 10_000))
+        choices = (0, size // 2, max(0, size - 1), min(self._size_max, size + 10_000))
         return Op("truncate", path, number=self._rng.choice(choices))
 
     def _fsync(self) -> Op | None:
@@ -248,7 +256,7 @@ class Script:
 
     def _link(self) -> Op | None:
         path = self._some("f")
-        if path is None or len(self._paths("f")) >= FILES:
+        if path is None or len(self._paths("f")) >= self._most:
             return None
         return Op("link", path, self._new())
 
