@@ -43,11 +43,10 @@ class PosixFiles:
         other = os.path.join(self._top, op.other)
         match op.kind:
             case "create":
-                os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
-                os.chmod(path, op.number)
+                # In one step, as the history has it: modes are such that a umask of 022 leaves them.
+                os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, op.number))
             case "mkdir":
-                os.mkdir(path)
-                os.chmod(path, op.number)
+                os.mkdir(path, op.number)
             case "symlink":
                 os.symlink(op.other, path)
             case "link":
