@@ -73,7 +73,7 @@ def followed(path: str) -> str:
 def is_stale(path: str) -> bool:
     """Whether the worker of the file system mounted there is gone."""
     try:
-        os.stat(path)
+        os.statvfs(path)  # never answered from what the kernel remembers, as attributes may be
     except OSError as error:
         return error.errno in (errno.ENOTCONN, errno.ECONNABORTED)
     return False

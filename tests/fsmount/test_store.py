@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -132,6 +133,23 @@ def test_what_was_synced_survives_a_killed_worker(store: Path, where: Path) -> N
     assert (where / "f").read_bytes() == b"kept" * 100_000
     assert (where / "f").stat().st_ino == inode
     fsmount.unmount(str(where))
+
+
+@pytest.mark.parametrize("again", ["mount", "umount"])
+def test_a_mount_whose_worker_was_killed_is_taken_away_though_the_kernel_remembers_its_root(
+    store: Path, where: Path, again: str
+) -> None:
+    pid = mount(store, where)
+    where.stat()  # answered from the kernel's memory for a year from now on
+    worker, used = os.pidfd_open(pid), os.open(where, os.O_RDONLY)
+    os.kill(pid, signal.SIGKILL)
+    select.select([worker], [], [])
+    if again == "mount":
+        mount(store, where)
+    fsmount.unmount(str(where))
+    assert not os.path.ismount(where)
+    os.close(worker)
+    os.close(used)
 
 
 def test_unmounting(store: Path, where: Path) -> None:
