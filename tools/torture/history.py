@@ -168,6 +168,9 @@ class History:
         self.finished = 0
         self.durable = 0  # names up to here can not be lost
         self._next_key = 1
+        self._touched: dict[
+            int, int
+        ] = {}  # the last operation that changed an inode or a name of it
         self._states = [State(0, {}, {})]
         self.contents: dict[int, Content] = {}
 
@@ -214,9 +217,13 @@ class History:
         """The operation returned without an error."""
         self.finished = self.begun
         if op.kind == "fsync":
-            content = self.contents[self.now.paths[op.path]]
+            key = self.now.paths[op.path]
+            content = self.contents[key]
             content.base, content.changes = bytes(content.now), []
-        if op.kind in ("fsync", "fsyncdir"):
+            self.settled(
+                self._touched.get(key, 0)
+            )  # that of a file nothing changed promises no other name
+        if op.kind == "fsyncdir":
             self.settled(self.begun)
 
     def settled(self, index: int) -> None:
@@ -244,6 +251,11 @@ class History:
 
     # --- what operations change ---------------------------------------------------------------------------
 
+    def _touch(self, *paths: bytes) -> None:
+        for path in paths:
+            if path in self.now.paths:
+                self._touched[self.now.paths[path]] = self.begun
+
     def _push(self, paths: dict[bytes, int], metas: dict[int, Meta]) -> None:
         self._states.append(State(self.begun, paths, metas))
 
@@ -251,6 +263,7 @@ class History:
         key = self._next_key
         self._next_key += 1
         self._push({**self.now.paths, path: key}, {**self.now.metas, key: meta})
+        self._touch(path)
         if meta.kind == "f":
             self.contents[key] = Content()
 
@@ -264,10 +277,12 @@ class History:
         self._make(op.path, Meta("l", 0o777, op.other))
 
     def _link(self, op: Op) -> None:
+        self._touch(op.path)
         paths = self.now.paths
         self._push({**paths, op.other: paths[op.path]}, self.now.metas)
 
     def _unlink(self, op: Op) -> None:
+        self._touch(op.path)
         self._push({p: k for p, k in self.now.paths.items() if p != op.path}, self.now.metas)
 
     _rmdir = _unlink
@@ -276,6 +291,7 @@ class History:
         def renamed(path: bytes, old: bytes, new: bytes) -> bytes | None:
             return new + path[len(old) :] if path == old or path.startswith(old + b"/") else None
 
+        self._touch(op.path, op.other)
         exchange = bool(op.number & 2)
         paths = {}
         for path, key in self.now.paths.items():
@@ -290,6 +306,7 @@ class History:
         self._push(paths, self.now.metas)
 
     def _set(self, path: bytes, meta: Meta) -> None:
+        self._touch(path)
         self._push(self.now.paths, {**self.now.metas, self.now.paths[path]: meta})
 
     def _chmod(self, op: Op) -> None:
@@ -302,6 +319,7 @@ class History:
 
     def _change(self, path: bytes, change: Change) -> None:
         content = self.contents[self.now.paths[path]]
+        self._touch(path)
         content.changes.append(change)
         _apply(content.now, change)
 
