@@ -193,6 +193,7 @@ class History:
         other = History()
         other.begun, other.finished, other.durable = self.begun, self.finished, self.durable
         other._next_key, other._states = self._next_key, list(self._states)
+        other._touched = dict(self._touched)
         other.contents = {
             key: Content(one.base, list(one.changes), bytearray(one.now))
             for key, one in self.contents.items()
