@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from engine.errors import Corrupt
 from engine.index import Table, Txn
@@ -10,11 +10,11 @@ from engine.index.gcstate import GcState, Phase, load
 from engine.index.rows import FLAG_CONDEMNED, U64, chunk_row, worker_row
 
 
-def protect(txn: Txn, ids: Iterable[bytes]) -> None:
+def protect(txn: Txn, ids: Iterable[bytes], referred: Callable[[bytes], bool]) -> None:
     """While a collection runs: write down that ``ids`` are referred to, and take back a condemnation.
 
-    Raises Corrupt when one of them is gone: then the collection did not wait for us, and committing would leave a
-    dangling reference.
+    ``referred(cid)``: whether the chunk must have a row by now; others may be on their way. Raises Corrupt when such a
+    one is gone: then the collection did not wait for us, and committing would leave a dangling reference.
     """
     state = load(txn)
     if state.phase == Phase.IDLE:
@@ -23,6 +23,8 @@ def protect(txn: Txn, ids: Iterable[bytes]) -> None:
     for cid in ids:
         raw = txn.get(Table.CHUNKS, cid)
         if raw is None:
+            if not referred(cid):
+                continue
             raise Corrupt(f"chunk {cid.hex()}", expected="a row, as work in progress refers to it", found="none",
                           do="the write is refused; write the file again")  # fmt: skip
         txn.put(Table.TOUCHED, cid, epoch)

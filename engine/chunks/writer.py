@@ -86,15 +86,17 @@ class ChunkWriter:
     def known(self, cids: Iterable[bytes], hold: Hold) -> set[bytes]:
         """Those of ``cids`` that may be referred to without storing them; they are held from now on."""
         result = set()
+        wanted = list(cids)
+        for cid in wanted:
+            hold.add(cid)  # before the transaction that sees the row begins: see hold.py
         with self._context.index.read() as txn:
-            for cid in cids:
-                hold.add(cid)  # before the row is looked at: see hold.py
-                if self.pending(cid) is not None:
-                    result.add(cid)
-                    continue
-                raw = txn.get(Table.CHUNKS, cid)
-                if raw is not None and usable(raw):
-                    result.add(cid)
+            for cid in wanted:
+                if self.pending(cid) is None:
+                    raw = txn.get(Table.CHUNKS, cid)
+                    if raw is None or not usable(raw):
+                        continue
+                hold.refer(cid)
+                result.add(cid)
         return result
 
     # --- storing ------------------------------------------------------------------------------------------
@@ -126,9 +128,10 @@ class ChunkWriter:
             depth, parts = 0, ()
         if chosen.encoding == ENC_DICT:
             assert dictionary is not None
-            hold.add(dictionary.cid)
+            hold.refer(dictionary.cid)
             parts = (Base(dictionary.cid, 0, dictionary.size),)
         self._append(cid, len(data), kind, depth, chosen, parts)
+        hold.refer(cid)
 
     def _append(
         self,
@@ -267,7 +270,7 @@ class ChunkWriter:
                     self._segments.write_rows(txn, lengths)
                     if extra is not None:
                         extra(txn)
-                    protect(txn, self.holds.ids() | self._batch.keys())
+                    protect(txn, self.holds.ids() | self._batch.keys(), self._must_be_there)
                     report_epoch(txn, self._worker, seen)
             except BaseException:
                 with self._lock:
@@ -279,6 +282,10 @@ class ChunkWriter:
             with self._lock:
                 self._batch = {}
             self._segments.committed(lengths)
+
+    def _must_be_there(self, cid: bytes) -> bool:
+        """Whether the index must have the chunk in the commit of ``_batch``."""
+        return cid in self._batch or (self.holds.is_referred(cid) and cid not in self._pending)
 
     def _write_rows(self, txn: Txn, side: dict[tuple[Table, bytes], bytes]) -> None:
         for cid in sorted(self._batch):  # in key order: neighbours share leaf pages

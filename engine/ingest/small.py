@@ -59,7 +59,7 @@ class SmallSealer:
             for file in files:
                 place = places[file.name]
                 file.job.hold = self._writer.holds.open()
-                file.job.hold.add(place.cid)
+                file.job.hold.refer(place.cid)
                 file.job.extents = [(0, len(file.data), place.cid, place.offset)]
 
     def _name(self, data: codec.Bytes) -> bytes:

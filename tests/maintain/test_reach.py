@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from engine import Store, limits
-from engine.errors import Busy
-from engine.index import Table
+from engine import Store, codec, limits
+from engine.errors import Busy, Corrupt
+from engine.index import Table, gcstate
+from engine.index.env import Reading
+from engine.index.gcstate import GcState, Phase
 from engine.index.rows import ENC_DELTA, KIND_NODE, chunk_row
 from engine.live import ROOT
 from engine.maintain import collect as collecting
@@ -113,6 +115,48 @@ def test_a_point_being_built_is_kept(home: Path, tmp_path: Path) -> None:
 
 def _never(_: float) -> None:
     raise AssertionError("it was not to wait")
+
+
+def test_a_commit_beside_a_collection_and_data_on_its_way(store: Store) -> None:
+    """What was looked up and is not stored yet has no row, and is no reason to refuse the commits of others."""
+    session, index = store._open.session, store._open.context.index
+    writer, key = session.writer, store._open.context.key
+    with index.write() as txn:
+        gcstate.save(txn, GcState(7, Phase.MARKING))
+    early, late = noise(9000, 1), noise(9000, 2)
+    ids = [codec.chunk_id(key, data) for data in (early, late)]
+    with writer.holds.open() as hold:
+        assert writer.known(ids, hold) == set()
+        writer.put(ids[0], early, hold)
+        # The second one is stored when the commit has already gathered what it commits.
+        writer.commit(lambda txn: writer.put(ids[1], late, hold))
+        writer.commit()
+        with index.read() as txn:
+            assert all(txn.get(Table.TOUCHED, cid) for cid in ids)
+        with index.write() as txn:
+            txn.delete(Table.CHUNKS, ids[1])
+        with pytest.raises(Corrupt, match="work in progress"):
+            writer.commit()  # stored, held, and gone: that a collection may not do
+    with index.write() as txn:
+        gcstate.save(txn, GcState(7, Phase.IDLE))
+
+
+def test_what_is_looked_up_is_held_before_the_state_it_is_looked_up_in(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a commit between the two tells the collection that later look-ups see its flags."""
+    writer, index = store._open.session.writer, store._open.context.index
+    held: list[set[bytes]] = []
+    read = index.read
+
+    def reading() -> Reading:
+        held.append(writer.holds.ids())
+        return read()
+
+    monkeypatch.setattr(index, "read", reading)
+    with writer.holds.open() as hold:
+        writer.known(iter([b"a" * 32, b"b" * 32]), hold)
+    assert held == [{b"a" * 32, b"b" * 32}]
 
 
 def test_there_is_one_collection_at_a_time(store: Store) -> None:
