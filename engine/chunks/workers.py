@@ -7,6 +7,7 @@ is gone, so that its segment, its mount and its pins may be taken over, in a tra
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 from engine.chunks.context import Context
@@ -31,7 +32,8 @@ def alive(context: Context, worker: int) -> bool:
     except OSError as error:
         raise from_os(error, lock_path(context, worker)) from None
     try:
-        return not context.system.try_lock(fd)
+        # Shared: else two that ask about a dead worker at once take each other for it.
+        return not context.system.try_lock(fd, shared=True)
     finally:
         context.system.close(fd)
 
@@ -74,13 +76,13 @@ def reap(context: Context) -> list[int]:
         ids = [U64.unpack(key)[0] for key, _ in txn.scan(Table.WORKERS)]
     dead = [worker for worker in ids if not alive(context, worker)]
     if dead:
+        # Files first, as a worker that leaves does: a row without its file is found again, a file without a row is not.
+        for worker in dead:
+            with contextlib.suppress(FileNotFoundError):
+                context.system.unlink(lock_path(context, worker))
         with context.index.write() as txn:
             for worker in dead:
                 _delete(txn, worker)
-        for worker in dead:
-            path = lock_path(context, worker)
-            if context.system.exists(path):
-                context.system.unlink(path)
     return dead
 
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from engine import limits, registry
-from engine.chunks import Context
+from engine.chunks import Context, alive
 from engine.errors import Busy, InvalidRequest, NotFound
 from engine.home import OpenStore
 from engine.index import Table, Txn
@@ -175,9 +175,10 @@ def remove(store: OpenStore, reference: str) -> Point:
 
         def commit(txn: Txn) -> None:
             for key, _ in txn.scan(Table.PINS):
-                if key[8:] == point.id.encode():
+                reader = U64.unpack(key[:8])[0]
+                if key[8:] == point.id.encode() and alive(store.context, reader):
                     raise Busy(f"point {point.id}", expected="nobody reading it",
-                               found=f"worker {U64.unpack(key[:8])[0]}",
+                               found=f"worker {reader}",
                                do="unmount it, or let the restore end")  # fmt: skip
             if not txn.delete(Table.POINTS, point.id.encode()):
                 raise NotFound(f"point {point.id}", found="it was deleted meanwhile")
