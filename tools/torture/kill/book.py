@@ -11,7 +11,6 @@ from engine.store import PointInfo
 from tools.torture.history import Meta, Picture, Seen
 from tools.torture.kill.commands import BUSY, Command
 from tools.torture.kill.served import Broken, Served, split
-from tools.torture.kill.writers import Asked
 
 _SAID = re.compile(r"^point \d+ of \S+: (\w+)$", re.MULTILINE)
 Print = dict[bytes, tuple[Meta, int, bytes]]
@@ -49,10 +48,6 @@ class Taking:
             crashed = self._crashed or self.served.died
             for writer, asked in self._asked:
                 self.pictures[writer.name] = writer.answered(asked, crashed=crashed)
-
-    def abandon(self) -> list[Asked]:
-        """Those still open."""
-        return [] if self.pictures else [asked for _, asked in self._asked]
 
     def misfit(self, seen: Mapping[bytes, Seen]) -> str:
         """Why the point cannot hold this; empty when it can."""

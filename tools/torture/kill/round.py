@@ -42,20 +42,18 @@ class Round:
         self._number = number
         self._running: list[tuple[Command, Callable[[Command], None]]] = []
         self._removing = ""
-        self._restoring: set[str] = set()
+        self._dead_readers: list[str] = []  # points that a killed restore was reading
 
     def run(self, mounted: Again) -> None:
         """Raises Broken."""
         rng = self._rng
         for served in self._served:
             served.write(rng, _PAUSE)
-        try:
-            self._storm()
-        finally:
-            for taking in self._book.takings:
-                taking.ended()
+        self._storm()
         for served in self._served:
             served.rest()
+        for taking in self._book.takings:
+            taking.ended()  # where it has not: whatever it will hold was begun by now
         for served in self._served:
             if served.died:
                 mounted(served, rng)
@@ -187,10 +185,10 @@ class Round:
 
     def _restore(self, point: str) -> None:
         target = self._home / f"restored-{self._number}"
-        self._restoring.add(point)
 
         def ended(command: Command) -> None:
             if command.killed:
+                self._dead_readers.append(point)
                 if point in self._book.gone | self._book.going or point == self._removing:
                     shutil.rmtree(target, ignore_errors=True)
                 else:  # again, over what the dead one has left
@@ -228,9 +226,9 @@ class Round:
 
     def _remove_again(self) -> None:
         """A point that a dead restore was reading can be removed."""
-        point = self._removing
-        if point and point in self._restoring and point not in self._book.gone:
-            self._begin(lambda command: self._book.removal_ended(point, command), "rm", point)
-            self._finish()
+        for point in dict.fromkeys(self._dead_readers):
             if point not in self._book.gone:
-                raise Broken(f"point {point} cannot be removed, though nobody reads it any more")
+                self._begin(lambda command, p=point: self._book.removal_ended(p, command), "rm", point)  # type: ignore[misc]
+                self._finish()
+                if point not in self._book.gone:
+                    raise Broken(f"point {point} cannot be removed, though nobody reads it any more")  # fmt: skip

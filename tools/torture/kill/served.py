@@ -76,9 +76,9 @@ class Served:
         if wrong:
             raise Broken(wrong)
         end = time.monotonic() + LONGEST
-        while processes(self._store) and not self._answers():
+        while processes(self.where) and not self._answers():
             if time.monotonic() > end:
-                raise Broken(f"left behind, and not serving: {processes(self._store)}")
+                raise Broken(f"left behind, and not serving: {processes(self.where)}")
             time.sleep(_LOOK)
 
     def kill(self) -> None:
