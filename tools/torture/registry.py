@@ -7,7 +7,10 @@ import importlib
 from tools.torture.rig import Rig
 
 # One line a module, in the order of the sections: crash, kill, faults, corruption, conformance, space, users.
-MODULES: tuple[str, ...] = ("tools.torture.kill.mounts",)
+MODULES: tuple[str, ...] = (
+    "tools.torture.kill.mounts",
+    "tools.torture.kill.concurrent",
+)
 
 
 def rigs() -> dict[str, Rig]:

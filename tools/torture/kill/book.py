@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from engine.store import PointInfo
-from tools.torture.history import Meta, Picture, Seen
+from tools.torture.history import History, Meta, Picture, Seen
 from tools.torture.kill.commands import BUSY, Command
 from tools.torture.kill.served import Broken, Served, split
 
@@ -23,6 +23,19 @@ def fingerprint(seen: Mapping[bytes, Seen]) -> Print:
         path: (one.meta, numbers.setdefault(one.ino, len(numbers)), hashlib.sha256(one.data).digest())
         for path, one in sorted(seen.items())
     }  # fmt: skip
+
+
+def fingerprint_of(history: History) -> Print:
+    """The same of what a history says is there now."""
+    state = history.now
+    seen = {
+        path: Seen(state.metas[key], key, _content(history, key)) for path, key in state.paths.items()
+    }  # fmt: skip
+    return fingerprint(seen)
+
+
+def _content(history: History, key: int) -> bytes:
+    return bytes(history.contents[key].now) if key in history.contents else b""
 
 
 class Taking:

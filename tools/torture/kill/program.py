@@ -1,7 +1,4 @@
-"""``python -m tools.torture.kill.program COMMAND…``: the ``holdfast`` command in small, with the chosen bug planted.
-
-Small packs, batches of few rows and short waits: a second of work then meets what otherwise takes hours.
-"""
+"""``python -m tools.torture.kill.program COMMAND…``: the ``holdfast`` command in small, with the chosen bug planted."""
 
 from __future__ import annotations
 
@@ -9,29 +6,23 @@ import faulthandler
 import signal
 
 from daemon.cli.main import main
-from engine import limits
-from engine.chunks import segments
-from engine.maintain import waiting
-from engine.restore import job
-from fsmount import worker
 from tools.torture.bugs import plant_chosen
+from tools.torture.kill.small import shrink
 
 
-def shrink() -> None:
-    """Make this process's limits small."""
-    limits.PACK_MAX = 2 * limits.MIB
-    limits.GC_SWEEP_ROWS = 40
-    limits.TICK = 0.1
-    limits.COMMIT_INTERVAL = 0.6
-    segments.SEAL_ON_CLOSE = 256 * limits.KIB
-    waiting._POLL = 0.02  # noqa: SLF001
+def shrink_worker() -> None:
+    """Turns of a worker follow each other sooner."""
+    from fsmount import worker  # only a mount needs it, and it takes longer than most commands
+
     worker.TICK = 0.1
-    job.HELP_FROM = limits.MIB
-    job._ASK_FROM = 16 * limits.KIB  # noqa: SLF001
 
 
 if __name__ == "__main__":
+    import sys
+
     faulthandler.register(signal.SIGUSR1)
     shrink()
+    if "mount" in sys.argv:
+        shrink_worker()
     plant_chosen()
     main()
