@@ -20,17 +20,30 @@ def protect(txn: Txn, ids: Iterable[bytes], referred: Callable[[bytes], bool]) -
     if state.phase == Phase.IDLE:
         return
     epoch = U64.pack(state.epoch)
+    kept: dict[bytes, bool] = {}
     for cid in ids:
-        raw = txn.get(Table.CHUNKS, cid)
-        if raw is None:
-            if not referred(cid):
-                continue
+        if not _keep(txn, cid, epoch, kept) and txn.get(Table.CHUNKS, cid) is None and referred(cid):
             raise Corrupt(f"chunk {cid.hex()}", expected="a row, as work in progress refers to it", found="none",
                           do="the write is refused; write the file again")  # fmt: skip
+
+
+def _keep(txn: Txn, cid: bytes, epoch: bytes, kept: dict[bytes, bool]) -> bool:
+    """Protect a chunk and all it is a delta of: nothing else may refer to those, when the collection has looked already.
+
+    False when it or a base has no row: it stays as it is. What is condemned and half swept must not come back.
+    """
+    known = kept.get(cid)
+    if known is not None:
+        return known
+    raw = txn.get(Table.CHUNKS, cid)
+    row = None if raw is None else chunk_row(raw)
+    whole = row is not None and all([_keep(txn, base, epoch, kept) for base in row.bases])
+    if whole and row is not None:
         txn.put(Table.TOUCHED, cid, epoch)
-        row = chunk_row(raw)
         if row.flags & FLAG_CONDEMNED:
             txn.put(Table.CHUNKS, cid, row._replace(flags=row.flags & ~FLAG_CONDEMNED).pack_bytes())
+    kept[cid] = whole
+    return whole
 
 
 def report_epoch(txn: Txn, worker: int, seen: GcState) -> None:

@@ -1,5 +1,7 @@
 """Check: every invariant that can be verified from what is on disk, and every stored byte when asked.
 
+What a collection has condemned is no damage unless something needs it: its bases may be swept before it.
+
 Nothing is changed, except that with ``read_data`` a chunk found damaged is marked suspect, so that the next write of
 its content stores it again.
 """
@@ -32,7 +34,7 @@ from engine.index.rows import (
 )
 from engine.live import problems as live_problems
 from engine.maintain.mark import Marker
-from engine.maintain.marks import Marks
+from engine.maintain.marks import DEAD, Marks
 from engine.nodes import Entry
 from engine.nodes.point import decode_point
 from engine.packs.records import decode_record_head
@@ -71,6 +73,7 @@ class Checker:
         self._report = report
         self.result = CheckReport()
         self._bad: dict[bytes, str] = {}  # damaged chunks and why
+        self._waiting: dict[bytes, str] = {}  # the same of condemned ones: damage only if they are needed
 
     def run(self, read_data: bool) -> CheckReport:
         """All checks, cheapest first; later ones go on where earlier ones found damage."""
@@ -145,17 +148,18 @@ class Checker:
         for cid, raw in self._txn.scan(Table.CHUNKS):
             row = chunk_row(raw)
             placed.append((row.pack, row.offset, cid, row))
+            found = self._damage if not row.flags & FLAG_CONDEMNED else self._waiting.setdefault
             pack = packs.get(row.pack)
             if pack is None or row.offset + row.stored > pack.length:
-                self._damage(cid, f"lies outside pack {row.pack}")
+                found(cid, f"lies outside pack {row.pack}")
             for base in row.bases:
                 if self._txn.get(Table.CHUNKS, base) is None:
-                    self._damage(cid, f"needs chunk {base.hex()}, which has no row")
+                    found(cid, f"needs chunk {base.hex()}, which has no row")
             if row.flags & FLAG_SUSPECT:
-                self._damage(cid, "was found damaged before")
+                found(cid, "was found damaged before")
         placed.sort()
         for i, (_, _, cid, row) in enumerate(placed):
-            if cid not in self._bad:
+            if cid not in self._bad and cid not in self._waiting:
                 self._record(cid, row, read_data)
             if not i % 512:
                 self._report(Progress("check", i, len(placed), "chunks"))
@@ -182,6 +186,9 @@ class Checker:
             moved = chunk_row(now)
             if (moved.pack, moved.offset) != (row.pack, row.offset):
                 self._record(cid, moved, read_data)
+                return
+            if moved.flags & FLAG_CONDEMNED:  # its base may have gone before it
+                self._waiting[cid] = str(error)
                 return
             self._damage(cid, str(error))
             if read_data:
@@ -214,6 +221,9 @@ class Checker:
         except HoldfastError as error:
             self._found("tree", "a manifest", error)
             return
+        for cid, text in self._waiting.items():
+            if marks.raise_to(cid, DEAD) != DEAD:
+                self._damage(cid, text)
         self.result.counts["chunks in use"] = marks.reached()
 
     def _affected(self) -> None:
