@@ -113,8 +113,8 @@ def run(job: Job) -> None:
     store = str(home / "store")
     Store.init(store)
     with Store.open(store) as opened:
-        for mount in crew.MOUNTS:
-            opened.create_mount(mount)
+        for mount, chunking in crew.MOUNTS.items():
+            opened.create_mount(mount, chunking=chunking)
     parts: list[tuple[str, Work]] = []
     sockets: list[socket.socket] = []
     for mount in crew.MOUNTS:
@@ -145,7 +145,7 @@ def _alone(work: Work, name: str, sockets: list[socket.socket]) -> Work:
     kind, _, mount = name.partition(" ")
     keep = -1
     if mount:
-        keep = 2 * crew.MOUNTS.index(mount) + (kind == "snapshots")
+        keep = 2 * list(crew.MOUNTS).index(mount) + (kind == "snapshots")
 
     def begin(part: crew.Part) -> None:
         for number, one in enumerate(sockets):
@@ -161,9 +161,8 @@ def _watch(job: Job, board: Board, children: list[Child]) -> None:
     rng = job.random("stops")
     end = time.monotonic() + job.size(SECONDS, 4)
     while not all(child.ended() for child in children):
+        _failed(job, children)
         for child in children:
-            if child.ended() and child.status:
-                job.fail("all", f"{child.name} ended with {child.status}: {child.said()}")
             steps, since = child.seen
             if board.steps(child.place) != steps:
                 child.seen = (board.steps(child.place), time.monotonic())
@@ -175,9 +174,15 @@ def _watch(job: Job, board: Board, children: list[Child]) -> None:
         else:
             _interrupt(rng, children)
             time.sleep(rng.uniform(0, _STOPS))
-    for child in children:
-        if child.status:
-            job.fail("all", f"{child.name} ended with {child.status}: {child.said()}")
+    _failed(job, children)
+
+
+def _failed(job: Job, children: list[Child]) -> None:
+    """A child has ended with an error: those of all that follow it a moment later are told, too."""
+    if any(child.ended() and child.status for child in children):
+        time.sleep(0.3)
+        said = [f"{one.name} ended with {one.status}: {one.said()}" for one in children if one.ended() and one.status]  # fmt: skip
+        job.fail("all", "\n".join(said))
 
 
 def _waited_for(child: Child, board: Board) -> bool:

@@ -24,9 +24,9 @@ from tools.torture.history import History, Op
 from tools.torture.kill.book import Print, fingerprint, fingerprint_of
 from tools.torture.workload import Script, observe
 
-MOUNTS = ("a", "b")
+MOUNTS = {"a": "auto", "b": "fixed"}  # and how files are cut in them
 POINTS_MAX = 5
-POOL = 8  # contents that come and go all the time, in both mounts
+POOL = 4  # contents that come and go all the time, in both mounts
 _TICK = 0.05
 _LOOK_EVERY = 80  # operations between two looks at the whole tree
 _SNAPSHOT_EVERY = 40
@@ -69,12 +69,18 @@ class Part:
 
 
 class Returning(Script):
-    """The shared script, and contents that are written, synced, removed and written again: ids that die and return."""
+    """The shared script, and contents that are written, changed a little, synced, removed and written again.
+
+    So ids die and return, and so do deltas without what they are deltas of.
+    """
 
     def __init__(self, rng: random.Random, history: History) -> None:
         super().__init__(rng, history, files=10, size=200_000)
         pool = random.Random(1)
-        self._pool = [pool.randbytes(pool.choice((5000, 70_000, 140_000))) for _ in range(POOL)]
+        self._pool = []
+        for _ in range(POOL):
+            one = pool.randbytes(pool.choice((5000, 65_536, 131_072)))
+            self._pool.append((one, one[:2000] + b"changed" + one[2007:]))
 
     def next(self) -> Op:
         """The next operation."""
@@ -83,11 +89,12 @@ class Returning(Script):
             path, state = b"pool%d" % number, self._history.now
             if path not in state.paths:
                 return Op("create", path, number=0o644)
-            key = state.paths[path]
-            if state.metas[key].kind == "f":
-                if not self._history.contents[key].now:
-                    return Op("write", path, number=0, data=self._pool[number])
-                kind = "fsync" if self._rng.random() < 0.4 else "unlink"
+            if state.metas[state.paths[path]].kind == "f":
+                kind = self._rng.choice(("write", "write", "fsync", "fsync", "unlink"))
+                empty = not self._history.contents[state.paths[path]].now
+                if kind == "write" or empty:
+                    data = self._rng.choice(self._pool[number])
+                    return Op("write", path, number=0, data=data)
                 return Op(kind, path)
         return super().next()
 
