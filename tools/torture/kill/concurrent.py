@@ -118,7 +118,7 @@ def run(job: Job) -> None:
     parts: list[tuple[str, Work]] = []
     sockets: list[socket.socket] = []
     for mount in crew.MOUNTS:
-        ours, theirs = socket.socketpair()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         sockets += [ours, theirs]
         parts.append((f"worker {mount}", lambda part, m=mount, s=ours: crew.worker(part, m, s)))  # type: ignore[misc]
         parts.append((f"snapshots {mount}", lambda part, m=mount, s=theirs: crew.snapshots(part, m, s)))  # type: ignore[misc]

@@ -76,8 +76,11 @@ class Round:
         for begin in self._commands():
             at = rng.uniform(0, span)
             todo.append((at, begin))
+        if not self._number:
+            todo.append((span, self._words))
         for served in self._victims():
-            todo.append((rng.uniform(0.1, span), lambda served=served: self._kill_worker(served)))  # type: ignore[misc]
+            at = rng.uniform(0.1, span) if self._number else span
+            todo.append((at, lambda served=served: self._kill_worker(served)))  # type: ignore[misc]
         todo.sort(key=lambda item: item[0])
         began = time.monotonic()
         while todo:
@@ -93,6 +96,13 @@ class Round:
                 if not one.ended:
                     one.kill()
                     self._job.count(f"kills of {one.arguments[0]}", one.killed)
+            self._look()
+            time.sleep(_LOOK)
+
+    def _words(self) -> None:
+        """In the first round workers die when the snapshots have said their words, and were killed for it."""
+        end = time.monotonic() + LONGEST
+        while any(not one.command.ended for one in self._book.takings) and time.monotonic() < end:
             self._look()
             time.sleep(_LOOK)
 
