@@ -22,13 +22,17 @@ def protect(txn: Txn, ids: Iterable[bytes], referred: Callable[[bytes], bool]) -
     epoch = U64.pack(state.epoch)
     kept: dict[bytes, bool] = {}
     for cid in ids:
-        if not _keep(txn, cid, epoch, kept) and txn.get(Table.CHUNKS, cid) is None and referred(cid):
+        if (
+            not _keep(txn, cid, epoch, kept)
+            and txn.get(Table.CHUNKS, cid) is None
+            and referred(cid)
+        ):
             raise Corrupt(f"chunk {cid.hex()}", expected="a row, as work in progress refers to it", found="none",
                           do="the write is refused; write the file again")  # fmt: skip
 
 
 def _keep(txn: Txn, cid: bytes, epoch: bytes, kept: dict[bytes, bool]) -> bool:
-    """Protect a chunk and all it is a delta of: nothing else may refer to those, when the collection has looked already.
+    """Protect a chunk and all it is a delta of: nothing else may refer to those, so the collection knew of none.
 
     False when it or a base has no row: it stays as it is. What is condemned and half swept must not come back.
     """
@@ -37,7 +41,7 @@ def _keep(txn: Txn, cid: bytes, epoch: bytes, kept: dict[bytes, bool]) -> bool:
         return known
     raw = txn.get(Table.CHUNKS, cid)
     row = None if raw is None else chunk_row(raw)
-    whole = row is not None and all([_keep(txn, base, epoch, kept) for base in row.bases])
+    whole = row is not None and all(_keep(txn, base, epoch, kept) for base in row.bases)
     if whole and row is not None:
         txn.put(Table.TOUCHED, cid, epoch)
         if row.flags & FLAG_CONDEMNED:

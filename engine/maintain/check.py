@@ -73,7 +73,9 @@ class Checker:
         self._report = report
         self.result = CheckReport()
         self._bad: dict[bytes, str] = {}  # damaged chunks and why
-        self._waiting: dict[bytes, str] = {}  # the same of condemned ones: damage only if they are needed
+        self._waiting: dict[
+            bytes, str
+        ] = {}  # the same of condemned ones: damage only if they are needed
 
     def run(self, read_data: bool) -> CheckReport:
         """All checks, cheapest first; later ones go on where earlier ones found damage."""

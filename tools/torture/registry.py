@@ -10,6 +10,7 @@ from tools.torture.rig import Rig
 MODULES: tuple[str, ...] = (
     "tools.torture.kill.mounts",
     "tools.torture.kill.concurrent",
+    "tools.torture.kill.races",
 )
 
 

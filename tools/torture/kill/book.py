@@ -14,6 +14,7 @@ from tools.torture.kill.served import Broken, Served, split
 
 _SAID = re.compile(r"^point \d+ of \S+: (\w+)$", re.MULTILINE)
 Print = dict[bytes, tuple[Meta, int, bytes]]
+Look = Callable[[PointInfo], dict[bytes, Seen]]
 
 
 def fingerprint(seen: Mapping[bytes, Seen]) -> Print:
@@ -98,9 +99,11 @@ class Book:
             if taking.point:
                 self.acknowledged.add(taking.point)
             elif not taking.command.killed and not taking.served.died:
-                raise Broken(f"snapshot of {taking.served.name} failed: {taking.command.complained}")
+                raise Broken(
+                    f"snapshot of {taking.served.name} failed: {taking.command.complained}"
+                )
 
-    def compare(self, there: list[PointInfo], look: Callable[[PointInfo], dict[bytes, Seen]], old: int) -> int:  # fmt: skip
+    def compare(self, there: list[PointInfo], look: Look, old: int) -> int:
         """The list of points is what it may be, and so is what new ones hold, and ``old`` others, the oldest first.
 
         Returns how many were looked at. Raises Broken.

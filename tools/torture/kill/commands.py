@@ -1,4 +1,4 @@
-"""Commands on a store as processes of their own, any of which may be killed: how they are started and what they said."""
+"""Commands on a store as processes of their own, any of which may be killed: started, ended, and what they said."""
 
 from __future__ import annotations
 
@@ -59,6 +59,10 @@ class Command:
         """Exit status; negative for a signal."""
         assert self._process.returncode is not None
         return self._process.returncode
+
+    def wait(self) -> None:
+        """Until it has ended."""
+        self._process.wait()
 
     def kill(self) -> None:
         """As ``kill -9``; what it has said by then counts."""

@@ -16,6 +16,7 @@ import struct
 import time
 import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from engine import Store
@@ -26,6 +27,7 @@ from tools.torture.crash.engine_files import observe_point, observe_tree
 from tools.torture.kill import crew
 from tools.torture.kill.book import fingerprint
 from tools.torture.kill.fuzz import Fuzz
+from tools.torture.kill.place import quick
 from tools.torture.kill.small import shrink
 from tools.torture.rig import Job, Rig
 
@@ -108,7 +110,11 @@ class Child:
 
 def run(job: Job) -> None:
     """One store, one crew."""
-    home = job.scratch / "crew"
+    with quick(job) as place:
+        _run(job, place / "crew")
+
+
+def _run(job: Job, home: Path) -> None:
     (home / "expected").mkdir(parents=True)
     store = str(home / "store")
     Store.init(store)
@@ -120,8 +126,8 @@ def run(job: Job) -> None:
     for mount in crew.MOUNTS:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         sockets += [ours, theirs]
-        parts.append((f"worker {mount}", lambda part, m=mount, s=ours: crew.worker(part, m, s)))  # type: ignore[misc]
-        parts.append((f"snapshots {mount}", lambda part, m=mount, s=theirs: crew.snapshots(part, m, s)))  # type: ignore[misc]
+        parts.append((f"worker {mount}", partial(crew.worker, mount=mount, maker=ours)))
+        parts.append((f"snapshots {mount}", partial(crew.snapshots, mount=mount, asked=theirs)))
     parts += [("collector", crew.collector), ("reader", crew.reader), ("checker", crew.checker),
               ("remover", crew.remover)]  # fmt: skip
     board = Board(len(parts))
@@ -181,7 +187,8 @@ def _failed(job: Job, children: list[Child]) -> None:
     """A child has ended with an error: those of all that follow it a moment later are told, too."""
     if any(child.ended() and child.status for child in children):
         time.sleep(0.3)
-        said = [f"{one.name} ended with {one.status}: {one.said()}" for one in children if one.ended() and one.status]  # fmt: skip
+        ended = [one for one in children if one.ended() and one.status]
+        said = [f"{one.name} ended with {one.status}: {one.said()}" for one in ended]
         job.fail("all", "\n".join(said))
 
 
@@ -228,7 +235,8 @@ def _judge(job: Job, home: Path) -> None:
             _no_dangling_base(job, store)
             problems = store.check(read_data=True).problems
             if problems:
-                job.fail("all", f"the check finds {[f'{p.code} {p.thing} {p.text}' for p in problems[:5]]}")  # fmt: skip
+                told = [f"{p.code} {p.thing} {p.text}" for p in problems[:5]]
+                job.fail("all", f"the check finds {told}")
             store.collect()
     left = os.listdir(home / "store" / "workers") + os.listdir(home / "store" / "quarantine")
     if left:
@@ -253,7 +261,7 @@ RIGS = (
         "kill-concurrent",
         "workers, snapshots, collection, restores, checks and removals meet under scheduling fuzz",
         run,
-        bugs=(),
+        bugs=("sweep-before-condemning", "bases-unmarked", "pins-ignored"),
         teeth=0.015,
         test=0.04,
     ),

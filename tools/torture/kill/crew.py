@@ -39,7 +39,9 @@ class Wrong(Exception):
 class Part:
     """What a part needs: where, chance of its own, and whether it is to go on."""
 
-    def __init__(self, home: Path, name: str, rng: random.Random, going: Callable[[], bool]) -> None:
+    def __init__(
+        self, home: Path, name: str, rng: random.Random, going: Callable[[], bool]
+    ) -> None:
         self.home = home
         self.store = str(home / "store")
         self.name = name
@@ -98,6 +100,12 @@ class Returning(Script):
                 return Op(kind, path)
         return super().next()
 
+    def returning(self) -> list[bytes]:
+        """The files of such contents that are there."""
+        state = self._history.now
+        names = [path for path in state.paths if path.rpartition(b"/")[2].startswith(b"pool")]
+        return [path for path in names if state.metas[state.paths[path]].kind == "f"]
+
 
 # --- parts ----------------------------------------------------------------------------------------------------
 
@@ -118,14 +126,15 @@ def worker(part: Part, mount: str, maker: socket.socket) -> None:
             if holds is not None and (point := _answer(maker, wait=not part.going())):
                 part.expect(point, holds)
                 holds = None
-            op = script.next()
-            history.begin(op)
-            files.do(op)
-            history.done(op)
+            _do(history, files, script.next())
             count += 1
             if count % _LOOK_EVERY == 0:
                 _same(history, tree)
             if holds is None and part.going() and part.rng.random() < 1 / _SNAPSHOT_EVERY:
+                for (
+                    path
+                ) in script.returning():  # no point keeps them: they live and die with the trees
+                    _do(history, files, Op("unlink", path))
                 tree.freeze()
                 tree.barrier()
                 history.all_settled()
@@ -139,6 +148,12 @@ def worker(part: Part, mount: str, maker: socket.socket) -> None:
         ended.set()
         ticker.join()
         tree.close()
+
+
+def _do(history: History, files: TreeFiles, op: Op) -> None:
+    history.begin(op)
+    files.do(op)
+    history.done(op)
 
 
 def _tick(tree: LiveTree, ended: threading.Event) -> None:
@@ -193,6 +208,7 @@ def collector(part: Part) -> None:
 def reader(part: Part) -> None:
     """Reads points, each kept from removal meanwhile, or restores them; every byte is what it was."""
     target = part.home / f"restored-{part.name}"
+    reading: list[Path] = []
     while part.going():
         with Store.open(part.store) as store:
             for _ in range(part.rng.randint(1, 3)):
@@ -205,7 +221,9 @@ def reader(part: Part) -> None:
                 try:
                     if part.rng.random() < 0.5:
                         view = store.view(point)
-                        part.rest(0.1)
+                        reading.append(part.home / "expected" / f"{point}.read")
+                        reading[-1].touch()
+                        part.rest(0.3)
                         found = fingerprint(observe_point(view))
                     else:
                         report = store.restore(point, b"", os.fsencode(target))
@@ -219,6 +237,10 @@ def reader(part: Part) -> None:
                     continue
                 if holds is not None and found != holds:
                     raise Wrong(f"point {point} is not what it was")
+            while reading:
+                reading.pop().unlink(
+                    missing_ok=True
+                )  # before the store is closed, which lets go of them
 
 
 def _going_away(part: Part, point: str) -> bool:
@@ -240,7 +262,10 @@ def remover(part: Part) -> None:
     while part.going():
         with Store.open(part.store) as store:
             points = part.expected()
-            if len(points) > POINTS_MAX or (points and part.rng.random() < 0.1):
+            read = [point for point in points if _read(part, point)]
+            if read and part.rng.random() < 0.5:
+                _remove(part, store, part.rng.choice(read))
+            elif len(points) > POINTS_MAX or (points and part.rng.random() < 0.1):
                 _remove(part, store, part.rng.choice(points))
             if part.rng.random() < 0.2:
                 mended = store.repair().done
@@ -257,4 +282,10 @@ def _remove(part: Part, store: Store, point: str) -> None:
         store.remove_point(point)
     except Busy:
         return  # somebody reads it
+    if _read(part, point):
+        raise Wrong(f"point {point} was removed while it was read")
     (part.home / "expected" / point).unlink()
+
+
+def _read(part: Part, point: str) -> bool:
+    return (part.home / "expected" / f"{point}.read").exists()

@@ -16,8 +16,10 @@ SEAMS = (
     "open", "pwritev", "pread", "fdatasync", "fsync", "fsync_dir", "truncate", "size", "rename", "unlink", "mkdir",
     "listdir", "exists", "try_lock",
 )  # fmt: skip
-OFTEN, SHORT = 0.04, 0.02  # chance of a short rest, its longest, s
-SELDOM, LONG = 0.002, 0.2
+SHORT, LONG = 0.02, 0.2  # s
+# Chances of a rest of up to SHORT and of one of LONG, for some steps: one process hurries while another dawdles.
+MOODS = ((0.0, 0.0), (0.04, 0.002), (0.3, 0.02))
+MOOD_STEPS = (20, 200)
 
 
 class Fuzz:
@@ -27,14 +29,21 @@ class Fuzz:
         """``beat`` is called at every place where it may rest: who does not get there stands still."""
         self._rng = rng
         self._beat = beat
+        self._mood = MOODS[1]
+        self._left = 0
 
     def rest(self) -> None:
         """Perhaps rest here."""
         self._beat()
+        self._left -= 1
+        if self._left < 0:
+            self._left = self._rng.randint(*MOOD_STEPS)
+            self._mood = self._rng.choice(MOODS)
+        often, seldom = self._mood
         chance = self._rng.random()
-        if chance < SELDOM:
+        if chance < seldom:
             time.sleep(LONG)
-        elif chance < OFTEN:
+        elif chance < often:
             time.sleep(self._rng.uniform(0, SHORT))
 
     def install(self) -> None:
@@ -66,5 +75,5 @@ class Fuzz:
             rest()  # what it sees grows old
             return txn
 
-        Index.write = rested  # type: ignore[method-assign]
-        Reading.__enter__ = entered  # type: ignore[method-assign]
+        for place, name, function in ((Index, "write", rested), (Reading, "__enter__", entered)):
+            setattr(place, name, function)

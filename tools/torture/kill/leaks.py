@@ -13,7 +13,9 @@ from engine.index.rows import PACK_DOOMED, PACK_OPEN, U64, pack_row
 from tools.torture.kill.commands import mounts, processes
 
 _PATIENCE = 10.0  # s for helpers of a dead restore to see that nobody asks them any more
-SEGMENTS = 12  # more than processes that wrote at once, two kinds each: older ones were to be gone on with
+SEGMENTS = (
+    12  # more than processes that wrote at once, two kinds each: older ones were to be gone on with
+)
 
 
 def while_served(home: Path, alive: dict[str, int]) -> str:

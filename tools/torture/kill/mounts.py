@@ -11,12 +11,14 @@ import os
 import random
 import statistics
 import subprocess
+import time
 from pathlib import Path
 
 from engine import Store
 from tools.torture.kill import leaks
 from tools.torture.kill.book import Book
-from tools.torture.kill.commands import Command, mounts
+from tools.torture.kill.commands import Command, mounts, processes
+from tools.torture.kill.place import quick
 from tools.torture.kill.round import Round
 from tools.torture.kill.served import Broken, Served
 from tools.torture.rig import Job, Rig
@@ -25,17 +27,26 @@ ROUNDS = 200
 PER_STORE = 10
 AGAIN = 2.0  # s in which a mount must be there again
 TRIES = 3  # on a machine that does other things as well
+COMMAND = 0.2  # s that a small command takes on an idle one
 
 
 def run(job: Job) -> None:
-    """Stores one after the other; a case is one store."""
+    """Stores one after the other; a case is one store. At full size they lie on the disk."""
+    if job.scale >= 1:
+        _run(job, job.scratch)
+        return
+    with quick(job) as place:
+        _run(job, place)
+
+
+def _run(job: Job, place: Path) -> None:
     total = job.size(ROUNDS)
     times: list[float] = []
     mask = os.umask(0o022)
     try:
         for number, first in enumerate(range(0, total, PER_STORE)):
             if job.wants(number):
-                home = job.scratch / f"store-{number}"
+                home = place / f"store-{number}"
                 home.mkdir()
                 Life(job, number, home, times).run(min(PER_STORE, total - first))
     finally:
@@ -89,14 +100,24 @@ class Life:
         if served.pid:
             return  # what was killed had done its work
         took = served.start(background=background)
-        for _ in range(TRIES):
-            if took <= AGAIN:
-                break
-            served.kill()
-            took = min(took, served.start())
-        else:
-            raise Broken(f"{served.name} was mounted again after {took:.1f} s at best")
         self.times.append(took)
+        if took > AGAIN:
+            self.job.count("mounts later than 2 s")
+            self.quietly(served)
+
+    def quietly(self, served: Served) -> None:
+        """Once more, compared with how long this machine takes now to start a command. Raises Broken."""
+        found = []
+        for _ in range(TRIES):
+            served.kill()
+            began = time.monotonic()
+            Command(self.home / "said", self.home / "store", "points").wait()
+            busy = max(1.0, (time.monotonic() - began) / COMMAND)
+            took = served.start()
+            if took <= AGAIN * busy:
+                return
+            found.append(f"{took:.1f} s on a machine {busy:.1f} times as slow as an idle one")
+        raise Broken(f"{served.name} was mounted again after {', '.join(found)}")
 
     def end(self, served: list[Served]) -> None:
         """Everything ends as it should: nothing is left of all the dead. Raises Broken."""
@@ -104,7 +125,7 @@ class Life:
             one.let_go()
         for words in (*(("umount", str(one.where)) for one in served), ("gc",), ("check", "--read-data")):  # fmt: skip
             command = Command(self.home / "said", self.home / "store", *words)
-            command._process.wait()  # noqa: SLF001
+            command.wait()
             if command.status:
                 raise Broken(f"'{' '.join(words)}' at the end: {command.complained}{command.said}")
         for one in served:
@@ -122,7 +143,7 @@ def clear(home: Path, served: list[Served]) -> None:
         for writer in one.writers:
             writer.stop()
         one.let_go()
-    for pid in leaks.processes(home):
+    for pid in processes(home):
         os.kill(pid, 9)
     for place in mounts(home):
         subprocess.run(["fusermount3", "-uz", place], capture_output=True, check=False)
@@ -134,8 +155,14 @@ RIGS = (
         "workers and commands are killed at random moments under a mixed load through mounts",
         run,
         needs=("fuse",),
-        bugs=(),
-        teeth=0.01,
+        bugs=(
+            "dead-mount-stays",
+            "snapshot-early-word",
+            "fsync-without-commit",
+            "adopted-too-short",
+            "worker-lock-let-go",
+        ),
+        teeth=0.005,
         test=0.05,
     ),
 )

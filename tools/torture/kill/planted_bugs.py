@@ -10,6 +10,13 @@ from typing import Any
 
 from tools.torture.bugs import bug
 
+
+def put(place: Any, name: str, value: object) -> None:
+    """Put something else in the place of a function, for good."""
+    assert hasattr(place, name), name
+    setattr(place, name, value)
+
+
 # --- through mounts -------------------------------------------------------------------------------------------
 
 
@@ -18,7 +25,7 @@ def dead_mount_stays() -> None:
     """Mounting does not take away the mount of a worker that was killed."""
     from fsmount import mountpoint
 
-    mountpoint.is_stale = lambda path: False
+    put(mountpoint, "is_stale", lambda path: False)
 
 
 @bug("snapshot-early-word")
@@ -33,7 +40,7 @@ def snapshot_early_word() -> None:
         time.sleep(0.2)
         real(txn, name, before, cut, made, record)
 
-    snapshot._commit = late  # noqa: SLF001
+    put(snapshot, "_commit", late)
 
 
 @bug("fsync-without-commit")
@@ -46,7 +53,7 @@ def fsync_without_commit() -> None:
             inode = tree._state.get(ino)  # noqa: SLF001
         tree._sealing.seal_now([inode])  # noqa: SLF001
 
-    LiveTree.fsync = fsync  # type: ignore[method-assign]
+    put(LiveTree, "fsync", fsync)
 
 
 @bug("adopted-too-short")
@@ -60,7 +67,7 @@ def adopted_too_short() -> None:
         ends = [at for at, _ in files.scan(header.number, length)]
         return real(cls, files, header, ends[-1] if ends else length)
 
-    SegmentWriter.adopt = classmethod(adopt)  # type: ignore[assignment]
+    put(SegmentWriter, "adopt", classmethod(adopt))
 
 
 @bug("worker-lock-let-go")
@@ -75,7 +82,7 @@ def worker_lock_let_go() -> None:
         os.close(worker._fd)  # noqa: SLF001
         worker._fd = os.open(os.devnull, os.O_RDONLY)  # noqa: SLF001
 
-    Worker.__init__ = begin  # type: ignore[method-assign]
+    put(Worker, "__init__", begin)
 
 
 # --- beside each other ----------------------------------------------------------------------------------------
@@ -86,7 +93,7 @@ def commit_touches_nothing() -> None:
     """Commits do not write down for a running collection what they refer to."""
     from engine.chunks import writer
 
-    writer.protect = lambda txn, ids, referred: None
+    put(writer, "protect", lambda txn, ids, referred: None)
 
 
 @bug("bases-unprotected")
@@ -105,7 +112,7 @@ def bases_unprotected() -> None:
                 txn.put(Table.CHUNKS, cid, row._replace(flags=0).pack_bytes())
         return raw is not None
 
-    module._keep = keep  # noqa: SLF001
+    put(module, "_keep", keep)
 
 
 @bug("sweep-without-waiting")
@@ -113,7 +120,7 @@ def sweep_without_waiting() -> None:
     """A collection sweeps without waiting until every writer has seen what it condemned."""
     from engine.maintain.waiting import Patience
 
-    Patience.writers = lambda patience, state: None  # type: ignore[method-assign]
+    put(Patience, "writers", lambda patience, state: None)
 
 
 @bug("old-readers-forgotten")
@@ -121,7 +128,7 @@ def old_readers_forgotten() -> None:
     """A collection does not wait for snapshots that build a point from an older state."""
     from engine.maintain.waiting import Patience
 
-    Patience.older_readers = lambda patience, txn: None  # type: ignore[method-assign]
+    put(Patience, "older_readers", lambda patience, txn: None)
 
 
 @bug("sweep-before-condemning")
@@ -140,7 +147,8 @@ def sweep_before_condemning() -> None:
             txn.delete(Table.CHUNKS, found[0])
             result.dead_chunks += 1
 
-    collect._condemn, collect._delete = condemn, delete  # noqa: SLF001
+    put(collect, "_condemn", condemn)
+    put(collect, "_delete", delete)
 
 
 @bug("bases-unmarked")
@@ -148,7 +156,7 @@ def bases_unmarked() -> None:
     """Marking does not follow a delta to its bases."""
     from engine.maintain.mark import Marker
 
-    Marker._bases = lambda marker, cid: None  # type: ignore[method-assign]  # noqa: SLF001
+    put(Marker, "_bases", lambda marker, cid: None)
 
 
 @bug("pins-ignored")
@@ -160,8 +168,10 @@ def pins_ignored() -> None:
 
     real = Txn.scan
 
-    def scan(txn: Txn, table: Table, start: bytes = b"", prefix: bytes = b"") -> Iterable[tuple[bytes, bytes]]:  # fmt: skip
+    def scan(
+        txn: Txn, table: Table, *bounds: bytes, **named: bytes
+    ) -> Iterable[tuple[bytes, bytes]]:
         pins = table is Table.PINS and sys._getframe(1).f_code.co_filename == snapshot.__file__  # noqa: SLF001
-        return iter(()) if pins else real(txn, table, start, prefix)
+        return iter(()) if pins else real(txn, table, *bounds, **named)
 
-    Txn.scan = scan  # type: ignore[method-assign, assignment]
+    put(Txn, "scan", scan)

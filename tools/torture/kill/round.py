@@ -7,6 +7,7 @@ import random
 import shutil
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from engine import Store
@@ -72,7 +73,7 @@ class Round:
         """Commands begin and processes die, each at its moment."""
         rng = self._rng
         span = rng.uniform(0.25, 0.7)
-        todo: list[tuple[float, Callable[[], None]]] = []
+        todo: list[tuple[float, Callable[[], object]]] = []
         for begin in self._commands():
             at = rng.uniform(0, span)
             todo.append((at, begin))
@@ -80,7 +81,7 @@ class Round:
             todo.append((span, self._words))
         for served in self._victims():
             at = rng.uniform(0.1, span) if self._number else span
-            todo.append((at, lambda served=served: self._kill_worker(served)))  # type: ignore[misc]
+            todo.append((at, partial(self._kill_worker, served)))
         todo.sort(key=lambda item: item[0])
         began = time.monotonic()
         while todo:
@@ -116,13 +117,13 @@ class Round:
         served.kill()
         self._job.count("kills of a worker")
 
-    def _commands(self) -> list[Callable[[], None]]:
+    def _commands(self) -> list[Callable[[], object]]:
         """What runs beside the writers."""
         rng = self._rng
-        chosen: list[Callable[[], None]] = []
+        chosen: list[Callable[[], object]] = []
         for served in self._served:
             if not self._number or rng.random() < 0.6:
-                chosen.append(lambda served=served: self._take(served))  # type: ignore[misc]
+                chosen.append(partial(self._take, served))
         points = sorted(self._book.prints.keys() - self._book.gone)
         if points and (len(points) > POINTS_MAX or rng.random() < 0.5):
             self._removing = rng.choice(points)
@@ -183,7 +184,7 @@ class Round:
         self._book.takings.append(Taking(served, label, begin))
 
     def _remove(self, point: str) -> None:
-        self._begin(lambda command: self._book.removal_ended(point, command), "rm", point)
+        self._begin(partial(self._book.removal_ended, point), "rm", point)
 
     def _collected(self, command: Command) -> None:
         if not command.killed and command.status not in (0, BUSY):
@@ -230,7 +231,8 @@ class Round:
             self._job.count("points compared", self._book.compare(store.points(), look, 1))
             report = store.check(read_data=True)
         if report.problems:
-            raise Broken(f"the check finds {[f'{p.code} {p.thing} {p.text}' for p in report.problems[:5]]}")  # fmt: skip
+            found = [f"{p.code} {p.thing} {p.text}" for p in report.problems[:5]]
+            raise Broken(f"the check finds {found}")
         self._job.count("checks clean")
         self._remove_again()
 
@@ -238,7 +240,7 @@ class Round:
         """A point that a dead restore was reading can be removed."""
         for point in dict.fromkeys(self._dead_readers):
             if point not in self._book.gone:
-                self._begin(lambda command, p=point: self._book.removal_ended(p, command), "rm", point)  # type: ignore[misc]
+                self._begin(partial(self._book.removal_ended, point), "rm", point)
                 self._finish()
                 if point not in self._book.gone:
                     raise Broken(f"point {point} cannot be removed, though nobody reads it any more")  # fmt: skip

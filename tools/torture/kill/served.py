@@ -43,7 +43,9 @@ class Served:
     def command(self, *, background: bool) -> Command:
         """Begin to mount."""
         extra = ("--background",) if background else ()
-        return Command(self._home / "said", self._store, "mount", self.name, str(self.where), *extra)
+        return Command(
+            self._home / "said", self._store, "mount", self.name, str(self.where), *extra
+        )
 
     def start(self, *, background: bool = False) -> float:
         """Mount; returns the seconds until it can be used."""
@@ -125,7 +127,8 @@ class Served:
         for writer in self.writers:
             writer.stop()
             if writer.error is not None and not self.died:
-                raise Broken(f"{writer.name}: {writer.error!r} from a living worker: {self.complained()[-2000:]}")  # fmt: skip
+                said = self.complained()[-2000:]
+                raise Broken(f"{writer.name}: {writer.error!r} from a living worker: {said}")
 
     def let_go(self) -> None:
         """Close what was held open, dead or alive."""

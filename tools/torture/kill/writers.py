@@ -68,7 +68,9 @@ class Pages:
         if rng.random() < 0.15:
             return Op("fsync", b"pages")
         page = rng.randrange(size // PAGE)
-        return Op("write", b"pages", number=page * PAGE, data=rng.randbytes(PAGE * rng.randint(1, 3)))
+        return Op(
+            "write", b"pages", number=page * PAGE, data=rng.randbytes(PAGE * rng.randint(1, 3))
+        )
 
 
 def script(rng: random.Random, history: History) -> Source:
@@ -146,8 +148,7 @@ class Writer:
         return asked
 
     def answered(self, asked: Asked, *, crashed: bool) -> Picture:
-        """The snapshot's command has ended. ``crashed``: the worker had died before, so only what was synced is sure."""
+        """The snapshot's command has ended. ``crashed``: its worker has died, so only what was synced is sure."""
         with self._lock:
             self._asked.remove(asked)
             return asked.history.picture(None if crashed else asked.floor)
-
