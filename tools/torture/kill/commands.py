@@ -19,6 +19,16 @@ BUSY = Busy.kind.exit
 KINDS = {one.kind.exit for one in TABLE}
 
 
+_running: set[Command] = set()
+
+
+def end_all() -> None:
+    """Kill and wait for every command that has not ended, whatever has happened to who started it."""
+    for one in list(_running):
+        one.kill()
+        _running.discard(one)
+
+
 class Command:
     """One running command. Its words go to files, so that it never waits for who listens."""
 
@@ -35,10 +45,7 @@ class Command:
                 stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd=ROOT,
                 env={**os.environ, "PYTHONPATH": str(ROOT), "HOLDFAST_DEBUG": "1"},
             )  # fmt: skip
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
+        _running.add(self)
 
     @property
     def said(self) -> str:
@@ -52,7 +59,10 @@ class Command:
 
     @property
     def ended(self) -> bool:
-        return self._process.poll() is not None
+        if self._process.poll() is None:
+            return False
+        _running.discard(self)
+        return True
 
     @property
     def status(self) -> int:

@@ -7,6 +7,7 @@ mounted again, and everything there is compared with what may be there.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import statistics
@@ -17,7 +18,7 @@ from pathlib import Path
 from engine import Store
 from tools.torture.kill import leaks
 from tools.torture.kill.book import Book
-from tools.torture.kill.commands import Command, mounts, processes
+from tools.torture.kill.commands import Command, end_all, mounts, processes
 from tools.torture.kill.place import quick
 from tools.torture.kill.round import Round
 from tools.torture.kill.served import Broken, Served
@@ -143,8 +144,10 @@ def clear(home: Path, served: list[Served]) -> None:
         for writer in one.writers:
             writer.stop()
         one.let_go()
+    end_all()
     for pid in processes(home):
-        os.kill(pid, 9)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, 9)
     for place in mounts(home):
         subprocess.run(["fusermount3", "-uz", place], capture_output=True, check=False)
 

@@ -202,8 +202,8 @@ def play(home: Path, kind: str, earlier: int, look: int, commit: int, content: b
                 tree.close()
             if found != game.content:
                 return "the content is not what was written"
-            problems = store.check(read_data=True).problems
-            return f"the check finds {[f'{p.code} {p.thing} {p.text}' for p in problems]}" if problems else ""  # fmt: skip
+            problems = [f"{p.thing} {p.text}" for p in store.check(read_data=True).problems]
+            return f"the check finds {problems}" if problems else ""
     except HoldfastError as error:
         return repr(error)
 

@@ -120,10 +120,11 @@ class Round:
     def _commands(self) -> list[Callable[[], object]]:
         """What runs beside the writers."""
         rng = self._rng
-        chosen: list[Callable[[], object]] = []
-        for served in self._served:
-            if not self._number or rng.random() < 0.6:
-                chosen.append(partial(self._take, served))
+        chosen: list[Callable[[], object]] = [
+            partial(self._take, served)
+            for served in self._served
+            if not self._number or rng.random() < 0.6
+        ]
         points = sorted(self._book.prints.keys() - self._book.gone)
         if points and (len(points) > POINTS_MAX or rng.random() < 0.5):
             self._removing = rng.choice(points)
