@@ -118,6 +118,9 @@ VALUE_MAX = 1900  # larger values take overflow pages: one each up to ``VALUE_HA
 VALUE_HARD_MAX = 4076  # over it several in a row, which make LMDB's free-list search slow
 TXN_DELETES_MAX = 20_000  # deletes in one transaction
 GC_SWEEP_ROWS = 5_000  # rows per transaction of a sweep, so that writers never wait long
+TOMBSTONES_KEPT = (
+    256  # so many are not worth a look through all metadata packs for those not needed
+)
 
 # --- time -------------------------------------------------------------------------------------------------
 COMMIT_INTERVAL = 5.0  # s: the longest a change waits for its barrier

@@ -16,6 +16,7 @@ from engine.index.rows import U64
 from engine.ingest.mode import CHOICES
 
 _ROW = struct.Struct("<IBQQQ")
+_FILES = struct.Struct("<Q")  # follows where files are limited
 _NEXT = b"next_mount"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _MODES = tuple(CHOICES)
@@ -23,7 +24,8 @@ NO_QUOTA = 0
 
 
 class Mount(NamedTuple):
-    """A mount. ``quota``: bytes, 0 for none; ``worker``: who serves it, 0 nobody; ``points``: made so far."""
+    """A mount. ``quota``: bytes, ``files``: inodes of every type, 0 for no limit; ``worker``: who serves it, 0 nobody;
+    ``points``: made so far."""
 
     name: str
     id: int
@@ -31,6 +33,7 @@ class Mount(NamedTuple):
     quota: int
     worker: int
     points: int
+    files: int = NO_QUOTA
 
 
 def valid_name(name: str) -> str:
@@ -45,8 +48,12 @@ def valid_name(name: str) -> str:
 
 def _decode(name: str, raw: bytes) -> Mount:
     try:
-        number, mode, quota, worker, points = _ROW.unpack(raw)
-        return Mount(name, number, _MODES[mode], quota, worker, points)
+        number, mode, quota, worker, points = _ROW.unpack_from(raw)
+        limited = len(raw) > _ROW.size
+        files = _FILES.unpack_from(raw, _ROW.size)[0] if limited else NO_QUOTA
+        if len(raw) != _ROW.size + limited * _FILES.size:
+            raise struct.error
+        return Mount(name, number, _MODES[mode], quota, worker, points, files)
     except (struct.error, IndexError):
         raise Corrupt(f"mount {name}", expected="a mount's row", found=raw.hex()) from None
 
@@ -54,11 +61,10 @@ def _decode(name: str, raw: bytes) -> Mount:
 def save(txn: Txn, mount: Mount) -> None:
     """Write the mount's row."""
     mode = _MODES.index(mount.chunking)
-    txn.put(
-        Table.MOUNTS,
-        mount.name.encode(),
-        _ROW.pack(mount.id, mode, mount.quota, mount.worker, mount.points),
-    )
+    row = _ROW.pack(mount.id, mode, mount.quota, mount.worker, mount.points)
+    if mount.files:
+        row += _FILES.pack(mount.files)
+    txn.put(Table.MOUNTS, mount.name.encode(), row)
 
 
 def find(txn: Txn, name: str) -> Mount:
@@ -73,10 +79,10 @@ def find(txn: Txn, name: str) -> Mount:
 
 def every(txn: Txn) -> list[Mount]:
     """All mounts, by name."""
-    return [_decode(key.decode(), raw) for key, raw in txn.scan(Table.MOUNTS)]
+    return [_decode(key.decode(), raw) for key, raw in txn.whole(Table.MOUNTS)]
 
 
-def create(txn: Txn, name: str, quota: int, chunking: str) -> Mount:
+def create(txn: Txn, name: str, quota: int, chunking: str, files: int = NO_QUOTA) -> Mount:
     """A new mount's row. Raises AlreadyExists, InvalidRequest."""
     valid_name(name)
     if chunking not in CHOICES:
@@ -88,7 +94,7 @@ def create(txn: Txn, name: str, quota: int, chunking: str) -> Mount:
     raw = txn.get(Table.META, _NEXT)
     number = 1 if raw is None else U64.unpack(raw)[0]
     txn.put(Table.META, _NEXT, U64.pack(number + 1))
-    mount = Mount(name, number, chunking, quota, 0, 0)
+    mount = Mount(name, number, chunking, quota, 0, 0, files)
     save(txn, mount)
     return mount
 

@@ -55,6 +55,10 @@ class Os:
         # DONTNEED starts writing what is dirty; it drops only pages that are clean already.
         os.posix_fadvise(fd, offset, size, os.POSIX_FADV_DONTNEED)
 
+    def drop_pages(self, fd: int) -> None:
+        """Forget what is in memory of the file and was written to the disk."""
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+
     def fdatasync(self, fd: int) -> None:
         os.fdatasync(fd)
 

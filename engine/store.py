@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from engine import home, limits, registry
-from engine.index import Table
-from engine.index.rows import U64
 from engine.ingest import choose_mode
 from engine.nodes import Entry
 from engine.nodes.point import Point
@@ -25,8 +23,10 @@ from engine.registry import Mount
 if TYPE_CHECKING:  # imported where they are used: no process needs all of them
     from engine.live import LiveTree, Ports
     from engine.maintain.check import CheckReport
+    from engine.maintain.forecast import Forecast
     from engine.maintain.repair import RepairReport
     from engine.maintain.report import CollectReport
+    from engine.maintain.scrub import ScrubReport
     from engine.restore import RestoreReport
 
 
@@ -93,13 +93,21 @@ class Store:
 
     # --- mounts -------------------------------------------------------------------------------------------
 
-    def create_mount(self, name: str, quota: int | None = None, chunking: str = "auto") -> Mount:
-        """A new, empty mount. ``quota``: bytes. Raises AlreadyExists, InvalidRequest."""
+    def create_mount(
+        self,
+        name: str,
+        quota: int | None = None,
+        chunking: str = "auto",
+        files: int | None = None,
+    ) -> Mount:
+        """A new, empty mount. ``quota``: bytes; ``files``: inodes. Raises AlreadyExists, InvalidRequest."""
         from engine.live import create_tree
 
         context = self._open.context
         with context.index.write() as txn:
-            mount = registry.create(txn, name, quota or registry.NO_QUOTA, chunking)
+            mount = registry.create(
+                txn, name, quota or registry.NO_QUOTA, chunking, files or registry.NO_QUOTA
+            )
             now = context.system.time_ns()
             create_tree(txn, mount.id, secret=context.system.random(16), now_ns=now)
         return mount
@@ -122,7 +130,10 @@ class Store:
         mount = registry.claim(self._open.context, name, session.worker.id)
         self._served.append(name)
         return LiveTree(
-            mount.id, self._ports(mount), quota=Quota(mount.quota), chunking=mount.chunking
+            mount.id,
+            self._ports(mount),
+            quota=Quota(mount.quota, mount.files),
+            chunking=mount.chunking,
         )
 
     def _ports(self, mount: Mount) -> Ports:
@@ -183,6 +194,12 @@ class Store:
                 registry.find(txn, name)
             return [_info(p) for p in snapshot.every(txn) if name is None or p.mount == name]
 
+    def roots(self, name: str) -> list[tuple[PointInfo, Entry]]:
+        """Points of a mount, oldest first, each with its root directory's attributes. Raises NotFound."""
+        with self._open.context.index.read() as txn:
+            registry.find(txn, name)
+            return [(_info(p), p.root) for p in snapshot.every(txn) if p.mount == name]
+
     def point(self, reference: str) -> PointInfo:
         """A point by id, unique prefix, or MOUNT@latest. Raises NotFound, InvalidRequest."""
         with self._open.context.index.read() as txn:
@@ -195,11 +212,7 @@ class Store:
 
     def view(self, reference: str) -> PointView:
         """A point's tree, kept from deletion until the store is closed."""
-        worker = self._open.reading.id  # opened before the transaction: it needs one itself
-        with self._open.context.index.write() as txn:
-            point = snapshot.find(txn, reference)
-            txn.put(Table.PINS, U64.pack(worker) + point.id.encode(), b"")
-        return PointView(self._open.reader, point.root)
+        return PointView(self._open.reader, snapshot.pin(self._open, reference).root)
 
     def diff(self, old: str, new: str) -> Iterator[diff.Change]:
         """What differs between two points."""
@@ -225,7 +238,17 @@ class Store:
 
     def remove_point(self, reference: str) -> PointInfo:
         """Delete a point. Raises NotFound, Busy."""
-        return _info(snapshot.remove(self._open, reference))
+        return self.remove_points([reference])[0]
+
+    def remove_points(self, references: Sequence[str]) -> list[PointInfo]:
+        """Delete points, all of them or none. Raises NotFound, Busy."""
+        return [_info(point) for point in snapshot.remove(self._open, references)]
+
+    def would_free(self, references: Sequence[str], *, report: Report = silent) -> Forecast:
+        """What deleting these points would free. Raises NotFound; Corrupt when a node is unreadable."""
+        from engine.maintain import forecast
+
+        return forecast.forecast(self._open, references, report=report)
 
     # --- maintenance --------------------------------------------------------------------------------------
 
@@ -244,6 +267,17 @@ class Store:
         from engine.maintain import check
 
         return check.check(self._open, read_data=read_data, report=report)
+
+    def scrub(
+        self, *, rate: int | None = None, budget_s: float | None = None, every_s: float | None = None,
+        report: Report = silent,
+    ) -> ScrubReport:  # fmt: skip
+        """Verify stored bytes, going on where the last run ended; see engine.maintain.scrub."""
+        from engine.maintain import scrub
+
+        return scrub.scrub(
+            self._open, rate=rate, budget_s=budget_s, every_s=every_s, report=report, sleep=time.sleep
+        )  # fmt: skip
 
     def stats(self, name: str | None = None) -> dict[str, int | float]:
         """Sizes and counts of the store or of one mount."""

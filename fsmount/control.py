@@ -121,7 +121,7 @@ class _Lines:
 async def _answer(line: bytes, lines: _Lines, served: Served, freezing: trio.Lock) -> None:
     try:
         operation = json.loads(line)["op"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         operation = None
     if operation == "freeze":
         async with freezing:

@@ -107,7 +107,7 @@ class Files:
     async def write(self, ino: int, offset: int, data: bytes) -> int:
         raise _read_only()
 
-    async def setxattr(self, ino: int, name: bytes, value: bytes) -> None:
+    async def setxattr(self, ino: int, name: bytes, value: bytes, ctx: Ctx) -> None:
         raise _read_only()
 
     async def removexattr(self, ino: int, name: bytes) -> None:

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import errno
 import stat
+import time
 from collections.abc import Callable
 
 from engine.errors import PosixError
-from fsmount.contract import Tree
+from fsmount.contract import Ctx, Tree
 from fsmount.xattrs import CAPABILITY
 
 REMEMBERED = 65_536  # inodes; the set is forgotten as a whole when it is full (about 6 MB)
@@ -34,6 +35,18 @@ def dropped(mode: int) -> int:
         return mode
     mode &= ~stat.S_ISUID
     return mode & ~stat.S_ISGID if mode & stat.S_IXGRP else mode
+
+
+def _member(ctx: Ctx, gid: int) -> bool:
+    """Whether the caller is in a group; no when that cannot be known any more."""
+    if ctx.gid == gid:
+        return True
+    try:
+        with open(f"/proc/{ctx.pid}/status", encoding="ascii", errors="replace") as file:
+            groups = next(line for line in file if line.startswith("Groups:"))
+    except (OSError, StopIteration):
+        return False
+    return str(gid) in groups.split()[1:]
 
 
 class KillPriv:
@@ -80,6 +93,14 @@ class KillPriv:
             self._no_capability.clear()
         self._no_capability.add(ino)
         return False
+
+    def list_set(self, ino: int, ctx: Ctx) -> None:
+        """An access list was set, which is a chmod too: set-gid goes unless the caller is of that group."""
+        attr = self._tree.getattr(ino)
+        if attr.mode & stat.S_ISGID and ctx.uid and not _member(ctx, attr.gid):
+            now = time.time_ns()
+            self._tree.setattr(ino, mode=attr.mode & 0o5777, ctime_ns=now, now_ns=now)
+            self._changed(ino)
 
     def forget(self, ino: int) -> None:
         """Mode or capabilities of this inode are being set: look again before the next write."""

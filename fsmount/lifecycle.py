@@ -10,7 +10,7 @@ from collections.abc import Callable
 from engine.errors import Busy, HoldfastError, InvalidRequest, NotFound
 from fsmount import background, mountpoint
 from fsmount.channel import kernel
-from fsmount.options import Options
+from fsmount.options import Options, check
 from fsmount.remote import FOLDER, request
 
 END_LIMIT = 120.0  # s for a worker to commit and end after its file system was unmounted
@@ -35,6 +35,7 @@ def serve(
     from fsmount import source, worker
 
     options = options or Options()
+    check(options)
     store_path = os.path.abspath(store_path)
     logging.getLogger("holdfast").setLevel(options.log_level)
     with source.opened(store_path, name, point, shown(store_path, name, point)) as subject:
@@ -51,6 +52,7 @@ def start_background(
     store_path: str, name: str, point: str | None, where: str, options: Options | None = None
 ) -> int:
     """As ``serve`` in a process of its own; returns its id once the mount can be used, or raises what went wrong."""
+    check(options or Options())
     store_path = os.path.abspath(store_path)
     where = mountpoint.absolute(where)
     label = f"{name}@{point}" if point else name

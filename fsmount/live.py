@@ -1,8 +1,11 @@
 """Serving a live tree: each request as one call of the engine, on the loop when it is short, in a thread when not.
 
 Changes pass the freeze gate first and are then made without an await, so none is ever half made when the gate
-closes.  Reads that need a chunk, fsync and waiting for room run in threads, each kind with its own limit,
-so that a crowd of one kind never keeps the others waiting.
+closes.  A freeze holds up names before it holds up content (``hold_names``): while the kernel's last dirty pages are
+fetched, no name may be made or moved, or a recovery point would show it without the bytes written before it.
+
+Reads that need a chunk, fsync and waiting for room run in threads, each kind with its own limit, so that a crowd of one
+kind never keeps the others waiting.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from fsmount.files import Files
 from fsmount.gate import Gate
 from fsmount.killpriv import KillPriv
 from fsmount.lookups import Lookups
-from fsmount.xattrs import CAPABILITY, admit
+from fsmount.xattrs import ACCESS, CAPABILITY, admit
 
 READ_THREADS = (
     8  # readahead of 1 MiB pieces from cold packs; more than the cores: they wait for disk too
@@ -30,6 +33,10 @@ TIMED = (
 )  # ns after a file's mtime was set in which a write leaves it: the kernel's cache hands writes over late,
 # after the time the writer set, and sends the mtime of later ones itself
 SYNC_THREADS = 32  # fsyncs waiting for one group commit
+NAMES_WAITING_MAX = (
+    32  # changes of names held up before the others: each occupies one of the channel's tasks (64),
+)
+# and pages that are being fetched need some; more go on as they would have a moment earlier
 ROOM_THREADS = 4  # writers waiting for room; the kernel limits how many requests there can be
 
 
@@ -37,17 +44,27 @@ class LiveFiles(Files):
     """A live tree behind the channel. Everything runs on the loop's thread unless said otherwise."""
 
     def __init__(
-        self, tree: Tree, launder: Callable[[int], None], stale: Callable[[int], None]
+        self,
+        tree: Tree,
+        launder: Callable[[int], None],
+        stale: Callable[[int], None],
+        *,
+        late_writes: bool = True,
     ) -> None:
-        """``launder(ino)`` [T] makes the kernel hand over a file's dirty pages, ``stale(ino)`` ask anew."""
+        """``launder(ino)`` [T] makes the kernel hand over a file's dirty pages, ``stale(ino)`` ask anew.
+
+        ``late_writes``: the kernel gathers writes, hands them over when it likes and keeps their times itself.
+        """
         self.tree = tree
         self.gate = Gate()
+        self.names = Gate()
         self.lookups = Lookups()
         self.writers: dict[int, int] = {}
         self.lost: dict[int, HoldfastError] = {}
         self._timed: dict[int, int] = {}  # when a file's mtime was last set, ns
         self._late: list[Callable[[], None]] = []
         self._launder = launder
+        self._late_writes = late_writes
         self._kill = KillPriv(tree, stale)
         self._read_limit = trio.CapacityLimiter(READ_THREADS)
         self._sync_limit = trio.CapacityLimiter(SYNC_THREADS)
@@ -105,6 +122,10 @@ class LiveFiles(Files):
         else:
             action()
 
+    def hold_names(self) -> None:
+        """Hold up changes of names from now on, until ``thaw``; content may still arrive."""
+        self.names.close()
+
     def freeze(self) -> None:
         """Hold up every change from now on."""
         self.gate.close()
@@ -113,6 +134,7 @@ class LiveFiles(Files):
     def thaw(self) -> None:
         """Let changes go on."""
         self.tree.thaw()
+        self.names.open()
         self.gate.open()
         late, self._late = self._late, []
         for action in late:
@@ -120,7 +142,10 @@ class LiveFiles(Files):
 
     async def opened(self, ino: int, writable: bool, truncate: bool) -> None:
         if truncate:
-            await self.setattr(ino, {"size": 0})
+            now = (
+                time.time_ns()
+            )  # of an empty file too: O_TRUNC marks times for update whatever the size was
+            await self.setattr(ino, {"size": 0, "mtime_ns": now, "ctime_ns": now})
         self._open(ino, writable)
 
     def _open(self, ino: int, writable: bool) -> None:
@@ -151,17 +176,28 @@ class LiveFiles(Files):
         if self.gate.closed:
             await self.gate.passed()
 
+    async def _name_admitted(self) -> None:
+        """As ``_admitted``, for a change of names."""
+        if self.names.closed and self.names.waiting < NAMES_WAITING_MAX:
+            await self.names.passed()
+        await self._admitted()
+
     async def setattr(self, ino: int, change: Change) -> Attr:
         if self.gate.closed or self.tree.over_limit():
             await self._admitted()
         now = time.time_ns()
         if "size" in change:
             self._kill.written(ino, now)
+            if self._late_writes and len(change) == 1:
+                # The kernel keeps the times and would have sent them if it had moved them: the size is as it was.
+                attr = self.tree.getattr(ino)
+                if attr.size == change["size"]:
+                    return attr
         if "uid" in change or "gid" in change:
             self._kill.drop_capability(ino)  # set-uid and set-gid are the tree's business here
         if "mode" in change:
             self._kill.forget(ino)
-        if "mtime_ns" in change:
+        if "mtime_ns" in change and self._late_writes:
             self._timed[ino] = now
         return self.tree.setattr(
             ino,
@@ -176,47 +212,47 @@ class LiveFiles(Files):
         )
 
     async def mknod(self, parent: int, name: bytes, mode: int, rdev: int, ctx: Ctx) -> Attr:
-        if self.gate.closed or self.tree.over_limit():
-            await self._admitted()
+        if self.names.closed or self.gate.closed or self.tree.over_limit():
+            await self._name_admitted()
         return self.tree.mknod(parent, name, mode, rdev, ctx)
 
     async def create(self, parent: int, name: bytes, mode: int, writable: bool, ctx: Ctx) -> Attr:
-        if self.gate.closed or self.tree.over_limit():
-            await self._admitted()
+        if self.names.closed or self.gate.closed or self.tree.over_limit():
+            await self._name_admitted()
         attr = self.tree.create(parent, name, mode, ctx)
         self._open(attr.ino, writable)
         return attr
 
     async def mkdir(self, parent: int, name: bytes, mode: int, ctx: Ctx) -> Attr:
-        if self.gate.closed or self.tree.over_limit():
-            await self._admitted()
+        if self.names.closed or self.gate.closed or self.tree.over_limit():
+            await self._name_admitted()
         return self.tree.mkdir(parent, name, mode, ctx)
 
     async def symlink(self, parent: int, name: bytes, target: bytes, ctx: Ctx) -> Attr:
-        if self.gate.closed or self.tree.over_limit():
-            await self._admitted()
+        if self.names.closed or self.gate.closed or self.tree.over_limit():
+            await self._name_admitted()
         return self.tree.symlink(parent, name, target, ctx)
 
     async def link(self, ino: int, parent: int, name: bytes) -> Attr:
-        if self.gate.closed or self.tree.over_limit():
-            await self._admitted()
+        if self.names.closed or self.gate.closed or self.tree.over_limit():
+            await self._name_admitted()
         return self.tree.link(ino, parent, name)
 
     async def unlink(self, parent: int, name: bytes) -> None:
-        if self.gate.closed or self.tree.over_limit():
-            await self._admitted()
+        if self.names.closed or self.gate.closed or self.tree.over_limit():
+            await self._name_admitted()
         self.tree.unlink(parent, name)
 
     async def rmdir(self, parent: int, name: bytes) -> None:
-        if self.gate.closed or self.tree.over_limit():
-            await self._admitted()
+        if self.names.closed or self.gate.closed or self.tree.over_limit():
+            await self._name_admitted()
         self.tree.rmdir(parent, name)
 
     async def rename(
         self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int
     ) -> None:
-        if self.gate.closed or self.tree.over_limit():
-            await self._admitted()
+        if self.names.closed or self.gate.closed or self.tree.over_limit():
+            await self._name_admitted()
         self.tree.rename(parent, name, new_parent, new_name, flags)
 
     async def write(self, ino: int, offset: int, data: bytes) -> int:
@@ -231,7 +267,7 @@ class LiveFiles(Files):
             self.lost[ino] = error  # the kernel may have answered the caller long ago
             raise
 
-    async def setxattr(self, ino: int, name: bytes, value: bytes) -> None:
+    async def setxattr(self, ino: int, name: bytes, value: bytes, ctx: Ctx) -> None:
         admit(name)
         if name == CAPABILITY:
             # Pages written before must arrive before: they would drop what is being set.
@@ -241,6 +277,8 @@ class LiveFiles(Files):
         if name == CAPABILITY:
             self._kill.forget(ino)
         self.tree.setxattr(ino, name, value, 0)
+        if name == ACCESS:
+            self._kill.list_set(ino, ctx)
 
     async def removexattr(self, ino: int, name: bytes) -> None:
         admit(name)

@@ -10,6 +10,8 @@ from engine.errors import InvalidRequest
 from fsmount.spin import SPIN_MAX
 
 FUSE_CONF = "/etc/fuse.conf"
+NOBODY = 65534  # user and group that own nothing, by custom
+ID_MAX = 2**32 - 2  # the largest user or group there can be
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,10 @@ class Options:
     """How long a worker told to stop goes on serving files that are still open after cutting the mount off."""
     freeze_limit: float = 30.0
     """Longest freeze; a client that dies or forgets must not hold writers up for ever."""
+    root_squash: bool = False
+    """Root's requests act as a user who owns nothing; no page is kept back by the kernel, no name remembered."""
+    squash_uid: int = NOBODY
+    squash_gid: int = NOBODY
     log_level: str = "INFO"
 
     def to_json(self) -> str:
@@ -41,6 +47,27 @@ class Options:
             return Options(**json.loads(text))
         except (TypeError, ValueError) as error:
             raise InvalidRequest("mount options", found=str(error)) from None
+
+
+def check(options: Options) -> None:
+    """Raises InvalidRequest for what makes no sense together."""
+    if not options.root_squash:
+        return
+    if not all(0 < one <= ID_MAX for one in (options.squash_uid, options.squash_gid)):
+        raise InvalidRequest(
+            "root squash", expected=f"a user and a group from 1 to {ID_MAX}",
+            found=f"{options.squash_uid}:{options.squash_gid}", do="choose others than root's",
+        )  # fmt: skip
+    if not allows_other(options):
+        raise InvalidRequest(
+            "root squash", expected="a mount that others may use", found="one for its owner alone",
+            do="mount as root, or set user_allow_other in /etc/fuse.conf",
+        )  # fmt: skip
+
+
+def allows_other(options: Options) -> bool:
+    """Whether other users are let in."""
+    return may_allow_other() if options.allow_other is None else options.allow_other
 
 
 def may_allow_other(conf: str = FUSE_CONF) -> bool:
@@ -58,8 +85,7 @@ def mount_options(options: Options, source: str, *, read_only: bool) -> list[str
     """The option list for the kernel. ``source`` is shown by mount(8) and df(1)."""
     escaped = source.replace("\\", "\\\\").replace(",", "\\,")
     words = ["default_permissions", "nosuid", "nodev", "subtype=holdfast", f"fsname={escaped}"]
-    allow = may_allow_other() if options.allow_other is None else options.allow_other
-    if allow:
+    if allows_other(options):
         words.append("allow_other")
     if read_only:
         words.append("ro")

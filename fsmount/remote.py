@@ -10,9 +10,17 @@ import os
 import socket
 from typing import Any
 
-from engine.errors import TABLE, Busy, HoldfastError, InvalidRequest, NotFound
+from engine.errors import (
+    TABLE,
+    Busy,
+    HoldfastError,
+    InvalidRequest,
+    LocationUnavailable,
+    NotFound,
+)
 
 FOLDER = "run"
+REPLY_MAX = 1 << 20  # bytes of an answer, which are few
 Reply = dict[str, Any]
 
 
@@ -55,6 +63,8 @@ class Client:
         try:
             self._socket.sendall(json.dumps({"op": operation}).encode() + b"\n")
             while b"\n" not in self._rest:
+                if len(self._rest) > REPLY_MAX:
+                    raise _nonsense()
                 more = self._socket.recv(1 << 16)
                 if not more:
                     raise ConnectionResetError
@@ -64,8 +74,13 @@ class Client:
         except ConnectionError:
             raise NotFound("worker", expected="an answer", found="that it has ended") from None
         line, _, self._rest = self._rest.partition(b"\n")
-        reply: Reply = json.loads(line)
-        if not reply.pop("ok"):
+        try:
+            reply = json.loads(line)
+        except (ValueError, RecursionError):
+            raise _nonsense() from None
+        if not isinstance(reply, dict) or not isinstance(ok := reply.pop("ok", None), bool):
+            raise _nonsense()
+        if not ok:
             raise revived(str(reply.get("kind")), str(reply.get("message")))
         return reply
 
@@ -78,6 +93,12 @@ class Client:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _nonsense() -> HoldfastError:
+    return LocationUnavailable(
+        "worker", expected="an answer", found="other bytes", do="mount again"
+    )
 
 
 def revived(slug: str, message: str) -> HoldfastError:

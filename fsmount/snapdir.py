@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import stat
 from collections.abc import AsyncGenerator
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import trio
 
@@ -18,25 +18,33 @@ from engine.errors import NotFound, PosixError
 from fsmount.contract import ROOT, Attr, StatFs
 from fsmount.files import BRIEF, FOREVER, VIRTUAL, Files
 from fsmount.lookups import Lookups
-from fsmount.pointfs import PointFiles, View
+from fsmount.pointfs import Entry, PointAttr, PointFiles, View
 
 NAME = b".snapshots"
 INODE_BITS = 40  # of the engine's inode numbers
 POINTS_MAX = 1 << 20  # numbers of points that fit between the inode and the VIRTUAL bit
 
 
+class Named(NamedTuple):
+    """A point in a listing: its name, time of creation (ns), and its root directory, which tells who may enter."""
+
+    name: bytes
+    time_ns: int
+    root: Entry
+
+
 class Points(Protocol):
     """Where the recovery points of the mount come from. Both methods may block [T]."""
 
-    def names(self) -> list[tuple[bytes, int]]:
-        """Name and time of creation (ns) of every point, oldest first."""
+    def names(self) -> list[Named]:
+        """Every point, oldest first."""
 
     def view(self, name: bytes, /) -> View:
         """The point of that name. Raises NotFound."""
 
 
 class FolderAttr:
-    """Attributes of a directory of which nothing but a time is known."""
+    """Attributes of ``.snapshots`` itself: whoever may enter the mount's root may list it."""
 
     generation = 1
     mode = stat.S_IFDIR | 0o555
@@ -62,10 +70,8 @@ class SnapDir(Files):
         self._limit = trio.CapacityLimiter(2)
 
     def timeout(self, ino: int) -> float:
-        """Nothing for a point that was only listed: what it looks like is found out when somebody asks."""
-        if not is_root(ino):
-            return FOREVER
-        return BRIEF if ino == VIRTUAL or number_of(ino) in self._open else 0.0
+        """What is in a point never changes; points come and go."""
+        return BRIEF if is_root(ino) else FOREVER
 
     def _number(self, name: bytes) -> int:
         if name not in self._numbers:
@@ -88,7 +94,7 @@ class SnapDir(Files):
             self._open.setdefault(number, PointFiles(view, base, VIRTUAL))
         return self._open[number]
 
-    async def _listed(self) -> list[tuple[bytes, int]]:
+    async def _listed(self) -> list[Named]:
         return await trio.to_thread.run_sync(self._points.names, limiter=self._limit)
 
     async def lookup(self, parent: int, name: bytes) -> Attr:
@@ -98,7 +104,7 @@ class SnapDir(Files):
             return await (await self._of(parent)).lookup(parent, name)
         if name == b".":
             return await self.getattr(VIRTUAL)
-        if all(name != known for known, _ in await self._listed()):
+        if all(name != known.name for known in await self._listed()):
             raise NotFound(f"recovery point {name!r}")
         return await self.getattr(VIRTUAL | self._number(name) << INODE_BITS | ROOT)
 
@@ -109,20 +115,22 @@ class SnapDir(Files):
         if ino != VIRTUAL:
             return await (await self._of(ino)).getattr(ino)
         listed = await self._listed()
-        return FolderAttr(VIRTUAL, listed[-1][1] if listed else 0)
+        return FolderAttr(VIRTUAL, listed[-1].time_ns if listed else 0)
 
     async def readdir(self, ino: int, cookie: int) -> AsyncGenerator[tuple[bytes, Attr, int], None]:
-        """In ``.snapshots`` a cookie is the number of the point: going on survives their coming and going."""
+        """In ``.snapshots`` a cookie is the number of the point: going on survives their coming and going.
+
+        A listing tells the kernel attributes, and the kernel decides by them: they are those of the point's root.
+        """
         if ino != VIRTUAL:
             async for entry in (await self._of(ino)).readdir(ino, cookie):
                 yield entry
             return
-        listed = sorted(
-            (self._number(name), name, changed) for name, changed in await self._listed()
-        )
-        for number, name, changed in listed:
+        listed = {self._number(point.name): point for point in await self._listed()}
+        for number, point in sorted(listed.items()):
             if number > cookie:
-                yield name, FolderAttr(VIRTUAL | number << INODE_BITS | ROOT, changed), number
+                attr = PointAttr(VIRTUAL | number << INODE_BITS | ROOT, point.root)
+                yield point.name, attr, number
 
     async def readlink(self, ino: int) -> bytes:
         return await (await self._of(ino)).readlink(ino)

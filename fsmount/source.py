@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from engine import Store
 from fsmount.pointfs import View
 from fsmount.remote import FOLDER
+from fsmount.snapdir import Named
 from fsmount.worker import Subject
 
 
@@ -19,9 +20,12 @@ class StorePoints:
         self._store = store
         self._name = name
 
-    def names(self) -> list[tuple[bytes, int]]:
-        """Id and time of creation (ns) of every point, oldest first."""
-        return [(point.id.encode(), point.time_ns) for point in self._store.points(self._name)]
+    def names(self) -> list[Named]:
+        """Every point, oldest first."""
+        return [
+            Named(point.id.encode(), point.time_ns, root)
+            for point, root in self._store.roots(self._name)
+        ]
 
     def view(self, name: bytes) -> View:
         """The point of that id. Raises NotFound."""

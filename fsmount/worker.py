@@ -21,6 +21,7 @@ from fsmount import control, mountpoint, remote
 from fsmount.capture import capture
 from fsmount.channel import kernel
 from fsmount.channel.adapter import Adapter
+from fsmount.channel.guarded import Guarded
 from fsmount.channel.session import Session
 from fsmount.contract import Tree
 from fsmount.files import Files
@@ -65,14 +66,15 @@ class Worker:
         files: Files
         virtual: Files | None = None
         if subject.tree is not None:
-            self.live = LiveFiles(subject.tree, self._launder, self._stale)
+            self.live = LiveFiles(
+                subject.tree, self._launder, self._stale, late_writes=options.writeback
+            )
             files = self.live
             virtual = SnapDir(subject.points) if subject.points is not None else None
         else:
             assert subject.view is not None
             files = PointFiles(subject.view)
-        self._adapter = Adapter(files, virtual, NAME if virtual is not None else None)
-        self._adapter.enable_writeback_cache = options.writeback and self.live is not None
+        self._adapter = self._adapted(files, virtual)
         self._spin = Spin(options.spin)
         self.session = Session(
             self._adapter,
@@ -80,6 +82,15 @@ class Worker:
             mount_options(options, subject.source, read_only=self.live is None),
             self._spin,
         )
+
+    def _adapted(self, files: Files, virtual: Files | None) -> Adapter:
+        hidden = NAME if virtual is not None else None
+        if self.options.root_squash:
+            nobody = self.options.squash_uid, self.options.squash_gid
+            return Guarded(files, virtual, hidden, nobody)
+        adapter = Adapter(files, virtual, hidden)
+        adapter.enable_writeback_cache = self.options.writeback and self.live is not None
+        return adapter
 
     def _launder(self, ino: int) -> None:
         self.session.launder(ino)
@@ -116,8 +127,7 @@ class Worker:
         finally:
             if self.live is not None:
                 control.remove(self.subject.folder, remote.socket_name(self.subject.name))
-                if self.live.gate.closed:
-                    self.live.thaw()
+                self.thaw()
                 self.live.tree.close()
 
     async def _announce(self, ready: Callable[[], None]) -> None:
@@ -182,16 +192,22 @@ class Worker:
             await trio.to_thread.run_sync(live.tree.barrier)
 
     async def freeze(self) -> None:
-        """As ``barrier``, and no change is made from then on until ``thaw``."""
+        """As ``barrier``, and no change is made from then on until ``thaw``.
+
+        Most is captured while everything goes on. The rest, written since, is captured with names held up: what was
+        written before a file got its name is there with the name.
+        """
         live = self._changing()
         async with self._committing:
+            await self._captured(live)
+            live.hold_names()
             await self._captured(live)
             live.freeze()
             await trio.to_thread.run_sync(live.tree.barrier)
 
     def thaw(self) -> None:
-        """Let changes go on; harmless when nothing is frozen."""
-        if self.live is not None and self.live.gate.closed:
+        """Let changes go on; harmless when nothing is frozen. Follows every ``freeze``, also one that failed."""
+        if self.live is not None and (self.live.gate.closed or self.live.names.closed):
             self.live.thaw()
 
     def _changing(self) -> LiveFiles:

@@ -10,7 +10,7 @@ import traceback
 import click
 from click.shell_completion import get_completion_class
 
-from daemon.cli import mounts, points, stores
+from daemon.cli import fatal, mounts, points, stores
 from daemon.cli.output import shown
 from engine import HoldfastError
 from engine.seam import keep_memory
@@ -65,6 +65,7 @@ def main() -> None:
     """Run, and end with an exit code of the error table."""
     logging.basicConfig(format="holdfast: %(message)s", level=logging.WARNING)
     keep_memory()
+    fatal.install()
     try:
         code = cli.main(prog_name="holdfast", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)

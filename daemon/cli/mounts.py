@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import click
 
 import fsmount
 from daemon.cli.common import open_store, path_of
-from daemon.cli.output import as_json, progress, say, shown
+from daemon.cli.output import Ids, as_json, progress, say, shown
 from engine import PointInfo, Store
 from engine.errors import NotFound
 
@@ -16,20 +18,44 @@ from engine.errors import NotFound
 @click.argument("path")
 @click.option("--background", is_flag=True, help="Return once the mount can be used.")
 @click.option("--write-through", is_flag=True, help="Do not let the kernel gather writes.")
+@click.option(
+    "--root-squash",
+    is_flag=True,
+    help="Let root's requests act as a user who owns nothing; no other may use its privileges either."
+    " Implies --write-through.",
+)
+@click.option(
+    "--squash-to",
+    type=Ids(),
+    help="Who root acts as, as UID:GID; 65534:65534 unless given.",
+)
 @click.pass_context
-def mount(ctx: click.Context, name: str, path: str, background: bool, write_through: bool) -> None:
+def mount(
+    ctx: click.Context,
+    name: str,
+    path: str,
+    background: bool,
+    write_through: bool,
+    root_squash: bool,
+    squash_to: tuple[int, int] | None,
+) -> None:
     """Mount a live tree, or read-only one of its recovery points.
 
     \b
       holdfast mount oracle /mnt/oracle --background
       holdfast mount oracle@latest /mnt/restore
+      holdfast mount home /srv/home --root-squash
     """
+    if squash_to and not root_squash:
+        raise click.UsageError("--squash-to needs --root-squash")
     store_path = path_of(ctx)
     base, _, reference = name.partition("@")
     with Store.open(store_path) as store:
         store.mount(base)
         point = store.point(name if reference == "latest" else reference).id if reference else None
-    options = fsmount.Options(writeback=not write_through)
+    options = fsmount.Options(writeback=not write_through, root_squash=root_squash)
+    if squash_to:
+        options = replace(options, squash_uid=squash_to[0], squash_gid=squash_to[1])
     if background:
         fsmount.start_background(store_path, base, point, path, options)
         say(f"{shown(name)} mounted at {shown(path)}")

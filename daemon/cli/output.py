@@ -89,6 +89,20 @@ class Duration(click.ParamType[float]):
         return float(found[1]) * _SECONDS[found[2] or "s"]
 
 
+class Ids(click.ParamType[tuple[int, int]]):
+    """``1000:100``: a user and a group, by number."""
+
+    name = "uid:gid"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int]:
+        found = re.fullmatch(r"(\d{1,10}):(\d{1,10})", str(value))
+        if not found:
+            self.fail(f"{value!r} is no user and group; write two numbers, as 1000:100", param, ctx)
+        return int(found[1]), int(found[2])
+
+
 def say(text: str = "") -> None:
     """One line of result."""
     click.echo(text)

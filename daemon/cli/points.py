@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 
 import click
 
 from daemon.cli.common import open_store
-from daemon.cli.output import as_json, moment, progress, say, shown, size, table
+from daemon.cli.output import as_json, counted, moment, progress, say, shown, size, table
 from engine.errors import Corrupt, InvalidRequest
 
 
@@ -100,17 +101,42 @@ def restore(
 
 
 @click.command()
-@click.argument("point")
+@click.argument("points", metavar="POINT...", nargs=-1, required=True)
+@click.option("--dry-run", is_flag=True, help="Only say what would be freed.")
+@click.option("--json", "json_", is_flag=True)
 @click.pass_context
-def rm(ctx: click.Context, point: str) -> None:
-    """Delete a point; 'holdfast gc' then frees its space.
+def rm(ctx: click.Context, points: tuple[str, ...], dry_run: bool, json_: bool) -> None:
+    """Delete points, all of them or none; 'holdfast gc' then frees their space.
 
     \b
       holdfast rm 01jdq3
+      holdfast rm --dry-run 01jdq3 01jdq7
     """
+    if dry_run:
+        _would_free(ctx, points, json_)
+        return
     with open_store(ctx) as store:
-        gone = store.remove_point(point)
-    say(f"point {gone.id} deleted")
+        gone = store.remove_points(points)
+    if json_:
+        as_json({"points": [point.id for point in gone]})
+        return
+    for point in gone:
+        say(f"point {point.id} deleted")
+
+
+def _would_free(ctx: click.Context, points: tuple[str, ...], json_: bool) -> None:
+    with open_store(ctx) as store, progress() as report:
+        told = store.would_free(points, report=report)
+    if json_:
+        as_json(dataclasses.asdict(told))
+        return
+    whose = "this point needs" if len(told.points) == 1 else "these points need"
+    chunks = counted(told.chunks, "chunk")
+    say(f"{size(told.freed_bytes)} would be freed: {chunks} that only {whose}")
+    if told.waiting_chunks:
+        chunks = counted(told.waiting_chunks, "chunk")
+        say(f"{size(told.waiting_bytes)} wait to be freed: {chunks} that nothing needs")
+    say(f"{size(told.returned_bytes)} would go back to the file system with the next gc")
 
 
 COMMANDS = (points, diff, restore, rm)

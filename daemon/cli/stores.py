@@ -1,4 +1,4 @@
-"""Commands about a store as a whole: init, create, gc, check, stats, repair."""
+"""Commands about a store as a whole: init, create, gc, check, scrub, stats, repair."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import dataclasses
 import click
 
 from daemon.cli.common import open_store, path_of
-from daemon.cli.output import Duration, Size, as_json, counted, progress, say, shown, size
+from daemon.cli.output import Duration, Size, as_json, counted, moment, progress, say, shown, size
 from engine import Store
 from engine.errors import Corrupt, InvalidRequest
 
@@ -30,20 +30,28 @@ def init(ctx: click.Context, path: str | None) -> None:
 @click.argument("name")
 @click.option("--quota", type=Size(), help="Most bytes the mount may hold, as 500G.")
 @click.option(
+    "--max-files",
+    type=click.IntRange(2, 2**40),
+    help="Most files, directories and all else it may hold, its root counted.",
+)
+@click.option(
     "--chunking",
     default="auto",
     show_default=True,
     help="auto, fixed (written in place) or cdc (streams).",
 )
 @click.pass_context
-def create(ctx: click.Context, name: str, quota: int | None, chunking: str) -> None:
+def create(
+    ctx: click.Context, name: str, quota: int | None, max_files: int | None, chunking: str
+) -> None:
     """Create a mount.
 
     \b
       holdfast create oracle --quota 2T
+      holdfast create home --quota 50G --max-files 2000000
     """
     with open_store(ctx) as store:
-        store.create_mount(name, quota, chunking)
+        store.create_mount(name, quota, chunking, max_files)
     say(f"mount {name} created")
 
 
@@ -66,6 +74,8 @@ def gc(ctx: click.Context, dry_run: bool, budget: float | None, json_: bool) -> 
         return
     verb = "would be freed" if dry_run else "freed"
     say(f"{size(result.freed_bytes)} {verb}, {result.dead_chunks} chunks no longer needed")
+    verb = "would go" if dry_run else "went"
+    say(f"{size(result.returned_bytes)} {verb} back to the file system")
 
 
 @click.command()
@@ -96,6 +106,45 @@ def check(ctx: click.Context, read_data: bool, json_: bool) -> None:
 
 
 @click.command()
+@click.option("--rate", type=Size(), help="Bytes to read in a second at most, as 50M.")
+@click.option("--for", "budget", type=Duration(), help="Begin no further pack after this time.")
+@click.option("--every", type=Duration(), help="Verify the whole store once in this time, as 30d.")
+@click.option("--json", "json_", is_flag=True)
+@click.pass_context
+def scrub(
+    ctx: click.Context, rate: int | None, budget: float | None, every: float | None, json_: bool
+) -> None:
+    """Verify stored bytes, going on where the last run ended; exit 20 when something is damaged.
+
+    Works beside writers and gc. With --every, a run does only what is due since the cycle began;
+    systemd/holdfast-scrub@.timer runs it so each day.
+
+    \b
+      holdfast scrub --rate 50M
+      holdfast scrub --every 30d --rate 50M --for 4h
+    """
+    with open_store(ctx) as store, progress() as report:
+        result = store.scrub(rate=rate, budget_s=budget, every_s=every, report=report)
+    if json_:
+        as_json(dataclasses.asdict(result))
+    else:
+        for problem in result.problems:
+            say(f"{problem.code}: {shown(problem.thing)}: {shown(problem.text)}")
+        say(f"{size(result.verified_bytes)} verified, {counted(result.records, 'chunk')} in "
+            f"{counted(result.packs, 'pack')}")  # fmt: skip
+        say(f"{size(result.cycle_bytes)} of {size(result.store_bytes)} since {moment(result.begun_ns)}"
+            + (": all of it" if result.finished else ""))  # fmt: skip
+        if result.due_bytes is not None and not result.finished:
+            ahead = result.cycle_bytes - result.due_bytes
+            say(f"{size(abs(ahead))} {'ahead of' if ahead >= 0 else 'behind'} schedule")
+    if result.problems or result.suspects:
+        found = counted(len(result.problems), "problem")
+        known = counted(result.suspects, "damaged chunk")
+        raise Corrupt(f"store {path_of(ctx)}", expected="no damage", found=f"{found}, {known}",
+                      do="run 'holdfast check --read-data' to see which files need them")  # fmt: skip
+
+
+@click.command()
 @click.argument("name", required=False)
 @click.option("--json", "json_", is_flag=True)
 @click.pass_context
@@ -111,14 +160,13 @@ def stats(ctx: click.Context, name: str | None, json_: bool) -> None:
         as_json(result)
         return
     for key, value in result.items():
-        text = (
-            size(value)
-            if key.endswith("_bytes")
-            else f"{value:.2f}"
-            if isinstance(value, float)
-            else str(value)
-        )
-        say(f"{key.replace('_', ' '):18} {text}")
+        if key.endswith("_bytes"):
+            text = size(value)
+        elif key.endswith("_ns"):
+            text = moment(int(value)) if value else "never"
+        else:
+            text = f"{value:.2f}" if isinstance(value, float) else str(value)
+        say(f"{key.removesuffix('_ns').replace('_', ' '):18} {text}")
 
 
 @click.command()
@@ -151,4 +199,4 @@ def repair(ctx: click.Context, rebuild_index: bool, json_: bool) -> None:
     say(f"{len(result.done)} repairs")
 
 
-COMMANDS = (init, create, gc, check, stats, repair)
+COMMANDS = (init, create, gc, check, scrub, stats, repair)

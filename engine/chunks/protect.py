@@ -2,52 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 
 from engine.errors import Corrupt
 from engine.index import Table, Txn
 from engine.index.gcstate import GcState, Phase, load
-from engine.index.rows import FLAG_CONDEMNED, U64, chunk_row, worker_row
+from engine.index.rows import FLAG_CONDEMNED, U64, ChunkRow, chunk_row, worker_row
 
 
 def protect(txn: Txn, ids: Iterable[bytes], referred: Callable[[bytes], bool]) -> None:
     """While a collection runs: write down that ``ids`` are referred to, and take back a condemnation.
 
-    ``referred(cid)``: whether the chunk must have a row by now; others may be on their way. Raises Corrupt when such a
-    one is gone: then the collection did not wait for us, and committing would leave a dangling reference.
+    The same for what they are deltas of: a base may be reached by nothing else.  ``referred(cid)``: whether the chunk
+    must have a row by now.  Others may be on their way, or be what an earlier collection left of a dead delta chunk
+    when it was killed, its base gone: these stay condemned, so that nobody finds them.
+
+    Raises Corrupt when one that is referred to is gone, or its base: then the collection did not wait for us, and
+    committing would leave a dangling reference.
     """
     state = load(txn)
     if state.phase == Phase.IDLE:
         return
     epoch = U64.pack(state.epoch)
-    kept: dict[bytes, bool] = {}
+    done: set[bytes] = set()
     for cid in ids:
-        if (
-            not _keep(txn, cid, epoch, kept)
-            and txn.get(Table.CHUNKS, cid) is None
-            and referred(cid)
-        ):
-            raise Corrupt(f"chunk {cid.hex()}", expected="a row, as work in progress refers to it", found="none",
-                          do="the write is refused; write the file again")  # fmt: skip
+        family = _family(txn, cid, done)
+        if family is None:
+            if referred(cid):
+                raise Corrupt(f"chunk {cid.hex()}", expected="a row, as work in progress refers to it", found="none",
+                              do="the write is refused; write the file again")  # fmt: skip
+            continue
+        for one, row in family.items():
+            txn.put(Table.TOUCHED, one, epoch)
+            if row.flags & FLAG_CONDEMNED:
+                fresh = row._replace(flags=row.flags & ~FLAG_CONDEMNED)
+                txn.put(Table.CHUNKS, one, fresh.pack_bytes())
+        done.update(family)
 
 
-def _keep(txn: Txn, cid: bytes, epoch: bytes, kept: dict[bytes, bool]) -> bool:
-    """Protect a chunk and all it is a delta of: nothing else may refer to those, so the collection knew of none.
-
-    False when it or a base has no row: it stays as it is. What is condemned and half swept must not come back.
-    """
-    known = kept.get(cid)
-    if known is not None:
-        return known
-    raw = txn.get(Table.CHUNKS, cid)
-    row = None if raw is None else chunk_row(raw)
-    whole = row is not None and all(_keep(txn, base, epoch, kept) for base in row.bases)
-    if whole and row is not None:
-        txn.put(Table.TOUCHED, cid, epoch)
-        if row.flags & FLAG_CONDEMNED:
-            txn.put(Table.CHUNKS, cid, row._replace(flags=row.flags & ~FLAG_CONDEMNED).pack_bytes())
-    kept[cid] = whole
-    return whole
+def _family(txn: Txn, cid: bytes, done: Container[bytes]) -> dict[bytes, ChunkRow] | None:
+    """The rows of a chunk and of all it is a delta of, but for those ``done``; None when one has none."""
+    found: dict[bytes, ChunkRow] = {}
+    todo = [cid]
+    while todo:
+        one = todo.pop()
+        if one in done or one in found:
+            continue
+        raw = txn.get(Table.CHUNKS, one)
+        if raw is None:
+            return None
+        found[one] = chunk_row(raw)
+        todo += found[one].bases
+    return found
 
 
 def report_epoch(txn: Txn, worker: int, seen: GcState) -> None:

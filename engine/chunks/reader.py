@@ -229,3 +229,14 @@ def mark_suspect(context: Context, cid: bytes, reason: str) -> None:
             row = chunk_row(raw)
             txn.put(Table.CHUNKS, cid, row._replace(flags=row.flags | FLAG_SUSPECT).pack_bytes())
         txn.put(Table.SUSPECTS, cid, reason.encode()[:400])
+
+
+def take_back(context: Context, cid: bytes, row: ChunkRow) -> bool:
+    """Record that a chunk marked suspect was read whole at ``row``; False when its row is another by now."""
+    with context.index.write() as txn:
+        raw = txn.get(Table.CHUNKS, cid)
+        if raw is None or chunk_row(raw) != row:
+            return False
+        txn.put(Table.CHUNKS, cid, row._replace(flags=row.flags & ~FLAG_SUSPECT).pack_bytes())
+        txn.delete(Table.SUSPECTS, cid)
+        return True

@@ -141,9 +141,8 @@ class Segments:
         for number, length in lengths.items():
             raw = txn.get(Table.PACKS, U32.pack(number))
             assert raw is not None, "a segment has a row from its start"
-            txn.put(
-                Table.PACKS, U32.pack(number), pack_row(raw)._replace(length=length).pack_bytes()
-            )
+            row = pack_row(raw)._replace(length=length, scrubbed=0)
+            txn.put(Table.PACKS, U32.pack(number), row.pack_bytes())
 
     def committed(self, lengths: dict[int, int]) -> None:
         """Forget records up to ``lengths``; seal segments that are full and wholly committed."""

@@ -118,6 +118,10 @@ class ChunkWriter:
         LocationUnavailable; then nothing refers to the chunk.
         """
         hold.add(cid)
+        if (bases or dictionary is not None) and self._has_row(cid):
+            # Suspect or condemned, and perhaps a base: as a delta of what is a delta of it nobody could read either,
+            # and a longer chain would make the deltas of it too deep.
+            bases, dictionary = (), None
         depth, parts, prefix = self._prefix(bases, hold, kind) if bases else (0, (), b"")
         digest = None if dictionary is None else dictionary.digest
         if parts:
@@ -132,6 +136,10 @@ class ChunkWriter:
             parts = (Base(dictionary.cid, 0, dictionary.size),)
         self._append(cid, len(data), kind, depth, chosen, parts)
         hold.refer(cid)
+
+    def _has_row(self, cid: bytes) -> bool:
+        with self._context.index.read() as txn:
+            return txn.get(Table.CHUNKS, cid) is not None
 
     def _append(
         self,

@@ -25,7 +25,8 @@ from zlib import crc32
 import lmdb
 
 from engine import limits
-from engine.errors import Busy, Corrupt, HoldfastError, LocationUnavailable, StoreFull
+from engine.errors import Busy, Corrupt, HoldfastError, LocationUnavailable, StoreFull, from_os
+from engine.index import structure
 from engine.index.tables import Table
 
 _TRIES, _PAUSE = 500, 0.01  # to find no reader at work: 5 s in all
@@ -97,6 +98,23 @@ class Txn:
                 return None
             key, raw = cursor.item()
             return (key, self._open(table, key, raw)) if key.startswith(prefix) else None
+
+    def whole(self, table: Table) -> Iterator[tuple[bytes, bytes]]:
+        """All rows, and in the end Corrupt unless they are as many as the table's record says: none is left out."""
+        found = 0
+        for row in self.scan(table):
+            found += 1
+            yield row
+        if found != self.count(table):
+            raise Corrupt(
+                f"index table {table.name.lower()}", expected=f"{self.count(table)} rows", found=str(found),
+                do="run 'holdfast check', then 'holdfast repair --rebuild-index'",
+            )  # fmt: skip
+
+    @property
+    def id(self) -> int:
+        """The number of the commit whose state a read transaction sees."""
+        return int(self._txn.id())
 
     def count(self, table: Table) -> int:
         """Rows in the table."""
@@ -290,10 +308,33 @@ class Index:
         """Free reader slots of dead processes; returns how many."""
         return int(self._env.reader_check())
 
+    def structure(self) -> list[str]:
+        """What is wrong with the file's pages, see ``structure``; about 4 ms a MiB, and LMDB follows none of them."""
+        for _ in range(_TRIES):
+            with self.read() as txn:
+                try:
+                    found = structure.problems(os.path.join(self.path, "data.mdb"), txn.id)
+                except OSError as error:
+                    raise from_os(error, f"index {self.path}") from None
+            if found is not None:
+                return found
+        return ["its meta pages are not of two successive commits"]
+
+    def verify(self) -> None:
+        """Raises Corrupt when a page is damaged: what is about to be deleted must not be so because rows are hidden."""
+        found = self.structure()
+        if found:
+            raise Corrupt(f"index {self.path}", expected="sound pages", found=found[0],
+                          do="run 'holdfast repair --rebuild-index'")  # fmt: skip
+
     def size(self) -> int:
         """Bytes of the index file that are in use (the file may be longer, its holes are not)."""
         info = self._env.info()
         return (int(info["last_pgno"]) + 1) * int(self._env.stat()["psize"])
+
+    def used(self, txn: Txn) -> int:
+        """Bytes of the pages that hold rows."""
+        return sum(txn.pages(table) for table in Table) * int(self._env.stat()["psize"])
 
 
 def _translate(error: lmdb.Error, path: str) -> HoldfastError:

@@ -1,124 +1,138 @@
-"""Looking at an LMDB file before LMDB does: a file cut short would kill the process (SIGBUS) on first access.
+"""Looking at an LMDB file before LMDB does: what cannot be what LMDB left is refused, as it could kill the process
+(SIGBUS, SIGABRT) or silently show an older state.
 
-Layout of LMDB 0.9 on 64-bit little-endian machines: two meta pages, each 16 bytes of page header, then magic u32,
-version u32, address u64, map size u64, two database records of 48 bytes (the first begins with the page size),
-last page u64, transaction id u64.
+Looked at are the two meta pages, which must be of successive commits (where the younger is damaged LMDB takes the
+older one, and the last commit is gone without a word), and the few pages that the names and roots of all tables are
+on.  The rest is ``structure``'s, for ``check``: it takes too long to be done at every opening.
 
 A sound file may end before its last page: pages that a transaction took and gave back at the end of the file are free,
 and were never written.  So where the file is short, every page that is in use is looked for: by following page
-numbers from the roots.  Pages: number u64, pad u16, flags u16, end u16 of the nodes' offsets, which are u16 from byte
-16 on; of overflow pages the four bytes behind the flags are the number of pages.
-Nodes: u16 low, u16 high, flags u16, key length u16, key; in a branch the first three are the child's number, in a leaf
-low and high are the length of the data, which for flag 1 is the number of an overflow page, for flag 2 a database.
+numbers from the roots.
 """
 
 from __future__ import annotations
 
 import os
-import struct
+import time
 from collections.abc import Iterator
 
 from engine.errors import Corrupt, NotFound, from_os
+from engine.index import layout
+from engine.index.layout import NONE, Damaged, Meta
+from engine.index.structure import metas_agree
 
-_MAGIC = 0xBEEFC0DE
-_META = struct.Struct("<16xIIQQ I36xQ 40xQ QQ")
-_PAGE, _NODE, _NUMBER = struct.Struct("<10xHHH"), struct.Struct("<HHHH"), struct.Struct("<Q")
-_OVERFLOW = struct.Struct("<10xHI")
-_BRANCH, _LEAF, _BIG_PAGE = 1, 2, 4  # flags of pages
-_BIG, _DATABASE = 1, 2  # flags of nodes
-_DATABASE_SIZE = 48  # bytes of a database's record; its root is at the end
-_NONE = (1 << 64) - 1  # root of an empty database
-Meta = tuple[int, int, tuple[int, ...]]
 _DO = "run 'holdfast repair --rebuild-index'"
+_TRIES, _PAUSE = 20, 0.01  # commits may change what is being looked at: then once more
 
 
 def inspect(folder: str) -> None:
     """Raises NotFound when there is no index, Corrupt when its file cannot be what LMDB left."""
     path = os.path.join(folder, "data.mdb")
     try:
-        seen = None
-        while True:
-            page, size, metas = _look(path)
-            if not metas:
-                raise Corrupt(
-                    f"index {path}", expected="an LMDB file", found="no valid meta page", do=_DO
-                )
-            transaction, last, roots = max(metas)
-            if (last + 1) * page <= size or _whole(path, page, size // page, roots):
-                return
-            if transaction == seen:
-                break
-            seen = transaction  # pages may have been used anew while they were followed: once more
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         raise NotFound(f"index {path}", expected="a file", found="none", do=_DO) from None
     except OSError as error:
         raise from_os(error, f"index {path}") from None
-    raise Corrupt(f"index {path}", expected=f"{(last + 1) * page} bytes", found=f"{size} (cut short)",
-                  do=_DO)  # fmt: skip
+    try:
+        _inspect(fd, path)
+    except OSError as error:
+        raise from_os(error, f"index {path}") from None
+    finally:
+        os.close(fd)
 
 
-def _look(path: str) -> tuple[int, int, list[Meta]]:
-    """(page size, bytes of the file, its valid meta pages)."""
-    with open(path, "rb") as file:
-        first = file.read(_META.size)
-        page = _page_size(first)
-        file.seek(page)
-        second = file.read(_META.size)
-        size = os.fstat(file.fileno()).st_size
-    return page, size, [meta for meta in (_decode(first), _decode(second)) if meta is not None]
+def _inspect(fd: int, path: str) -> None:
+    seen = -1
+    problem: tuple[str, str] | None = None
+    for _ in range(_TRIES):
+        metas = layout.read_metas(fd)
+        if not metas_agree(metas):
+            found = " and ".join(str(meta.transaction) for meta in metas) or "none that is valid"
+            problem = ("meta pages of two successive commits", found)
+            time.sleep(_PAUSE)
+            continue
+        meta = metas[-1]
+        size = os.fstat(fd).st_size
+        problem = _wrong(fd, meta, size)
+        if not problem or meta.transaction == seen:
+            break
+        seen = meta.transaction
+    else:
+        problem = problem or ("a state that stays", "another at every look")
+    if problem:
+        raise Corrupt(f"index {path}", expected=problem[0], found=problem[1], do=_DO)
 
 
-def _whole(path: str, page: int, count: int, roots: tuple[int, ...]) -> bool:
+def _wrong(fd: int, meta: Meta, size: int) -> tuple[str, str] | None:
+    """(what was expected, what was found) where a state cannot be opened."""
+    if (meta.last + 1) * meta.page > size and not _whole(fd, meta, size // meta.page):
+        return f"{(meta.last + 1) * meta.page} bytes", f"{size} (cut short)"
+    try:
+        _trunk(fd, meta)
+    except Damaged as error:
+        return "pages that lead to every table", f"one that {error}"
+    return None
+
+
+def _trunk(fd: int, meta: Meta) -> None:
+    """Follow the main tree to the root page of every table. Raises Damaged."""
+    if meta.main.flags:
+        raise Damaged("has other flags than LMDB gives it")
+    todo = [(meta.main.root, 1)]
+    while todo:
+        number, depth = todo.pop()
+        raw = _page(fd, meta, number)
+        children = layout.branch(raw, number)
+        if children is not None and depth < meta.main.depth:
+            todo += [(child, depth + 1) for _, child in children]
+            continue
+        for row in layout.leaf(raw, number):
+            if not row.database:
+                raise Damaged("has a row that is no database")
+            tree = layout.decode_tree(row.data)
+            if tree.flags:
+                raise Damaged("has other flags than LMDB gives it")
+            if tree.root != NONE:
+                root = _page(fd, meta, tree.root)
+                if layout.branch(root, tree.root) is None:
+                    layout.leaf(root, tree.root)
+
+
+def _page(fd: int, meta: Meta, number: int) -> bytes:
+    if not 2 <= number <= meta.last:
+        raise Damaged(f"is number {number}, which is none of the file's")
+    return os.pread(fd, meta.page, number * meta.page)
+
+
+def _whole(fd: int, meta: Meta, count: int) -> bool:
     """Whether every page in use is among the first ``count``."""
-    todo = [root for root in roots if root != _NONE]
-    with open(path, "rb") as file:
+    todo = [tree.root for tree in (meta.free, meta.main) if tree.root != NONE]
+    seen = 0
+    try:
         while todo:
             number = todo.pop()
-            if number >= count:
+            seen += 1
+            if number >= count or seen > count:
                 return False
-            file.seek(number * page)
-            raw = file.read(page)
-            flags, pages = _OVERFLOW.unpack_from(raw)
-            if not flags & _BIG_PAGE:
-                todo.extend(_refers(raw))
-            elif number + pages > count:
-                return False
+            todo += _refers(os.pread(fd, meta.page, number * meta.page), number, fd, meta, count)
+    except Damaged:
+        return False
     return True
 
 
-def _refers(raw: bytes) -> Iterator[int]:
-    """Pages that a page refers to. Of a page that is none of LMDB's, one that is in no file."""
-    try:
-        flags, lower, _ = _PAGE.unpack_from(raw)
-        if not flags & (_BRANCH | _LEAF):
-            yield _NONE
-            return
-        for (at,) in struct.iter_unpack("<H", raw[16:lower]):
-            low, high, node, size = _NODE.unpack_from(raw, at)
-            data = at + _NODE.size + size
-            if flags & _BRANCH:
-                yield low | high << 16 | node << 32
-            elif node & _BIG:
-                yield _NUMBER.unpack_from(raw, data)[0]
-            elif node & _DATABASE:
-                root = _NUMBER.unpack_from(raw, data + _DATABASE_SIZE - _NUMBER.size)[0]
-                if root != _NONE:
-                    yield root
-    except struct.error:
-        yield _NONE
-
-
-def _page_size(raw: bytes) -> int:
-    if len(raw) == _META.size:
-        page = int(_META.unpack(raw)[4])
-        if 512 <= page <= 65536 and page & (page - 1) == 0:
-            return page
-    return 4096
-
-
-def _decode(raw: bytes) -> Meta | None:
-    """(transaction, last page, roots), or None for a meta page that is not one."""
-    if len(raw) != _META.size:
-        return None
-    magic, version, _, _, _, free, main, last, transaction = _META.unpack(raw)
-    return (transaction, last, (free, main)) if magic == _MAGIC and version == 1 else None
+def _refers(raw: bytes, number: int, fd: int, meta: Meta, count: int) -> Iterator[int]:
+    """Pages with nodes that a page refers to; its overflow pages are looked at here. Raises Damaged."""
+    children = layout.branch(raw, number)
+    if children is not None:
+        yield from (child for _, child in children)
+        return
+    for row in layout.leaf(raw, number):
+        if row.big:
+            pages = layout.overflow(os.pread(fd, 16, row.big * meta.page), row.big)
+            if row.big + pages > count:
+                raise Damaged("lies behind the end of the file")
+        elif row.database:
+            root = layout.decode_tree(row.data).root
+            if root != NONE:
+                yield root

@@ -68,14 +68,16 @@ PACK_OPEN, PACK_IDLE, PACK_SEALED, PACK_DOOMED, PACK_BAD = 1, 2, 3, 4, 5
 
 
 class PackRow(NamedTuple):
-    """A segment or pack. ``length``: bytes committed; ``owner``: worker that appends (0 none)."""
+    """A segment or pack. ``length``: bytes committed; ``owner``: worker that appends (0 none); ``scrubbed``: number of
+    the scrub's cycle that verified it last (0 none).
+    """
 
     state: int
     kind: int  # KIND_DATA or KIND_NODE: data and metadata lie in packs of their own
     owner: int
     length: int
     records: int
-    epoch: int
+    scrubbed: int
     digest: bytes = bytes(32)
 
     def pack_bytes(self) -> bytes:

@@ -14,7 +14,7 @@ class Table(enum.Enum):
     HOOKS = 4  # sampled fingerprint (8) -> pack number u32: where similar streams lie
     TOUCHED = 5  # chunk id (32) -> epoch u64: references taken while a collection runs
     WORKERS = 6  # worker id u64 -> WorkerRow
-    PINS = 7  # worker id u64, point id -> "": points open for reading
+    PINS = 7  # worker id u64, point id -> "": points open for reading; "rm": about to be deleted
     POINTS = 8  # point id -> encoded point record
     MOUNTS = 9  # mount name -> mount row
     INODES = 10  # mount u32, ino u64 -> inode row
@@ -28,7 +28,7 @@ class Table(enum.Enum):
     ROOTS = 19  # mount, ino -> root of the last snapshot
     LIVE_META = 20  # mount -> counters
     PARENTS = 21  # mount, ino, parent ino, cookie -> "": hard links beyond the first
-    SUSPECTS = 22  # chunk id -> reason: damaged or missing, wanted again
+    SUSPECTS = 22  # chunk id -> reason: damaged or missing, wanted again; pack number u32 -> reason: to be rewritten
     DICTS = 23  # group of similar files -> chunk id of its dictionary
 
     # By identity: members are singletons, and the inherited one is a Python call at every look-up of a row.

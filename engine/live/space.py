@@ -3,7 +3,8 @@
 Growth is refused before the store is full: ``space_left`` is what writers may use beyond a reserve that commits and
 collection need, and data in memory is counted against it as if it would not shrink.  Deleting is never refused.
 The quota counts bytes that are not hole; writes into the middle of sparse files are counted when they are sealed, so
-it can be passed by what is waiting to be sealed (at most ``DIRTY_MAX``).
+it can be passed by what is waiting to be sealed (at most ``DIRTY_MAX``).  Names, link targets and extended attributes
+are not in it: they are bounded by the number of inodes (``XATTR_TOTAL_MAX`` each), which has a quota of its own.
 """
 
 from __future__ import annotations

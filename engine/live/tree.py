@@ -139,18 +139,23 @@ class LiveTree:
             raise InvalidRequest("mknod", expected="a file, fifo, socket or device")
         if kind not in (stat.S_IFCHR, stat.S_IFBLK):
             rdev = 0
-        bits = stat.S_IMODE(mode) & ~ctx.umask
-        return self._tree.make(parent, name, kind | bits, ctx, rdev=rdev)
+        return self._make(parent, name, kind | stat.S_IMODE(mode), ctx, rdev)
 
     def create(self, parent: int, name: bytes, mode: int, ctx: Ctx) -> Attr:
         """A regular file. ``opened`` is called for it separately."""
-        bits = stat.S_IMODE(mode) & ~ctx.umask
-        return self._tree.make(parent, name, stat.S_IFREG | bits, ctx)
+        return self._make(parent, name, stat.S_IFREG | stat.S_IMODE(mode), ctx)
 
     def mkdir(self, parent: int, name: bytes, mode: int, ctx: Ctx) -> Attr:
         """A directory."""
-        bits = stat.S_IMODE(mode) & ~ctx.umask
-        return self._tree.make(parent, name, stat.S_IFDIR | bits, ctx)
+        return self._make(parent, name, stat.S_IFDIR | stat.S_IMODE(mode), ctx)
+
+    def _make(self, parent: int, name: bytes, mode: int, ctx: Ctx, rdev: int = 0) -> Attr:
+        with self._state.lock:
+            mode, lists = self._xattrs.heritage(parent, mode, ctx.umask)
+            attr = self._tree.make(parent, name, mode, ctx, rdev=rdev)
+            if lists:
+                self._xattrs.inherit(attr.ino, lists)
+            return attr
 
     def symlink(self, parent: int, name: bytes, target: bytes, ctx: Ctx) -> Attr:
         """A symbolic link. Raises ENAMETOOLONG."""
@@ -203,6 +208,7 @@ class LiveTree:
                 _change_owner(inode, uid, gid, mode is None)
             if mode is not None:
                 inode.mode = stat.S_IFMT(inode.mode) | stat.S_IMODE(mode)
+                self._xattrs.mode_changed(inode)
             if atime_ns is not None:
                 inode.atime = atime_ns
             if mtime_ns is not None:
@@ -304,8 +310,8 @@ class LiveTree:
             self._sealing.seal_now([inode])
         if inode.error is not None:
             raise repeated(inode.error)
-        if inode.dirty or inode.flight:
-            self._commits.commit()
+        # Also of a file without changes: a directory above it may have been renamed.
+        self._commits.commit()
 
     def fsyncdir(self, ino: int) -> None:
         """[T] Every name made before the call is durable."""

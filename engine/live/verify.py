@@ -8,7 +8,6 @@ from __future__ import annotations
 import stat
 from collections.abc import Callable, Iterator
 
-from engine import limits
 from engine.errors import Corrupt
 from engine.index import Table, Txn
 from engine.live import lookup, rows
@@ -45,6 +44,7 @@ class _Checker:
         self._links: dict[int, int] = {}
         self._entries: dict[int, int] = {}
         self._subdirectories: dict[int, int] = {}
+        self._rooted = {ROOT}  # directories known to lead up to the root: each way is gone once
 
     def run(self) -> Iterator[str]:
         yield from self._names()
@@ -117,15 +117,18 @@ class _Checker:
             yield f"is a directory with {self._links.get(ino, 0)} names"
         if not self._is_at(ino, row.parent, row.cookie):
             yield "is not where its row says"
-        above, steps = row.parent, 0
-        while above != ROOT and steps < limits.DEPTH_MAX:
+        above, way = row.parent, {ino}
+        while above not in self._rooted:
+            if above in way:
+                yield "does not lead up to the root"
+                return
+            way.add(above)
             raw = self._txn.get(Table.INODES, rows.inode_key(self._mount, above))
             if raw is None:
                 yield f"has an ancestor {above} that does not exist"
                 return
-            above, steps = rows.decode_inode(raw).parent, steps + 1
-        if above != ROOT:
-            yield "does not lead up to the root"
+            above = rows.decode_inode(raw).parent
+        self._rooted |= way
 
     def _is_at(self, ino: int, parent: int, cookie: int) -> bool:
         raw = self._txn.get(Table.DIRENTS, rows.dirent_key(self._mount, parent, cookie))

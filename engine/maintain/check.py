@@ -1,21 +1,17 @@
 """Check: every invariant that can be verified from what is on disk, and every stored byte when asked.
 
-What a collection has condemned is no damage unless something needs it: its bases may be swept before it.
-
 Nothing is changed, except that with ``read_data`` a chunk found damaged is marked suspect, so that the next write of
-its content stores it again.
+its content stores it again, and a sealed pack too, so that the next collection writes what is needed of it anew.  A
+chunk that was suspect and is whole again, as its base was stored anew or a disk is back, is suspect no longer.
 """
 
 from __future__ import annotations
 
 import logging
-import stat
 from collections import Counter
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from engine import codec, limits, registry
-from engine.chunks.reader import mark_suspect
+from engine import limits, registry
 from engine.errors import HoldfastError
 from engine.home import OpenStore
 from engine.index import Table, Txn
@@ -33,12 +29,12 @@ from engine.index.rows import (
     pack_row,
 )
 from engine.live import problems as live_problems
+from engine.maintain import verify
+from engine.maintain.affected import affected
 from engine.maintain.mark import Marker
-from engine.maintain.marks import DEAD, Marks
-from engine.nodes import Entry
+from engine.maintain.marks import Marks
 from engine.nodes.point import decode_point
-from engine.packs.records import decode_record_head
-from engine.points.view import PointView
+from engine.packs.records import HEADER_LEN, decode_record_head
 from engine.progress import Progress, Report
 
 log = logging.getLogger("holdfast.engine.maintain")
@@ -73,9 +69,6 @@ class Checker:
         self._report = report
         self.result = CheckReport()
         self._bad: dict[bytes, str] = {}  # damaged chunks and why
-        self._waiting: dict[
-            bytes, str
-        ] = {}  # the same of condemned ones: damage only if they are needed
 
     def run(self, read_data: bool) -> CheckReport:
         """All checks, cheapest first; later ones go on where earlier ones found damage."""
@@ -87,7 +80,7 @@ class Checker:
         for mount in registry.every(self._txn):
             for text in live_problems(self._txn, mount.id):
                 self._found("live", f"mount {mount.name}", text)
-        self._reach()
+        self._reach(read_data)
         if self._bad:
             self._affected()
         return self.result
@@ -111,38 +104,20 @@ class Checker:
             if row.state == PACK_DOOMED:
                 continue  # no row points into it, and its file may be gone already
             try:
+                files = self._context.files
                 if row.state == PACK_SEALED:
-                    self._sealed(number, row, read_data)
-                elif row.records or row.length > 64:
-                    self._context.files.header(number)
-                    if self._context.files.size(number) < row.length:
-                        self._found(
-                            "pack",
-                            f"segment {number}",
-                            f"is shorter than its {row.length} committed bytes",
-                        )
+                    for text in verify.sealed_faults(
+                        files, number, row, content=read_data, read=lambda count: None
+                    ):
+                        self._found("pack", f"pack {number}", text)
+                        verify.note(self._context, number, text)
+                elif row.records or row.length > HEADER_LEN:
+                    for text in verify.open_faults(files, number, row):
+                        self._found("pack", f"segment {number}", text)
             except HoldfastError as error:
-                if self._now(Table.PACKS, U32.pack(number)) == row.pack_bytes():
+                if verify.unchanged(self._store, number, row):
                     self._found("pack", f"pack {number}", error)
         self.result.counts["packs"] = len(packs)
-
-    def _sealed(self, number: int, row: PackRow, read_data: bool) -> None:
-        files = self._context.files
-        files.header(number)
-        footer = files.footer(number)
-        files.trailer(number)
-        if (
-            footer.digest != row.digest
-            or footer.offset != row.length
-            or footer.entries != row.records
-        ):
-            self._found("pack", f"pack {number}", "its footer says other than its row")
-        if read_data:
-            digest = codec.Digest()
-            for at in range(0, footer.offset, 4 * limits.MIB):
-                digest.update(files.read(number, at, min(4 * limits.MIB, footer.offset - at)))
-            if digest.digest() != footer.digest:
-                self._found("pack", f"pack {number}", "its content does not match its digest")
 
     def _chunks(self, packs: dict[int, PackRow], read_data: bool) -> None:
         idle = load_gc(self._txn).phase == Phase.IDLE
@@ -150,18 +125,18 @@ class Checker:
         for cid, raw in self._txn.scan(Table.CHUNKS):
             row = chunk_row(raw)
             placed.append((row.pack, row.offset, cid, row))
-            found = self._damage if not row.flags & FLAG_CONDEMNED else self._waiting.setdefault
             pack = packs.get(row.pack)
             if pack is None or row.offset + row.stored > pack.length:
-                found(cid, f"lies outside pack {row.pack}")
+                self._damage(cid, f"lies outside pack {row.pack}")
             for base in row.bases:
-                if self._txn.get(Table.CHUNKS, base) is None:
-                    found(cid, f"needs chunk {base.hex()}, which has no row")
-            if row.flags & FLAG_SUSPECT:
-                found(cid, "was found damaged before")
+                # What is dead may have lost its base to a sweep already; if it is not, ``_reach`` tells.
+                if self._txn.get(Table.CHUNKS, base) is None and not row.flags & FLAG_CONDEMNED:
+                    self._damage(cid, f"needs chunk {base.hex()}, which has no row")
+            if row.flags & FLAG_SUSPECT and not read_data:
+                self._damage(cid, "was found damaged before")
         placed.sort()
         for i, (_, _, cid, row) in enumerate(placed):
-            if cid not in self._bad and cid not in self._waiting:
+            if cid not in self._bad and not row.flags & FLAG_CONDEMNED:
                 self._record(cid, row, read_data)
             if not i % 512:
                 self._report(Progress("check", i, len(placed), "chunks"))
@@ -171,10 +146,12 @@ class Checker:
         )
 
     def _record(self, cid: bytes, row: ChunkRow, read_data: bool) -> None:
+        if read_data:
+            fault = verify.record_fault(self._store, cid, row)
+            if fault:
+                self._damage(cid, fault)
+            return
         try:
-            if read_data:
-                self._store.reader.load_at(cid, row)
-                return
             head = decode_record_head(
                 self._context.files.read(row.pack, row.offset, min(_HEAD_MAX, row.stored))
             )
@@ -182,31 +159,18 @@ class Checker:
             if same != (cid, row.stored, row.plain, row.kind, row.encoding, row.depth):
                 self._damage(cid, f"its record in pack {row.pack} at {row.offset} is another")
         except HoldfastError as error:
-            now = self._now(Table.CHUNKS, cid)
-            if now is None:
-                return  # collected meanwhile
-            moved = chunk_row(now)
-            if (moved.pack, moved.offset) != (row.pack, row.offset):
-                self._record(cid, moved, read_data)
-                return
-            if moved.flags & FLAG_CONDEMNED:  # its base may have gone before it
-                self._waiting[cid] = str(error)
-                return
-            self._damage(cid, str(error))
-            if read_data:
-                mark_suspect(self._context, cid, str(error))
-
-    def _now(self, table: Table, key: bytes) -> bytes | None:
-        """A row as it is by now: a collection may have moved records and removed packs since this check began."""
-        with self._context.index.read() as txn:
-            return txn.get(table, key)
+            now = verify.moved(self._store, cid, row)
+            if now is row:
+                self._damage(cid, str(error))
+            elif now is not None:
+                self._record(cid, now, read_data)
 
     def _damage(self, cid: bytes, text: str) -> None:
         if cid not in self._bad:
             self._bad[cid] = text
             self._found("chunk", f"chunk {cid.hex()}", text)
 
-    def _reach(self) -> None:
+    def _reach(self, read_data: bool) -> None:
         """Everything referred to is there."""
         marks = Marks(self._txn)
         marker = Marker(
@@ -223,21 +187,24 @@ class Checker:
         except HoldfastError as error:
             self._found("tree", "a manifest", error)
             return
-        for cid, text in self._waiting.items():
-            if marks.raise_to(cid, DEAD) != DEAD:
-                self._damage(cid, text)
         self.result.counts["chunks in use"] = marks.reached()
+        for at in (
+            marks.flagged()
+        ):  # condemned once, in use again: a later collection takes the flag back
+            found = marks.row(self._txn, at)
+            if found is not None and found[0] not in self._bad:
+                self._record(*found, read_data)
 
     def _affected(self) -> None:
         """Points, files and byte ranges that need a damaged chunk."""
         bad = self._dependents()
         for _, raw in self._txn.scan(Table.POINTS):
             point = decode_point(raw)
-            view = PointView(self._store.reader, point.root)
             try:
-                for path, start, length in _damaged_ranges(view, point.root, b"", bad.__contains__):
-                    self._found("file", f"point {point.id}: {path.decode(errors='backslashreplace')}",
-                                f"bytes {start} to {start + length} cannot be read")  # fmt: skip
+                for path, text in affected(self._store.reader, point.root, bad):
+                    self._found(
+                        "file", f"point {point.id}: {path.decode(errors='backslashreplace')}", text
+                    )
             except HoldfastError as error:
                 self._found("point", f"point {point.id}", error)
 
@@ -256,24 +223,14 @@ class Checker:
         return found
 
 
-def _damaged_ranges(
-    view: PointView, entry: Entry, path: bytes, bad: Callable[[bytes], bool]
-) -> Iterator[tuple[bytes, int, int]]:
-    for child in view.scan(entry):
-        here = path + b"/" + child.name if path else child.name
-        if stat.S_ISDIR(child.mode):
-            yield from _damaged_ranges(view, child, here, bad)
-        elif stat.S_ISREG(child.mode):
-            for number, extents in view.spans(child):
-                for offset, length, cid, _ in extents:
-                    if bad(cid):
-                        yield here, number * limits.SPAN + offset, length
-
-
 def check(store: OpenStore, *, read_data: bool, report: Report) -> CheckReport:
     """Verify the store; what is wrong is in the report, worst first."""
     log.debug("check begins")
-    with store.context.index.read() as txn:
+    index = store.context.index
+    torn = index.structure()  # before LMDB follows any page: a damaged one may kill the process
+    if torn:
+        return CheckReport([Problem("index", f"index {index.path}", text) for text in torn])
+    with index.read() as txn:
         result = Checker(store, txn, report).run(read_data)
     order = Counter({"file": 3, "point": 2, "tree": 1})
     result.problems.sort(key=lambda problem: -order[problem.code])

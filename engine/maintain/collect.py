@@ -20,8 +20,9 @@ from engine.home import OpenStore
 from engine.index import Table, Txn, gcstate
 from engine.index.gcstate import GcState, Phase
 from engine.index.rows import FLAG_CONDEMNED, U64
-from engine.maintain import settle
+from engine.maintain import settle, tombs
 from engine.maintain.compact import Compactor
+from engine.maintain.forecast import forecast
 from engine.maintain.mark import Marker
 from engine.maintain.marks import Marks
 from engine.maintain.report import CollectReport
@@ -42,14 +43,15 @@ def collect(
     store: OpenStore, *, dry_run: bool, budget_s: float | None, report: Report, wait_s: float = WAIT,
     sleep: Callable[[float], None],
 ) -> CollectReport:  # fmt: skip
-    """One collection. Raises Busy when another runs or a writer does not move; Corrupt when a node is unreadable.
+    """One collection. Raises Busy when another runs or a writer does not move; Corrupt when a node or the index is.
 
     ``budget_s``: after so long no further pack is rewritten or removed; marking and sweeping are always finished.
     ``sleep`` is called between looks at what it waits for, ``wait_s`` in all.
     """
+    context = store.context
+    context.index.verify()
     if dry_run:
         return _dry(store, report)
-    context = store.context
     started = context.system.monotonic()
     result = CollectReport()
     with _alone(store):
@@ -70,15 +72,12 @@ def collect(
 
 
 def _dry(store: OpenStore, report: Report) -> CollectReport:
-    result = CollectReport()
-    with store.context.index.read() as txn:
-        marks = _marker(store, txn, report).marks
-        for at in marks.dead():
-            found = marks.row(txn, at)
-            assert found is not None
-            result.dead_chunks += 1
-            result.freed_bytes += found[1].stored
-    return result
+    seen = forecast(store, (), report=report)
+    return CollectReport(
+        dead_chunks=seen.waiting_chunks, freed_bytes=seen.waiting_bytes,
+        returned_bytes=seen.returned_bytes, packs_removed=seen.packs_removed,
+        packs_rewritten=seen.packs_rewritten,
+    )  # fmt: skip
 
 
 def _marker(store: OpenStore, txn: Txn, report: Report) -> Marker:
@@ -145,6 +144,7 @@ def _free(
         patience.older_readers(txn)
         with context.index.read() as later:
             marker.again(later, lambda done: report(Progress("mark", done, None, "references")))
+        marks.let_go(tombs.outlived(store, marks.tombs))
         _unflag(context, marks)
         _condemn(context, marks)
     with context.index.write() as out:

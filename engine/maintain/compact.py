@@ -16,8 +16,10 @@ import contextlib
 import logging
 import os
 from collections import Counter
+from collections.abc import Callable
 
 from engine import codec
+from engine.chunks import Context
 from engine.errors import Corrupt, HoldfastError, NotFound, from_os
 from engine.home import OpenStore
 from engine.index import Table, Txn
@@ -25,7 +27,7 @@ from engine.index.rows import PACK_DOOMED, PACK_SEALED, U32, PackRow, chunk_row,
 from engine.ingest import sketches
 from engine.maintain import settle
 from engine.maintain.report import CollectReport
-from engine.packs.records import KIND_SKETCH, Entry, decode_record_head
+from engine.packs.records import KIND_SKETCH, RECORD_HEAD, Entry, decode_record_head
 from engine.progress import Progress, Report
 
 log = logging.getLogger("holdfast.engine.maintain")
@@ -34,8 +36,46 @@ log = logging.getLogger("holdfast.engine.maintain")
 REWRITE_BELOW = 0.5
 
 
+def worth(pack: PackRow, live: int) -> bool:
+    """Whether a sealed pack with so many live bytes is removed, after what lives in it was written anew."""
+    return live < pack.length * REWRITE_BELOW
+
+
+def gain(
+    context: Context, number: int, pack: PackRow, live: int, lives: Callable[[bytes], bool]
+) -> int | None:
+    """Bytes the file system gets back by removing a pack; None when it would have to be left as it is."""
+    try:
+        anew = 0
+        for entry in context.files.trailer(number):
+            if entry.kind == KIND_SKETCH and live:
+                raw = context.files.read(number, entry.offset, entry.stored)
+                data, _ = _kept_sketch(context, raw, lives)
+                anew += RECORD_HEAD + len(data) if data else 0
+    except HoldfastError as error:
+        left = live or not isinstance(error, (Corrupt, NotFound))
+        return None if left else pack.length
+    return pack.length - live - anew
+
+
+def _kept_sketch(
+    context: Context, raw: bytes, lives: Callable[[bytes], bool]
+) -> tuple[bytes, list[bytes]]:
+    """The parts of a sketch that are about chunks which still live, and their hooks."""
+    head = decode_record_head(raw)
+    data = raw[head.head :]
+    parts: list[bytes] = []
+    hooks: list[bytes] = []
+    if codec.chunk_id(context.key, data) == head.id:  # else damaged: an aid is lost, no data
+        for cid, pieces in sketches.decode(data):
+            if lives(cid):
+                parts.append(sketches.encode(cid, pieces))
+                hooks += sketches.hooks_of(pieces)
+    return b"".join(parts), hooks
+
+
 class Compactor:
-    """One pass over all sealed packs."""
+    """One pass over all sealed packs: dead ones first, which need no room to be removed."""
 
     def __init__(self, store: OpenStore, report: Report) -> None:
         self._store = store
@@ -52,17 +92,20 @@ class Compactor:
                 row = chunk_row(raw)
                 live[row.pack] += row.stored
             packs = {U32.unpack(key)[0]: pack_row(raw) for key, raw in txn.scan(Table.PACKS)}
+            suspect = {
+                U32.unpack(key)[0] for key in txn.keys(Table.SUSPECTS) if len(key) == U32.size
+            }
         for number, path in files:
             if number not in packs and number not in live:
                 settle.quarantine(self._context, number, path)
                 result.files_quarantined += 1
-        for done, (number, pack) in enumerate(packs.items()):
+        for done, (number, pack) in enumerate(sorted(packs.items(), key=lambda one: live[one[0]])):
             if pack.state not in (PACK_SEALED, PACK_DOOMED):
                 continue
             if deadline is not None and self._context.system.monotonic() > deadline:
                 result.finished = False
                 break
-            if live[number] < pack.length * REWRITE_BELOW:
+            if worth(pack, live[number]) or number in suspect:
                 self._empty(number, pack, live[number], result)
             self._report(Progress("compact", done + 1, len(packs), "packs"))
         if result.packs_removed:
@@ -70,10 +113,11 @@ class Compactor:
 
     def _empty(self, number: int, pack: PackRow, live: int, result: CollectReport) -> None:
         """Rewrite if need be, and remove. A pack that cannot be read is left for ``check`` to speak of."""
+        anew = 0
         try:
             entries = self._context.files.trailer(number)
             if live:
-                self._rewrite(number, entries)
+                anew = self._rewrite(number, entries)
         except HoldfastError as error:
             if live or not isinstance(error, (Corrupt, NotFound)):
                 log.warning("pack %d is left as it is: %s", number, error)
@@ -84,34 +128,34 @@ class Compactor:
             result.packs_rewritten += bool(live)
             result.packs_removed += 1
             result.removed_bytes += pack.length
+            result.returned_bytes += pack.length - anew
 
-    def _rewrite(self, number: int, entries: list[Entry]) -> None:
+    def _rewrite(self, number: int, entries: list[Entry]) -> int:
+        """Returns the bytes written."""
+        anew = 0
         writer = self._store.session.writer
         with self._context.index.read() as txn:
             for entry in entries:
                 raw = self._context.files.read(number, entry.offset, entry.stored)
                 if entry.kind == KIND_SKETCH:
-                    self._copy_sketch(txn, raw)
+                    anew += self._copy_sketch(txn, raw)
                     continue
                 value = txn.get(Table.CHUNKS, entry.id)
                 row = None if value is None else chunk_row(value)
                 if row is not None and (row.pack, row.offset) == (number, entry.offset):
                     writer.move(entry.id, row, raw)
+                    anew += entry.stored
         writer.commit()
+        return anew
 
-    def _copy_sketch(self, txn: Txn, raw: bytes) -> None:
-        """The parts of a sketch that are about chunks which still live."""
-        head = decode_record_head(raw)
-        data = raw[head.head :]
-        if codec.chunk_id(self._context.key, data) != head.id:
-            return  # damaged: an aid is lost, no data
-        parts, hooks = [], []
-        for cid, pieces in sketches.decode(data):
-            if txn.get(Table.CHUNKS, cid) is not None:
-                parts.append(sketches.encode(cid, pieces))
-                hooks += sketches.hooks_of(pieces)
-        if parts:
-            self._store.session.writer.put_sketch(b"".join(parts), hooks)
+    def _copy_sketch(self, txn: Txn, raw: bytes) -> int:
+        data, hooks = _kept_sketch(
+            self._context, raw, lambda cid: txn.get(Table.CHUNKS, cid) is not None
+        )
+        if not data:
+            return 0
+        self._store.session.writer.put_sketch(data, hooks)
+        return RECORD_HEAD + len(data)
 
     def _remove(self, number: int, pack: PackRow, entries: list[Entry]) -> bool:
         """Doom, unlink, forget. False when a row still points into the pack: nothing is done then."""
@@ -134,4 +178,5 @@ class Compactor:
             raise from_os(error, f"pack {number}") from None
         with self._context.index.write() as txn:
             txn.delete(Table.PACKS, key)
+            txn.delete(Table.SUSPECTS, key)
         return True

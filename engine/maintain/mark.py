@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 
 from engine import codec
 from engine.chunks import ChunkReader
@@ -22,23 +22,29 @@ _STEP = 1024
 Reference = tuple[Ref, bytes]
 
 
-def kept_roots(txn: Txn, key: bytes) -> Iterator[Reference]:
-    """What points, and trees' memories of their last snapshot, refer to. ``key``: the store's id key."""
-    for _, raw in txn.scan(Table.POINTS):
+def point_roots(txn: Txn, key: bytes, wanted: Callable[[str], bool]) -> Iterator[Reference]:
+    """What the wanted points (by id) refer to. ``key``: the store's id key."""
+    for name, raw in txn.whole(Table.POINTS):
+        if not wanted(name.decode()):
+            continue
         # The record itself is kept too, so that packs alone tell of the point.
         yield Ref.NODE, codec.chunk_id(key, raw)
         root = decode_point(raw).root
         yield from walk.of_entry(stat.S_IFDIR, root.xattrs, root.root)
-    for _, root_bytes in txn.scan(Table.ROOTS):
+
+
+def memory_roots(txn: Txn) -> Iterator[Reference]:
+    """What trees' memories of their last snapshot refer to."""
+    for _, root_bytes in txn.whole(Table.ROOTS):
         mode = stat.S_IFDIR if len(root_bytes) == _ID else stat.S_IFREG
         yield from walk.of_entry(mode, b"", root_bytes)
 
 
 def live_roots(txn: Txn) -> Iterator[Reference]:
     """What the live trees refer to."""
-    for _, raw in txn.scan(Table.SPANS):
+    for _, raw in txn.whole(Table.SPANS):
         yield from ((Ref.DATA, cid) for cid in extent_ids(raw))
-    for _, raw in txn.scan(Table.INODES):
+    for _, raw in txn.whole(Table.INODES):
         row = rows.decode_inode(raw)
         if row.flags & rows.F_INLINE:
             yield from ((Ref.DATA, cid) for cid in extent_ids(row.tail))
@@ -62,15 +68,21 @@ class Marker:
         self._lost = lost
         self._unreadable = unreadable
 
-    def run(self, step: Callable[[int], None]) -> None:
-        """Mark from everything the index refers to. Raises Corrupt."""
-        self._all(kept_roots(self._txn, self._key), step)
+    def run(self, step: Callable[[int], None], without: Collection[str] = ()) -> None:
+        """Mark from everything the index refers to, as if the points ``without`` were deleted. Raises Corrupt."""
+        self._all(point_roots(self._txn, self._key, lambda name: name not in without), step)
+        self._all(memory_roots(self._txn), step)
         self._all(live_roots(self._txn), step)
+
+    def points(self, step: Callable[[int], None], names: Collection[str]) -> None:
+        """Mark from these points. Raises Corrupt."""
+        self._all(point_roots(self._txn, self._key, names.__contains__), step)
 
     def again(self, txn: Txn, step: Callable[[int], None]) -> None:
         """Mark what points and memories of a later moment reach. Raises Corrupt."""
         self._txn = txn
-        self._all(kept_roots(txn, self._key), step)
+        self._all(point_roots(txn, self._key, lambda name: True), step)
+        self._all(memory_roots(txn), step)
 
     def _all(self, roots: Iterable[Reference], step: Callable[[int], None]) -> None:
         done = 0

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from engine.index import Table, Txn
 from engine.index.rows import FLAG_CONDEMNED, KIND_TOMBSTONE, U64, ChunkRow, chunk_row
@@ -28,6 +28,7 @@ class Marks:
         self._states = bytearray()
         self._twins: dict[int, list[bytes]] = {}
         self._new: dict[bytes, int] = {}  # ids without a row in ``txn``
+        self.tombs: list[bytes] = []  # ids of tombstones: kept, though nothing refers to them
         last = b""
         for cid, raw in txn.scan(Table.CHUNKS):
             head = U64.unpack_from(cid)[0]
@@ -36,7 +37,10 @@ class Marks:
             last = cid
             row = chunk_row(raw)
             self._heads.append(head)
-            state = KEPT if row.kind == KIND_TOMBSTONE else DEAD
+            state = DEAD
+            if row.kind == KIND_TOMBSTONE:
+                self.tombs.append(cid)
+                state = KEPT
             self._states.append(state | (_FLAGGED if row.flags & FLAG_CONDEMNED else 0))
 
     def __len__(self) -> int:
@@ -67,9 +71,23 @@ class Marks:
             return at
         return at + twins.index(cid) if cid in twins else -1
 
+    def alive(self, at: int) -> bool:
+        """Is the chunk at this position reached?"""
+        return self._states[at] & _STATE in (KEPT, WALKED)
+
+    def lives(self, cid: bytes) -> bool:
+        """Is this chunk reached, and has a row?"""
+        at = self._find(cid)
+        return at >= 0 and self.alive(at)
+
+    def let_go(self, cids: Iterable[bytes]) -> None:
+        """Take tombstones that are not needed any more for dead."""
+        for cid in cids:
+            self._states[self._find(cid)] &= _FLAGGED
+
     def reached(self) -> int:
         """How many chunks with a row are reached."""
-        return sum(state & _STATE in (KEPT, WALKED) for state in self._states)
+        return sum(self.alive(at) for at in range(len(self)))
 
     def dead(self) -> Iterator[int]:
         """Positions of chunks nothing reaches."""

@@ -1,11 +1,17 @@
-"""A live tree made again from a point: the rows of every inode, name, attribute and span, as they were."""
+"""A live tree made again from a point: the rows of every inode, name, attribute and span, as they were.
+
+What of the point cannot be read is left out and told.
+"""
 
 from __future__ import annotations
 
 import stat
+from collections import Counter
+from collections.abc import Callable
 
 from engine import limits
 from engine.chunks import ChunkReader, Context
+from engine.errors import UNREADABLE
 from engine.index import Table
 from engine.live import lookup, rows
 from engine.live.rows import F_INLINE, F_LINKS, F_XATTRS, ROOT, Meta
@@ -28,7 +34,8 @@ class Regrower:
         self._links: dict[
             int, tuple[Entry, int, int]
         ] = {}  # ino -> entry, first parent, first cookie
-        self._more: set[int] = set()  # inodes with rows in PARENTS
+        self._more: Counter[int] = Counter()  # rows in PARENTS of each inode
+        self.lost: list[str] = []  # what could not be made again, and why
         self._used = 0
         self._inodes = 0
         self._top = ROOT
@@ -41,18 +48,24 @@ class Regrower:
         """Write everything; returns the number of inodes."""
         self._directory(ROOT, ROOT, 0, self._view.root_entry)
         for ino, (entry, parent, cookie) in self._links.items():
-            self._inode(ino, entry, parent, cookie, F_LINKS if ino in self._more else 0)
+            links = 1 + self._more[ino]
+            flags = F_LINKS if links > 1 else 0
+            self._inode(ino, entry._replace(nlink=links), parent, cookie, flags)
         meta = Meta(self._top + 1, self._meta.seq, self._used, self._inodes, self._meta.secret)
         self._put(Table.LIVE_META, rows.meta_key(self._mount), meta.encode())
         self._flush()
         return self._inodes
 
     def _directory(self, ino: int, parent: int, cookie: int, entry: Entry) -> None:
-        todo = [(ino, parent, cookie, entry)]
+        todo = [(ino, parent, cookie, entry, b"")]
         while todo:
-            number, above, place, folder = todo.pop()
+            number, above, place, folder, path = todo.pop()
             taken: set[int] = set()
-            for child in self._view.scan(folder):
+            below = 0
+            for child in self._view.scan(folder, b"", self._names_lost(path)):
+                here = path + b"/" + child.name
+                if not self._readable(child, here):
+                    continue
                 at = lookup.name_hash(self._meta.secret, child.name) * lookup.PLACES
                 while at in taken:
                     at += 1
@@ -60,18 +73,40 @@ class Regrower:
                 value = rows.encode_dirent(child.ino, stat.S_IFMT(child.mode) >> 12, child.name)
                 self._put(Table.DIRENTS, rows.dirent_key(self._mount, number, at), value)
                 if stat.S_ISDIR(child.mode):
-                    todo.append((child.ino, number, at, child))
+                    todo.append((child.ino, number, at, child, here))
+                    below += 1
                 elif child.nlink > 1:
                     self._link(child, number, at)
                 else:
                     self._inode(child.ino, child, number, at, 0)
-            self._inode(number, folder._replace(size=len(taken)), above, place, 0)
+            self._inode(number, folder._replace(size=len(taken), nlink=2 + below), above, place, 0)
+
+    def _names_lost(self, path: bytes) -> Callable[[bytes, bytes, Exception], None]:
+        def note(after: bytes, upto: bytes, error: Exception) -> None:
+            names = f"names behind {after!r}" + (f" up to {upto!r}" if upto else "")
+            self.lost.append(f"directory {path or b'/'!r}: {names} are missing: {error}")
+
+        return note
+
+    def _readable(self, entry: Entry, path: bytes) -> bool:
+        """Whether it is known what a file consists of. Where it is not, zeros would be a lie: the file is left out.
+
+        A damaged chunk is none of this: whoever reads it gets the error, and writing it again heals it.
+        """
+        if stat.S_ISREG(entry.mode):
+            try:
+                for _ in self._view.spans(entry):
+                    pass
+            except UNREADABLE as error:
+                self.lost.append(f"file {path!r} is missing: {error}")
+                return False
+        return True
 
     def _link(self, entry: Entry, parent: int, cookie: int) -> None:
         if entry.ino not in self._links:
             self._links[entry.ino] = (entry, parent, cookie)
             return
-        self._more.add(entry.ino)
+        self._more[entry.ino] += 1
         self._put(Table.PARENTS, rows.link_key(self._mount, entry.ino, parent, cookie), b"")
 
     def _inode(self, ino: int, entry: Entry, parent: int, cookie: int, flags: int) -> None:
@@ -89,9 +124,8 @@ class Regrower:
             tail = entry.target
         elif stat.S_ISCHR(entry.mode) or stat.S_ISBLK(entry.mode):
             tail = rows.rdev_tail(entry.rdev)
-        if entry.xattrs:
+        if entry.xattrs and self._xattrs(ino, entry):
             flags |= F_XATTRS
-            self._xattrs(ino, entry)
         raw = rows.encode_inode(
             flags, entry.chunking, entry.mode, entry.nlink, entry.uid, entry.gid, entry.size, alloc, entry.mtime_ns,
             entry.ctime_ns, entry.atime_ns, entry.btime_ns, parent, cookie, 1, tail,
@@ -101,11 +135,18 @@ class Regrower:
         self._inodes += 1
         self._top = max(self._top, ino)
 
-    def _xattrs(self, ino: int, entry: Entry) -> None:
-        for name, value in self._view.xattrs(entry).items():
+    def _xattrs(self, ino: int, entry: Entry) -> bool:
+        """Whether there are any that can be read."""
+        try:
+            values = self._view.xattrs(entry)
+        except UNREADABLE as error:
+            self.lost.append(f"{entry.name!r}: its extended attributes are missing: {error}")
+            return False
+        for name, value in values.items():
             for part, at in enumerate(range(0, len(value) or 1, limits.XATTR_PART)):
                 key = rows.xattr_key(self._mount, ino, name, part)
                 self._put(Table.XATTRS, key, value[at : at + limits.XATTR_PART])
+        return bool(values)
 
     def _put(self, table: Table, key: bytes, value: bytes) -> None:
         self._puts.append((table, key, value))

@@ -2,9 +2,10 @@
 
 Nothing is deleted: what is taken out of the way goes to ``quarantine/``.
 
-Rebuilding reads every pack's trailer (a segment's records, up to the last whole one), puts the chunk rows, points and
-hooks into a fresh LMDB beside the old one, makes every mount that has a point again with the newest point as its live
-tree, and then puts the new index in the old one's place.
+Rebuilding reads every pack's trailer (the records themselves of a segment, and of a pack whose trailer is damaged;
+damage between them is passed over), puts the chunk rows, points and hooks into a fresh LMDB beside the old one, makes
+every mount that has a point again with the newest point as its live tree, but for what of it cannot be read, and then
+puts the new index in the old one's place.
 
  | died after                  | found                                | done about it                       |
  | building ``index.new``      | a directory nobody reads             | made anew by the next run           |
@@ -21,10 +22,13 @@ from dataclasses import dataclass, field
 
 from engine import home, registry
 from engine.chunks import ChunkReader, Context, reap
-from engine.errors import Corrupt, HoldfastError
+from engine.chunks.reader import take_back
+from engine.errors import UNREADABLE, Corrupt, HoldfastError
 from engine.index import Index, Table, Txn
 from engine.index.rows import (
     FLAG_SUSPECT,
+    KIND_DATA,
+    KIND_NODE,
     KIND_POINT,
     KIND_TOMBSTONE,
     PACK_IDLE,
@@ -38,6 +42,7 @@ from engine.index.rows import (
 from engine.ingest import sketches
 from engine.live import create_tree
 from engine.maintain import settle
+from engine.maintain.copies import Copies
 from engine.maintain.regrow import Regrower
 from engine.nodes.point import Point, decode_point, decode_tombstone
 from engine.packs.files import PackFiles
@@ -72,14 +77,8 @@ def repair(store: home.OpenStore, *, report: Report) -> RepairReport:
             store.reader.load_at(cid, row)
         except HoldfastError:
             continue
-        with store.context.index.write() as txn:
-            raw = txn.get(Table.CHUNKS, cid)
-            if raw is not None and chunk_row(raw) == row:
-                txn.put(
-                    Table.CHUNKS, cid, row._replace(flags=row.flags & ~FLAG_SUSPECT).pack_bytes()
-                )
-                txn.delete(Table.SUSPECTS, cid)
-                result.done.append(f"chunk {cid.hex()} is whole again")
+        if take_back(store.context, cid, row):
+            result.done.append(f"chunk {cid.hex()} is whole again")
     result.done += [
         f"segment {number}: nothing needs what the disk has lost of it"
         for number in settle.short_segments(store.context)
@@ -125,6 +124,7 @@ class _Builder:
         self._result = result
         self._report = report
         self._reader = ChunkReader(context)
+        self._copies = Copies(context.index, self._reader)
         self._records: list[tuple[int, bytes]] = []  # kind and id of point records and tombstones
 
     def run(self) -> None:
@@ -135,6 +135,11 @@ class _Builder:
                 self._pack(number)
             except HoldfastError as error:
                 self._result.done.append(f"pack {number} is left out: {error}")
+        dropped = self._copies.settle()
+        if dropped:
+            self._result.done.append(
+                f"{dropped} records are left out: what they are deltas of is gone"
+            )
         with self._context.index.write() as txn:
             txn.put(Table.META, b"next_pack", U64.pack(max(numbers, default=0) + 1))
             txn.put(
@@ -155,38 +160,61 @@ class _Builder:
 
     def _pack(self, number: int) -> None:
         files = self._context.files
-        header = files.header(number)
+        sealed = self._context.system.exists(files.pack_path(number))
+        kind = self._kind(number)
+        footer = None
+        rows: list[tuple[bytes, ChunkRow]] = []
+        try:
+            if sealed:
+                footer = files.footer(number)
+                rows = [
+                    (e.id, ChunkRow(number, e.offset, e.stored, e.plain, e.kind, e.encoding, e.depth, 0, e.bases))
+                    for e in files.trailer(number)
+                ]  # fmt: skip
+        except HoldfastError as error:
+            footer = None
+            self._result.done.append(f"pack {number} is searched for records: {error}")
+        if footer is None:
+            rows = list(self._salvaged(number, sealed))
+            length = rows[-1][1].offset + rows[-1][1].stored if rows else HEADER_LEN
+            pack = PackRow(PACK_SEALED if sealed else PACK_IDLE, 0, 0, length, len(rows), 0)
+        else:
+            pack = PackRow(PACK_SEALED, 0, 0, footer.offset, footer.entries, 0, footer.digest)
+        if not kind:
+            data = any(row.kind in (KIND_DATA, KIND_SKETCH) for _, row in rows)
+            kind = KIND_DATA if data else KIND_NODE
+        self._store(number, pack._replace(kind=kind), rows)
+
+    def _kind(self, number: int) -> int:
+        """What the header says the pack is of, 0 when it is damaged: of records it says nothing. Raises Corrupt."""
+        try:
+            header = self._context.files.header(number)
+        except Corrupt as error:
+            self._result.done.append(f"pack {number}: {error}")
+            return 0
         if header.store_id != self._context.store_id:
             raise Corrupt(f"pack {number}", expected="this store's id", found="another store's")
-        rows: list[tuple[bytes, ChunkRow]] = []
-        if self._context.system.exists(files.pack_path(number)):
-            footer = files.footer(number)
-            for e in files.trailer(number):
-                row = ChunkRow(
-                    number, e.offset, e.stored, e.plain, e.kind, e.encoding, e.depth, 0, e.bases
+        return header.kind
+
+    def _salvaged(self, number: int, sealed: bool) -> Iterator[tuple[bytes, ChunkRow]]:
+        """Rows of a file without a trailer that can be trusted."""
+        at = HEADER_LEN
+        for offset, r in self._context.files.salvage(number):
+            if offset != at:
+                self._result.done.append(
+                    f"pack {number}: bytes {at} to {offset} are no record, and passed over"
                 )
-                rows.append((e.id, row))
-            pack = PackRow(
-                PACK_SEALED, header.kind, 0, footer.offset, footer.entries, 0, footer.digest
+            at = offset + r.size
+            ids = tuple(dict.fromkeys(base.id for base in r.bases))
+            yield (
+                r.id,
+                ChunkRow(number, offset, r.size, r.plain, r.kind, r.encoding, r.depth, 0, ids),
             )
-        else:
-            length = HEADER_LEN
-            try:
-                for at, r in files.scan(number, files.size(number)):
-                    ids = tuple(dict.fromkeys(base.id for base in r.bases))
-                    rows.append(
-                        (
-                            r.id,
-                            ChunkRow(
-                                number, at, r.size, r.plain, r.kind, r.encoding, r.depth, 0, ids
-                            ),
-                        )
-                    )
-                    length = at + r.size
-            except HoldfastError as error:
-                self._result.done.append(f"segment {number} ends at {length}: {error}")
-            pack = PackRow(PACK_IDLE, header.kind, 0, length, len(rows), 0)
-        self._store(number, pack, rows)
+        size = self._context.files.size(number)
+        if at != size and not sealed:
+            self._result.done.append(
+                f"segment {number} ends at {at}, {size - at} bytes before its file does"
+            )
 
     def _store(self, number: int, pack: PackRow, rows: list[tuple[bytes, ChunkRow]]) -> None:
         with self._context.index.write() as txn:
@@ -197,13 +225,16 @@ class _Builder:
                     continue
                 if row.kind in (KIND_POINT, KIND_TOMBSTONE):
                     self._records.append((row.kind, cid))
-                txn.put(Table.CHUNKS, cid, row.pack_bytes())
+                self._copies.put(txn, cid, row)
 
     def _hooks(self, txn: Txn, number: int, row: ChunkRow) -> None:
-        raw = self._context.files.read(number, row.offset, row.stored)
-        for _, pieces in sketches.decode(raw[decode_record_head(raw).head :]):
-            for hook in sketches.hooks_of(pieces):
-                txn.put(Table.HOOKS, hook, U32.pack(number))
+        try:
+            raw = self._context.files.read(number, row.offset, row.stored)
+            for _, pieces in sketches.decode(raw[decode_record_head(raw).head :]):
+                for hook in sketches.hooks_of(pieces):
+                    txn.put(Table.HOOKS, hook, U32.pack(number))
+        except UNREADABLE:
+            return  # an aid: no data is lost with it
 
     def _points(self) -> list[Point]:
         found: dict[str, tuple[Point, bytes]] = {}
@@ -246,7 +277,9 @@ class _Builder:
                 )
         for name, point in newest.items():
             view = PointView(self._reader, point.root)
-            count = Regrower(context, self._reader, point.mount_id, view).run()
+            regrower = Regrower(context, self._reader, point.mount_id, view)
+            count = regrower.run()
             self._result.done.append(
                 f"mount {name}: {count} entries as in point {point.id}, without quota, chunking auto"
             )
+            self._result.done += [f"mount {name}: {text}" for text in regrower.lost]

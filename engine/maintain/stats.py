@@ -9,12 +9,15 @@ from engine.chunks import Context
 from engine.index import Table
 from engine.index.rows import ENC_DELTA, ENC_DICT, KIND_DATA, chunk_row
 from engine.live import rows
+from engine.maintain import scrub
 from engine.points import snapshot
 
 
 def stats(context: Context, name: str | None = None) -> dict[str, int | float]:
     """``logical_bytes``: what the points hold, together (of one mount, or all); ``stored_bytes``: everything in the
     store's directory, index included; ``ratio``: one by the other.  Chunk counts are the store's, whatever ``name``.
+    ``index_bytes``: of the index's file; of these ``index_used_bytes`` hold rows, the rest is free for more.
+    ``scrubbed_bytes``: verified in the scrub's cycle at hand; ``last_scrub_ns``: when one was complete, 0 for never.
     """
     with context.index.read() as txn:
         mount = None if name is None else registry.find(txn, name)
@@ -35,6 +38,8 @@ def stats(context: Context, name: str | None = None) -> dict[str, int | float]:
                 counts["plain_bytes"] += row.plain
             counts["chunk_bytes"] += row.stored
         packs = txn.count(Table.PACKS)
+        scrubbed = scrub.progress_of(txn)
+        used = context.index.used(txn)
         live = [m.id for m in registry.every(txn) if mount is None or m.id == mount.id]
         metas = [txn.get(Table.LIVE_META, rows.meta_key(number)) for number in live]
     stored = _tree_bytes(context.root)
@@ -48,6 +53,8 @@ def stats(context: Context, name: str | None = None) -> dict[str, int | float]:
         **counts,
         "packs": packs,
         "index_bytes": context.index.size(),
+        "index_used_bytes": used,
+        **scrubbed,
     }
 
 

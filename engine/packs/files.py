@@ -13,11 +13,12 @@ from collections import OrderedDict
 from collections.abc import Iterator
 
 from engine import limits
-from engine.errors import Corrupt, NotFound, from_os
+from engine.errors import UNREADABLE, Corrupt, NotFound, from_os
 from engine.packs import records
 from engine.packs.records import Entry, Footer, PackHeader, Record
 from engine.seam import Os
 
+_SEARCH = 64 * limits.KIB  # bytes looked through at once for the next record behind damage
 _OPEN_FILES = 64  # descriptors kept by one process
 
 
@@ -54,6 +55,16 @@ class PackFiles:
         handle = self._acquire(number)
         try:
             return self.system.size(handle.fd)
+        finally:
+            self._release(handle)
+
+    def drop_pages(self, number: int) -> None:
+        """Have the next reading come from the disk."""
+        handle = self._acquire(number)
+        try:
+            self.system.drop_pages(handle.fd)
+        except OSError as error:
+            raise from_os(error, f"pack {number}") from None
         finally:
             self._release(handle)
 
@@ -147,6 +158,40 @@ class PackFiles:
                 )
             yield offset, record
             offset += record.size
+
+    def salvage(self, number: int) -> Iterator[tuple[int, Record]]:
+        """(offset, record head) of every record with a sound head, in file order; what lies between is passed over.
+
+        Records are found again behind damage by their magic and check: one torn record costs no other.
+        """
+        end = self.size(number)
+        offset = records.HEADER_LEN
+        head_max = records.RECORD_HEAD + limits.DELTA_BASES_MAX * 40
+        while offset + records.RECORD_HEAD <= end:
+            try:
+                raw = self.read(number, offset, min(head_max, end - offset))
+                record = records.decode_record_head(raw)
+            except UNREADABLE:
+                offset = self._next_record(number, offset + 1, end)
+                continue
+            if offset + record.size <= end:
+                yield offset, record
+                offset += record.size
+            else:
+                offset = self._next_record(number, offset + 1, end)
+
+    def _next_record(self, number: int, start: int, end: int) -> int:
+        """Where the next record may begin; ``end`` when none does. What the disk does not give is passed over."""
+        overlap = len(records.RECORD_MAGIC) - 1
+        for at in range(start, end, _SEARCH):
+            try:
+                raw = self.read(number, at, min(_SEARCH + overlap, end - at))
+            except UNREADABLE:
+                continue
+            found = raw.find(records.RECORD_MAGIC)
+            if found >= 0:
+                return at + found
+        return end
 
 
 class _Handle:

@@ -187,9 +187,10 @@ class SegmentWriter:
             try:
                 self._system.pwritev(self._fd, [trailer], self.length)
                 self._system.fsync(self._fd)
-                if not self._system.exists(folder):
+                with contextlib.suppress(FileExistsError):
                     self._system.mkdir(folder)
-                    self._system.fsync_dir(os.path.dirname(folder))
+                # Also when it was there: another process may have made it a moment ago, and not synced it yet.
+                self._system.fsync_dir(os.path.dirname(folder))
                 source = self._files.segment_path(self.number)
                 self._system.rename(source, target)
                 self._system.fsync_dir(folder)

@@ -18,31 +18,47 @@ class Change(NamedTuple):
     detail: str
 
 
-def diff(reader: ChunkReader, old: Entry, new: Entry, path: bytes = b"") -> Iterator[Change]:
+def diff(reader: ChunkReader, old: Entry, new: Entry) -> Iterator[Change]:
     """Changes from one directory entry to another, in name order, parents before children."""
-    for name, before, after in dirdiff.diff(reader, old.root, new.root):
+    inside = [(b"", dirdiff.diff(reader, old.root, new.root))]  # deeper than a program's stack
+    while inside:
+        path, differences = inside[-1]
+        found = next(differences, None)
+        if found is None:
+            inside.pop()
+            continue
+        name, before, after = found
         here = path + b"/" + name if path else name
-        if before is None:
-            assert after is not None
-            yield from _whole(reader, "added", here, after)
-        elif after is None:
-            yield from _whole(reader, "removed", here, before)
-        elif stat.S_IFMT(before.mode) != stat.S_IFMT(after.mode):
-            yield from _whole(reader, "removed", here, before)
-            yield from _whole(reader, "added", here, after)
-        else:
+        if before and after and stat.S_IFMT(before.mode) == stat.S_IFMT(after.mode):
             detail = _detail(before, after)
             if detail:
                 yield Change("changed", here, detail)
             if stat.S_ISDIR(after.mode) and before.root != after.root:
-                yield from diff(reader, before, after, here)
+                inside.append((here, dirdiff.diff(reader, before.root, after.root)))
+            continue
+        if before:
+            yield from _whole(reader, "removed", here, before)
+        if after:
+            yield from _whole(reader, "added", here, after)
 
 
 def _whole(reader: ChunkReader, kind: str, path: bytes, entry: Entry) -> Iterator[Change]:
     yield Change(kind, path, _kind(entry))
+    inside = [(path, _members(reader, entry))]
+    while inside:
+        above, members = inside[-1]
+        child = next(members, None)
+        if child is None:
+            inside.pop()
+            continue
+        here = above + b"/" + child.name
+        yield Change(kind, here, _kind(child))
+        inside.append((here, _members(reader, child)))
+
+
+def _members(reader: ChunkReader, entry: Entry) -> Iterator[Entry]:
     if stat.S_ISDIR(entry.mode) and entry.root:
-        for child in dirs.scan(reader, entry.root):
-            yield from _whole(reader, kind, path + b"/" + child.name, child)
+        yield from dirs.scan(reader, entry.root)
 
 
 _KINDS = {

@@ -15,7 +15,7 @@ Crash table
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from engine import limits, registry
 from engine.chunks import Context, alive
@@ -28,6 +28,8 @@ from engine.nodes import point as codec
 from engine.nodes.point import Point, Tombstone
 from engine.points.build import Seen, TreeBuilder
 from engine.progress import Progress, Report
+
+_DELETING = b"rm"  # of a pin: its worker does not read the point, it is about to delete it
 
 
 def snapshot(
@@ -138,7 +140,7 @@ def _forget_rest(context: Context, seen: list[Seen]) -> None:
 
 def every(txn: Txn) -> list[Point]:
     """All points, oldest first."""
-    return [codec.decode_point(raw) for _, raw in txn.scan(Table.POINTS)]
+    return [codec.decode_point(raw) for _, raw in txn.whole(Table.POINTS)]
 
 
 def find(txn: Txn, reference: str) -> Point:
@@ -156,6 +158,7 @@ def find(txn: Txn, reference: str) -> Point:
             else []
         )
     if not found:
+        every(txn)  # where a row is hidden by damage, that is what is said
         raise NotFound(f"point {reference!r}", expected="a point of this store", found="none of that id",
                        do="run 'holdfast points'")  # fmt: skip
     if len(found) > 1:
@@ -164,24 +167,61 @@ def find(txn: Txn, reference: str) -> Point:
     return found[0]
 
 
-def remove(store: OpenStore, reference: str) -> Point:
-    """Delete a point; its bytes go with the next collection. Raises NotFound, Busy while it is open for reading."""
-    writer = store.session.writer
-    with store.context.index.read() as txn:
-        point = find(txn, reference)
-    tomb = codec.encode_tombstone(Tombstone(point.id, store.context.system.time_ns()))
-    with writer.holds.open() as hold:
-        writer.put_record(KIND_TOMBSTONE, tomb, hold)
+def find_all(txn: Txn, references: Iterable[str]) -> list[Point]:
+    """The points, each once however often it is named. Raises NotFound, InvalidRequest."""
+    return list({point.id: point for point in (find(txn, one) for one in references)}.values())
 
-        def commit(txn: Txn) -> None:
-            for key, _ in txn.scan(Table.PINS):
-                reader = U64.unpack(key[:8])[0]
-                if key[8:] == point.id.encode() and alive(store.context, reader):
-                    raise Busy(f"point {point.id}", expected="nobody reading it",
-                               found=f"worker {reader}",
-                               do="unmount it, or let the restore end")  # fmt: skip
+
+def remove(store: OpenStore, references: Iterable[str]) -> list[Point]:
+    """Delete points, all of them or none; their bytes go with the next collection.
+
+    Raises NotFound, Busy while one is open for reading.  Once a tombstone is in a pack, an index made again from packs
+    has the point no more: so it is written when nobody reads the point, and nobody begins to.
+    """
+    session, context = store.session, store.context
+    with context.index.write() as txn:
+        points = find_all(txn, references)
+        pins = [U64.pack(session.worker.id) + point.id.encode() for point in points]
+        _nobody_reads(context, txn, {point.id for point in points})
+        for pin in pins:
+            txn.put(Table.PINS, pin, _DELETING)
+
+    def commit(txn: Txn) -> None:
+        for point in points:
             if not txn.delete(Table.POINTS, point.id.encode()):
                 raise NotFound(f"point {point.id}", found="it was deleted meanwhile")
 
-        writer.commit(commit)
+    try:
+        now = context.system.time_ns()
+        with session.writer.holds.open() as hold:
+            for point in points:
+                tomb = codec.encode_tombstone(Tombstone(point.id, now))
+                session.writer.put_record(KIND_TOMBSTONE, tomb, hold)
+            session.writer.commit(commit)
+    finally:
+        with context.index.write() as txn:
+            for pin in pins:
+                txn.delete(Table.PINS, pin)
+    return points
+
+
+def _nobody_reads(context: Context, txn: Txn, names: set[str]) -> None:
+    for key, _ in txn.scan(Table.PINS):
+        name, worker = key[8:].decode(), U64.unpack(key[:8])[0]
+        if name in names and alive(context, worker):
+            raise Busy(f"point {name}", expected="nobody reading it", found=f"worker {worker}",
+                       do="unmount it, or let the restore end")  # fmt: skip
+
+
+def pin(store: OpenStore, reference: str) -> Point:
+    """The point, kept from deletion until the store is closed. Raises NotFound, Busy while it is being deleted."""
+    worker = store.reading.id  # opened before the transaction: it needs one itself
+    with store.context.index.write() as txn:
+        point = find(txn, reference)
+        for key, value in txn.scan(Table.PINS):
+            other = U64.unpack(key[:8])[0]
+            if value and key[8:] == point.id.encode() and alive(store.context, other):
+                raise Busy(f"point {point.id}", expected="it to stay", found=f"its deletion by worker {other}",
+                           do="choose another point")  # fmt: skip
+        txn.put(Table.PINS, U64.pack(worker) + point.id.encode(), b"")
     return point

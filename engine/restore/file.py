@@ -96,15 +96,32 @@ def set_attributes(view: PointView, job: Job, fd: int, path: bytes, entry: Entry
         os.fchown(fd, entry.uid, entry.gid)
     elif os.geteuid() != entry.uid:
         mode &= ~(stat.S_ISUID | stat.S_ISGID)
+    _set_xattrs(view, job, fd, path, entry)
+    os.fchmod(fd, mode)
+    os.utime(fd, ns=(entry.atime_ns, entry.mtime_ns))
+
+
+def set_named_attributes(
+    view: PointView, job: Job, folder: int, name: bytes, path: bytes, entry: Entry
+) -> None:
+    """As ``set_attributes`` for a symbolic link or special file, by its name in an open directory. Raises OSError."""
+    if os.geteuid() == 0:
+        os.chown(name, entry.uid, entry.gid, dir_fd=folder, follow_symlinks=False)
+    if entry.xattrs:
+        _set_xattrs(view, job, b"/proc/self/fd/%d/%s" % (folder, name), path, entry)
+    if not stat.S_ISLNK(entry.mode):
+        os.chmod(name, stat.S_IMODE(entry.mode), dir_fd=folder)
+    os.utime(name, ns=(entry.atime_ns, entry.mtime_ns), dir_fd=folder, follow_symlinks=False)
+
+
+def _set_xattrs(view: PointView, job: Job, target: int | bytes, path: bytes, entry: Entry) -> None:
     try:
         xattrs = view.xattrs(entry)
     except UNREADABLE as error:
         job.damaged(path, f"extended attributes cannot be read: {error}")
-        xattrs = {}
+        return
     for name, value in xattrs.items():
         try:
-            os.setxattr(fd, name, value)
+            os.setxattr(target, name, value, follow_symlinks=isinstance(target, int))
         except OSError as error:
             job.skipped(path, f"extended attribute {name!r}: {error.strerror}")
-    os.fchmod(fd, mode)
-    os.utime(fd, ns=(entry.atime_ns, entry.mtime_ns))

@@ -16,7 +16,7 @@ from engine.errors import AlreadyExists, Corrupt
 from engine.nodes import Entry
 from engine.points.view import PointView
 from engine.restore.descent import Descent, open_below
-from engine.restore.file import RestoredFile, set_attributes
+from engine.restore.file import RestoredFile, set_attributes, set_named_attributes
 from engine.restore.job import Job
 
 
@@ -31,37 +31,44 @@ class Walk:
         self._force = force
         self._at = Descent(root)
         self._links: dict[int, bytes] = {}  # inode -> path of its first name
-        self._directories: list[tuple[bytes, Entry]] = []
+        self._trail: list[bytes] = []  # names of the directories the walk is in
+        self._directories: list[tuple[int, bytes, Entry]] = []  # depth, name; parents first
 
     def directory(self, entry: Entry) -> None:
         """Everything below a directory, which is the target itself. Raises OSError, AlreadyExists, Corrupt."""
-        inside = [(b"", self._members(b"", entry))]
+        inside = [self._members(b"", entry)]
         try:
             while inside:
-                path, members = inside[-1]
-                child = next(members, None)
+                child = next(inside[-1], None)
                 if child is None:
                     inside.pop()
                     if inside:
                         self._at.up()
+                        self._trail.pop()
                     continue
-                here = path + b"/" + child.name if path else child.name
+                here = b"/".join((*self._trail, child.name))
                 if stat.S_ISDIR(child.mode):
                     self._job.result.files += 1
                     self._make_directory(_checked(child.name), here)
                     self._at.down(child.name)
-                    inside.append((here, self._members(here, child)))
+                    self._trail.append(child.name)
+                    inside.append(self._members(child.name, child))
                 else:
                     self.member(here, child)
         finally:
             self._at.close()
 
-    def _members(self, path: bytes, entry: Entry) -> Iterator[Entry]:
-        """A directory's entries; its own attributes are left for ``finish``."""
-        self._directories.append((path, entry))
+    def _members(self, name: bytes, entry: Entry) -> Iterator[Entry]:
+        """A directory's entries; its own attributes are left for ``finish``.
+
+        No path is kept: those of a deep tree are long, and together as large as the square of its depth.
+        """
+        depth = len(self._trail)
+        self._directories.append((depth, name, entry))
 
         def lost(after: bytes, upto: bytes, error: Exception) -> None:
             names = f"names behind {after!r}" + (f" up to {upto!r}" if upto else "")
+            path = b"/".join(self._trail[:depth])
             self._job.damaged(path or b".", f"{names} cannot be read: {error}")
 
         return self._view.scan(entry, b"", lost)
@@ -79,18 +86,37 @@ class Walk:
             RestoredFile(self._view, self._job, out, path, entry).queue()
         elif stat.S_ISLNK(entry.mode):
             os.symlink(entry.target, name, dir_fd=fd)
-            _attributes(fd, name, entry)
+            set_named_attributes(self._view, self._job, fd, name, path, entry)
         else:
             self._special(fd, name, path, entry)
 
     def finish(self) -> None:
         """Attributes of directories, innermost first, when nothing changes them any more. Raises OSError."""
-        for path, entry in reversed(self._directories):
-            fd = open_below(self._root, path)
-            try:
-                set_attributes(self._view, self._job, fd, path, entry)
-            finally:
-                os.close(fd)
+        at = Descent(self._root)
+        inside: list[tuple[bytes, Entry]] = []
+        try:
+            for depth, name, entry in self._directories:
+                while len(inside) > depth:
+                    self._leave(at, inside)
+                if depth:
+                    at.down(name)
+                inside.append((name, entry))
+            while inside:
+                self._leave(at, inside)
+        finally:
+            at.close()
+
+    def _leave(self, at: Descent, inside: list[tuple[bytes, Entry]]) -> None:
+        """Set the attributes of the innermost directory, which may close it: so the way up comes before."""
+        path = b"/".join(name for name, _ in inside[1:])
+        _, entry = inside.pop()
+        fd = os.dup(at.fd)
+        try:
+            if inside:
+                at.up()
+            set_attributes(self._view, self._job, fd, path, entry)
+        finally:
+            os.close(fd)
 
     def _make_directory(self, name: bytes, path: bytes) -> None:
         try:
@@ -137,19 +163,10 @@ class Walk:
             self._links.pop(entry.ino, None)
             self._job.skipped(path, "special files need root")
             return
-        _attributes(fd, name, entry)
+        set_named_attributes(self._view, self._job, fd, name, path, entry)
 
 
 def _checked(name: bytes) -> bytes:
     if not name or b"/" in name or b"\0" in name or name in (b".", b".."):
         raise Corrupt(f"name {name!r}", expected="a plain file name", found="another")
     return name
-
-
-def _attributes(fd: int, name: bytes, entry: Entry) -> None:
-    """Attributes of a symbolic link or special file, by name."""
-    if os.geteuid() == 0:
-        os.chown(name, entry.uid, entry.gid, dir_fd=fd, follow_symlinks=False)
-    if not stat.S_ISLNK(entry.mode):
-        os.chmod(name, stat.S_IMODE(entry.mode), dir_fd=fd)
-    os.utime(name, ns=(entry.atime_ns, entry.mtime_ns), dir_fd=fd, follow_symlinks=False)

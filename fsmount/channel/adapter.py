@@ -28,6 +28,7 @@ class Adapter(pyfuse3.Operations):
     """Serves one mount: ``live`` for its own inodes, ``virtual`` for those of ``.snapshots`` and below."""
 
     enable_writeback_cache = True
+    enable_acl = True
     supports_dot_lookup = True
 
     def __init__(self, live: Files, virtual: Files | None, hidden: bytes | None) -> None:
@@ -43,8 +44,17 @@ class Adapter(pyfuse3.Operations):
 
     def _entry(self, files: Files, attr: Attr) -> pyfuse3.EntryAttributes:
         entry = attributes(attr)
-        entry.attr_timeout = entry.entry_timeout = files.timeout(attr.ino)
+        entry.attr_timeout = files.timeout(attr.ino)
+        entry.entry_timeout = self.entry_timeout(files, attr.ino)
         return entry
+
+    def entry_timeout(self, files: Files, ino: int) -> float:
+        """How long the kernel may remember a name of this inode, or what is not in it (s)."""
+        return files.timeout(ino)
+
+    def caller(self, ctx: pyfuse3.RequestContext) -> Ctx:
+        """Who a request acts as."""
+        return Ctx(ctx.uid, ctx.gid, ctx.pid, ctx.umask)
 
     def _told(self, files: Files, attr: Attr) -> pyfuse3.EntryAttributes:
         entry = self._entry(files, attr)
@@ -68,7 +78,7 @@ class Adapter(pyfuse3.Operations):
         except NotFound:
             nothing = pyfuse3.EntryAttributes()
             nothing.st_ino = 0
-            nothing.entry_timeout = files.timeout(parent_inode)
+            nothing.entry_timeout = self.entry_timeout(files, parent_inode)
             return nothing
         return self._told(self._of(attr.ino), attr)
 
@@ -84,21 +94,23 @@ class Adapter(pyfuse3.Operations):
         self, parent_inode: int, name: bytes, mode: int, rdev: int, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
         files = self._of(parent_inode)
-        return self._told(files, await files.mknod(parent_inode, name, mode, rdev, caller(ctx)))
+        return self._told(
+            files, await files.mknod(parent_inode, name, mode, rdev, self.caller(ctx))
+        )
 
     @boundary
     async def mkdir(
         self, parent_inode: int, name: bytes, mode: int, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
         files = self._of(parent_inode)
-        return self._told(files, await files.mkdir(parent_inode, name, mode, caller(ctx)))
+        return self._told(files, await files.mkdir(parent_inode, name, mode, self.caller(ctx)))
 
     @boundary
     async def symlink(
         self, parent_inode: int, name: bytes, target: bytes, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
         files = self._of(parent_inode)
-        return self._told(files, await files.symlink(parent_inode, name, target, caller(ctx)))
+        return self._told(files, await files.symlink(parent_inode, name, target, self.caller(ctx)))
 
     @boundary
     async def link(
@@ -173,11 +185,17 @@ class Adapter(pyfuse3.Operations):
     async def setxattr(
         self, inode: int, name: bytes, value: bytes, ctx: pyfuse3.RequestContext
     ) -> None:
-        await self._of(inode).setxattr(inode, name, value)
+        await self._of(inode).setxattr(inode, name, value, self.caller(ctx))
 
     @boundary
     async def listxattr(self, inode: int, ctx: pyfuse3.RequestContext) -> list[bytes]:
-        return await self._of(inode).listxattr(inode)
+        names = await self._of(inode).listxattr(inode)
+        return names if ctx.uid == 0 else self.shown_to_all(names)
+
+    @staticmethod
+    def shown_to_all(names: list[bytes]) -> list[bytes]:
+        """Names of attributes that only root may read are root's alone, as on other file systems."""
+        return [name for name in names if not name.startswith(b"trusted.")]
 
     @boundary
     async def removexattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
@@ -197,7 +215,7 @@ class Adapter(pyfuse3.Operations):
         self.requests += 1
         files = self._of(parent_inode)
         writable = bool(flags & WRITING)
-        attr = await files.create(parent_inode, name, mode, writable, caller(ctx))
+        attr = await files.create(parent_inode, name, mode, writable, self.caller(ctx))
         return handle(attr.ino, writable), self._told(files, attr)
 
     @boundary
@@ -264,11 +282,6 @@ class Adapter(pyfuse3.Operations):
 def handle(ino: int, writable: bool) -> pyfuse3.FileInfo:
     """An open file; the kernel keeps its pages, since nobody else changes them."""
     return pyfuse3.FileInfo(fh=ino << 1 | writable, keep_cache=True)
-
-
-def caller(ctx: pyfuse3.RequestContext) -> Ctx:
-    """The request's identity in our own type."""
-    return Ctx(ctx.uid, ctx.gid, ctx.pid, ctx.umask)
 
 
 def attributes(attr: Attr) -> pyfuse3.EntryAttributes:

@@ -13,7 +13,15 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import pyfuse3
 
-from engine.errors import HoldfastError, NotFound, PosixError, ReadOnly, Unsupported
+from engine.errors import (
+    AlreadyExists,
+    HoldfastError,
+    InvalidRequest,
+    NotFound,
+    PosixError,
+    ReadOnly,
+    Unsupported,
+)
 
 log = logging.getLogger("holdfast.fsmount.channel")
 
@@ -21,7 +29,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 S = TypeVar("S")
 
-ORDINARY = (PosixError, NotFound, ReadOnly, Unsupported)  # answers, not troubles
+# Answers to what a program asked, not troubles: any user can ask for them as often as he likes.
+ORDINARY = (PosixError, NotFound, AlreadyExists, InvalidRequest, ReadOnly, Unsupported)
 REPEAT_AFTER = 10.0  # s: the same trouble is not written to the log more often
 PASSED_ON = (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EMFILE)
 """Of an OSError that nobody translated only these mean the same to the caller; ENOENT and such would be lies."""

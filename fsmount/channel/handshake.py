@@ -30,14 +30,16 @@ OPCODE_AT = 4
 IN_FLAGS_AT = IN_HEADER + 12
 READ_SIZE = (1 << 20) + (1 << 16)
 
+DONT_MASK = 1 << 6
 AUTO_INVAL_DATA = 1 << 12
 PARALLEL_DIROPS = 1 << 18
 CACHE_SYMLINKS = 1 << 23
 EXPLICIT_INVAL_DATA = 1 << 25
 HANDLE_KILLPRIV_V2 = 1 << 28
 
-WANTED = HANDLE_KILLPRIV_V2 | CACHE_SYMLINKS | PARALLEL_DIROPS | EXPLICIT_INVAL_DATA
-"""Nobody but this worker changes the tree: the kernel may keep what it read, and need not suspect its pages."""
+WANTED = HANDLE_KILLPRIV_V2 | CACHE_SYMLINKS | PARALLEL_DIROPS | EXPLICIT_INVAL_DATA | DONT_MASK
+"""Nobody but this worker changes the tree: the kernel may keep what it read, and need not suspect its pages. The
+umask is left to the tree: in a directory with a default access list it has no say."""
 UNWANTED = AUTO_INVAL_DATA
 
 MAX_BACKGROUND = (

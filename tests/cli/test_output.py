@@ -24,11 +24,11 @@ POINT: Shape = {
 STATS: Shape = {
     "logical_bytes": int, "live_bytes": int, "stored_bytes": int, "ratio": float, "points": int, "chunks": int,
     "delta_chunks": int, "dictionary_chunks": int, "plain_bytes": int, "chunk_bytes": int, "packs": int,
-    "index_bytes": int,
+    "index_bytes": int, "index_used_bytes": int, "scrubbed_bytes": int, "last_scrub_ns": int,
 }  # fmt: skip
 COLLECTED: Shape = {
     "dead_chunks": int, "freed_bytes": int, "removed_bytes": int, "packs_removed": int, "packs_rewritten": int,
-    "packs_mended": int, "packs_left": int, "files_quarantined": int, "finished": bool,
+    "packs_mended": int, "packs_left": int, "files_quarantined": int, "finished": bool, "returned_bytes": int,
 }  # fmt: skip
 CHANGE: Shape = {"kind": str, "path": str, "detail": str}
 
@@ -108,9 +108,10 @@ def test_stats_in_json(made: Made, empty: Path) -> None:
 
 def test_stats_for_people_has_a_line_for_each_number_and_they_line_up(made: Made) -> None:
     lines = good(holdfast(made.store, "stats")).splitlines()
-    found = [re.fullmatch(r"([a-z ]*[a-z]) +([\d.]+(?: [KMG]?i?B)?)", line) for line in lines]
+    found = [re.fullmatch(r"([a-z ]*[a-z]) +([\d.]+(?: [KMG]?i?B)?|never)", line) for line in lines]
     assert all(found), lines
-    assert [one[1].replace(" ", "_") for one in found if one] == list(STATS)
+    names = [one[1].replace(" ", "_") for one in found if one]
+    assert names == [name.removesuffix("_ns") for name in STATS]
     assert len({one.start(2) for one in found if one}) == 1, lines
 
 

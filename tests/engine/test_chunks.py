@@ -5,6 +5,7 @@ import os
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,8 @@ from engine import codec, limits
 from engine.chunks import Hold
 from engine.errors import Corrupt, HoldfastError, StoreFull
 from engine.home import OpenStore
-from engine.index import Table
+from engine.index import Table, gcstate
+from engine.index.gcstate import GcState, Phase
 from engine.index.rows import ENC_DELTA, FLAG_SUSPECT, PACK_SEALED, chunk_row, pack_row
 from engine.packs.records import Base
 from engine.seam import Os
@@ -84,6 +86,27 @@ def test_delta_chains_are_bounded(opened: OpenStore) -> None:
         depths.append(row.depth)
     assert depths[: limits.DELTA_DEPTH_MAX] == list(range(1, limits.DELTA_DEPTH_MAX + 1))
     assert max(depths) == limits.DELTA_DEPTH_MAX
+
+
+def test_a_pack_never_lies_in_a_folder_whose_name_is_not_synced(
+    opener: Opener, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process may have made the folder a moment ago, and lose power before it syncs the name."""
+    synced: list[str] = []
+
+    class Watched(Os):
+        def fsync_dir(self, path: str) -> None:
+            synced.append(os.path.relpath(path, home))
+            super().fsync_dir(path)
+
+    monkeypatch.setattr(limits, "PACK_MAX", limits.MIB)
+    store = opener(Watched())
+    (home / "packs" / "00000").mkdir()
+    hold = store.session.writer.holds.open()
+    for i in range(40):
+        put(store, noise(limits.SLOT, i), hold)
+    store.session.writer.commit()
+    assert {"packs", "packs/00000"} <= set(synced)
 
 
 def test_full_segments_are_sealed_and_their_trailers_list_every_chunk(
@@ -246,3 +269,54 @@ def test_an_error_in_the_extra_rows_commits_nothing(opened: OpenStore) -> None:
     opened.session.writer.commit()
     with opened.context.index.read() as txn:
         assert txn.get(Table.CHUNKS, cid) is not None
+
+
+def collecting(store: OpenStore) -> None:
+    with store.context.index.write() as txn:
+        gcstate.save(txn, GcState(1, Phase.MARKING))
+
+
+def touched(store: OpenStore, cid: bytes) -> bool:
+    with store.context.index.read() as txn:
+        return txn.get(Table.TOUCHED, cid) is not None
+
+
+def test_a_commit_during_a_collection_passes_over_what_is_still_being_stored(
+    opener: Opener,
+) -> None:
+    """Another thread has looked for a chunk, or stored it, and its row comes with a later commit: no reason to fail."""
+    store = opener()
+    writer = store.session.writer
+    collecting(store)
+    with writer.holds.open() as hold:
+        cid = codec.chunk_id(store.context.key, noise(9000, 1))
+        assert not writer.known((cid,), hold)
+        writer.commit()  # looked for, not stored
+        sync = writer._segments.sync
+
+        def put_meanwhile(moved: Any) -> dict[int, int]:
+            writer._segments.sync = sync  # type: ignore[method-assign]
+            lengths = sync(moved)
+            writer.put(cid, noise(9000, 1), hold)
+            return lengths
+
+        writer._segments.sync = put_meanwhile  # type: ignore[method-assign]
+        writer.commit()  # stored behind the commit's cut
+        assert not touched(store, cid)
+        writer.commit()
+        assert touched(store, cid)
+
+
+def test_a_commit_during_a_collection_refuses_what_it_relied_on_and_is_gone(opener: Opener) -> None:
+    store = opener()
+    writer = store.session.writer
+    with writer.holds.open() as hold:
+        cid = put(store, noise(9000, 1), hold)
+        writer.commit()
+    collecting(store)
+    with writer.holds.open() as hold:
+        assert writer.known((cid,), hold)
+        with store.context.index.write() as txn:
+            txn.delete(Table.CHUNKS, cid)
+        with pytest.raises(Corrupt, match="work in progress"):
+            writer.commit()

@@ -19,6 +19,7 @@ from engine.errors import Corrupt, HoldfastError, NotFound, PosixError, QuotaExc
 from fsmount import background, worker
 from fsmount.options import Options
 from fsmount.pointfs import View
+from fsmount.snapdir import Named
 from tests.fsmount.mempoint import MemView
 from tests.fsmount.memtree import MemTree
 
@@ -42,8 +43,11 @@ class MemPoints:
     def make(self, name: bytes) -> None:
         self.views[name] = MemView.of(self.tree)
 
-    def names(self) -> list[tuple[bytes, int]]:
-        return [(name, 1_700_000_000_000_000_000) for name in self.views]
+    def names(self) -> list[Named]:
+        return [
+            Named(name, 1_700_000_000_000_000_000, view.root_entry)
+            for name, view in self.views.items()
+        ]
 
     def view(self, name: bytes) -> View:
         try:

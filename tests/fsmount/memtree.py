@@ -178,16 +178,16 @@ class MemTree:
         return node
 
     def mknod(self, parent: int, name: bytes, mode: int, rdev: int, ctx: Ctx) -> Inode:
-        node = self._make(parent, name, mode, ctx)
+        node = self._make(parent, name, mode & ~ctx.umask, ctx)
         node.rdev = rdev
         return node
 
     def create(self, parent: int, name: bytes, mode: int, ctx: Ctx) -> Inode:
         self._hook("create")
-        return self._make(parent, name, stat.S_IFREG | mode, ctx)
+        return self._make(parent, name, stat.S_IFREG | (mode & ~ctx.umask), ctx)
 
     def mkdir(self, parent: int, name: bytes, mode: int, ctx: Ctx) -> Inode:
-        node = self._make(parent, name, stat.S_IFDIR | mode, ctx)
+        node = self._make(parent, name, stat.S_IFDIR | (mode & ~ctx.umask), ctx)
         node.nlink = 2
         self._get(parent).nlink += 1
         return node

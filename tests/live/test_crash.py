@@ -48,6 +48,16 @@ def test_fsync_makes_its_file_and_all_names_durable(rig: Rig) -> None:
     assert tree.getattr(other).blocks == 0
 
 
+def test_fsync_of_an_unchanged_file_makes_the_way_to_it_durable(rig: Rig) -> None:
+    tree = rig.tree
+    sub = tree.mkdir(1, b"sub", 0o755, CTX).ino
+    ino = write_file(tree, sub, b"file", b"content")
+    tree.fsync(ino)
+    tree.rename(1, b"sub", 1, b"renamed")
+    tree.fsync(ino)
+    assert names(rig.crash()) == {b"renamed": sub}
+
+
 def test_fsync_of_a_directory_makes_names_durable(rig: Rig) -> None:
     ino = write_file(rig.tree, 1, b"f", b"x")
     rig.tree.fsyncdir(1)

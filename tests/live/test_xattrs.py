@@ -60,7 +60,7 @@ def test_errors(rig: Rig) -> None:
         tree.setxattr(ino, b"user." + b"x" * 251, b"")
     with refused(errno.EINVAL):
         tree.setxattr(ino, b"user.b", b"", 9)
-    for name in (b"system.posix_acl_access", b"other.x"):
+    for name in (b"system.nfs4_acl", b"other.x"):
         with pytest.raises(Unsupported):
             tree.setxattr(ino, name, b"")
     assert tree.getxattr(ino, b"user.a") == b"new"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from engine.index.gcstate import GcState, Phase
 from engine.index.rows import ENC_DELTA, FLAG_CONDEMNED, FLAG_SUSPECT, KIND_NODE, chunk_row
 from engine.live import ROOT
 from engine.maintain import collect as collecting
+from engine.maintain import verify
 from engine.maintain.check import CheckReport
 from engine.maintain.marks import KEPT, WALKED, Marks
 from engine.packs.records import Base
@@ -190,7 +192,7 @@ def test_what_was_condemned_does_not_come_back_without_its_base(store: Store) ->
 
 @pytest.mark.parametrize("read_data", [True, False])
 def test_a_check_takes_what_waits_for_its_deletion_for_no_damage(
-    store: Store, read_data: bool
+    store: Store, read_data: bool, expect_log: Callable[[str], None]
 ) -> None:
     tree = store.open_live("m")
     put(tree, b"other", noise(9000, 3))
@@ -202,10 +204,15 @@ def test_a_check_takes_what_waits_for_its_deletion_for_no_damage(
         with index.read() as txn:
             assert not any(chunk_row(raw).flags & FLAG_SUSPECT for _, raw in txn.scan(Table.CHUNKS))
             assert txn.count(Table.SUSPECTS) == 0
+        expect_log("is suspect")  # the base, which is gone
         with index.write() as txn:  # and when it is needed all the same
-            row = chunk_row(txn.get(Table.CHUNKS, cid) or b"")
-            txn.put(Table.CHUNKS, cid, row._replace(flags=0).pack_bytes())
+            condemned = chunk_row(txn.get(Table.CHUNKS, cid) or b"")
+            row = condemned._replace(flags=0)
+            txn.put(Table.CHUNKS, cid, row.pack_bytes())
         assert [p.code for p in other.check(read_data=read_data).problems] == ["chunk"]
+        with index.write() as txn:  # condemned and half swept since the check has begun
+            txn.put(Table.CHUNKS, cid, condemned.pack_bytes())
+        assert verify.record_fault(other._open, cid, row) == ""
 
 
 def test_a_commit_beside_a_collection_and_data_on_its_way(store: Store) -> None:
@@ -325,3 +332,31 @@ def test_marks_tell_ids_with_the_same_first_bytes_apart(store: Store) -> None:
         assert twins[0] in dead
         assert twins[2] not in dead
         assert len(dead) == len(marks) - 1
+
+
+def test_what_a_killed_collection_left_without_its_base_is_not_taken_back(store: Store) -> None:
+    """A look-up that misses holds the id for a moment; a commit beside the next collection must not bring it back."""
+    session = store._open.session
+    index = store._open.context.index
+    base, delta = noise(limits.SLOT, 1), noise(limits.SLOT, 1)[:-3] + b"new"
+    first, second = (codec.chunk_id(store._open.context.key, data) for data in (base, delta))
+    with session.writer.holds.open() as hold:
+        session.writer.put(first, base, hold)
+        session.writer.put(second, delta, hold, bases=[Base(first, 0, len(base))])
+        session.writer.commit()
+    with index.write() as txn:
+        row = chunk_row(txn.get(Table.CHUNKS, second) or b"")
+        assert row.bases == (first,)
+        flagged = row._replace(flags=FLAG_CONDEMNED).pack_bytes()
+        txn.put(Table.CHUNKS, second, flagged)
+        txn.delete(Table.CHUNKS, first)
+        gcstate.save(txn, GcState(gcstate.load(txn).epoch + 1, Phase.MARKING))
+    with session.writer.holds.open() as hold:
+        assert session.writer.known([second], hold) == set()
+        session.writer.commit()
+        with index.read() as txn:
+            assert txn.get(Table.CHUNKS, second) == flagged
+            assert txn.get(Table.TOUCHED, second) is None
+        session.writer.put(second, delta, hold)
+        session.writer.commit()
+    assert store._open.reader.read(second) == delta

@@ -79,10 +79,10 @@ def test_burying_the_dead_can_be_interrupted(home: Path) -> None:
         with OpenStore(str(home), system=system) as store:
             reap(store.context)
 
-    died = 0
-    while run(lambda left=died: bury(MortalOs(left))):  # type: ignore[misc]
-        died += 1
-    assert died >= 3
+    step = 0
+    while run(lambda step=step: bury(MortalOs(step))):  # type: ignore[misc]
+        step += 1
+    assert step >= 3
     with OpenStore(str(home)) as store, store.context.index.read() as txn:
         assert txn.count(Table.WORKERS) == 0
     assert os.listdir(home / "workers") == []

@@ -38,6 +38,8 @@ def test_everything_a_tree_has_comes_back(engine: Store, make: Maker, out: bytes
         for number, ino in enumerate(make.inodes.values()):
             mode = tree.getattr(ino).mode
             tree.setattr(ino, uid=1000 + number, gid=70_000 + number, mode=mode, now_ns=1)
+        for path in (b"d/soft", b"dangling", b"fifo", b"null"):
+            tree.setxattr(make.inodes[path], b"trusted.of " + path, b"also what has no content")
     tree.setattr(make.inodes[b"d/small"], mtime_ns=-5_000_000_001, now_ns=1)
     point = make.point(engine)
     report = engine.restore(point, b"", out)

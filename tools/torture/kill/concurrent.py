@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path
 
 from engine import Store
+from engine.errors import HoldfastError
 from engine.index import Table
 from engine.index.rows import chunk_row
 from tools.torture import bugs
@@ -143,7 +144,10 @@ def _run(job: Job, home: Path) -> None:
             child.kill()
     for child in children:
         job.count(f"steps of the {child.name}", board.steps(child.place))
-    _judge(job, home)
+    try:
+        _judge(job, home)
+    except HoldfastError as error:
+        job.fail("all", f"at the end: {error}")
 
 
 def _alone(work: Work, name: str, sockets: list[socket.socket]) -> Work:
@@ -245,7 +249,7 @@ def _judge(job: Job, home: Path) -> None:
 
 def _no_dangling_base(job: Job, store: Store) -> None:
     """Every row's record decodes, and so does every base."""
-    opened = store._open  # noqa: SLF001
+    opened = store._open
     with opened.context.index.read() as txn:
         rows = {cid: chunk_row(raw) for cid, raw in txn.scan(Table.CHUNKS)}
     for cid, row in rows.items():

@@ -60,8 +60,8 @@ def at_rest(home: Path) -> str:
 
 
 def _in_index(opened: Store, store: Path) -> str:
-    index = opened._open.context.index  # noqa: SLF001  (what no user may see is what is looked at)
-    readers = [line.split()[0] for line in index._env.readers().splitlines()[1:]]  # noqa: SLF001
+    index = opened._open.context.index
+    readers = [line.split()[0] for line in index._env.readers().splitlines()[1:]]
     dead = [pid for pid in readers if pid.isdecimal() and not os.path.exists(f"/proc/{pid}")]
     if dead:
         return f"reader slots of dead processes {dead}"

@@ -33,7 +33,7 @@ def snapshot_early_word() -> None:
     """A snapshot says its id before the commit that makes the point."""
     from engine.points import snapshot
 
-    real = snapshot._commit  # noqa: SLF001
+    real = snapshot._commit
 
     def late(txn: Any, name: str, before: int, cut: int, made: Any, record: bytes) -> None:
         os.write(sys.stdout.fileno(), f"point {made.sequence} of {name}: {made.id}\n".encode())
@@ -49,9 +49,9 @@ def fsync_without_commit() -> None:
     from engine.live.tree import LiveTree
 
     def fsync(tree: LiveTree, ino: int, datasync: bool = False) -> None:
-        with tree._state.lock:  # noqa: SLF001
-            inode = tree._state.get(ino)  # noqa: SLF001
-        tree._sealing.seal_now([inode])  # noqa: SLF001
+        with tree._state.lock:
+            inode = tree._state.get(ino)
+        tree._sealing.seal_now([inode])
 
     put(LiveTree, "fsync", fsync)
 
@@ -79,8 +79,8 @@ def worker_lock_let_go() -> None:
 
     def begin(worker: Worker, context: Any, *, reads_only: bool = False) -> None:
         real(worker, context, reads_only=reads_only)
-        os.close(worker._fd)  # noqa: SLF001
-        worker._fd = os.open(os.devnull, os.O_RDONLY)  # noqa: SLF001
+        os.close(worker._fd)
+        worker._fd = os.open(os.devnull, os.O_RDONLY)
 
     put(Worker, "__init__", begin)
 
@@ -101,18 +101,13 @@ def bases_unprotected() -> None:
     """Commits write down what they refer to, but not what that is a delta of."""
     from engine.chunks import protect as module
     from engine.index import Table
-    from engine.index.rows import FLAG_CONDEMNED, chunk_row
+    from engine.index.rows import ChunkRow, chunk_row
 
-    def keep(txn: Any, cid: bytes, epoch: bytes, kept: dict[bytes, bool]) -> bool:
+    def family(txn: Any, cid: bytes, done: set[bytes]) -> dict[bytes, ChunkRow] | None:
         raw = txn.get(Table.CHUNKS, cid)
-        if raw is not None:
-            row = chunk_row(raw)
-            txn.put(Table.TOUCHED, cid, epoch)
-            if row.flags & FLAG_CONDEMNED:
-                txn.put(Table.CHUNKS, cid, row._replace(flags=0).pack_bytes())
-        return raw is not None
+        return None if raw is None else {cid: chunk_row(raw)}
 
-    put(module, "_keep", keep)
+    put(module, "_family", family)
 
 
 @bug("sweep-without-waiting")
@@ -171,7 +166,7 @@ def pins_ignored() -> None:
     def scan(
         txn: Txn, table: Table, *bounds: bytes, **named: bytes
     ) -> Iterable[tuple[bytes, bytes]]:
-        pins = table is Table.PINS and sys._getframe(1).f_code.co_filename == snapshot.__file__  # noqa: SLF001
+        pins = table is Table.PINS and sys._getframe(1).f_code.co_filename == snapshot.__file__
         return iter(()) if pins else real(txn, table, *bounds, **named)
 
     put(Txn, "scan", scan)

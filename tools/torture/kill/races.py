@@ -80,7 +80,7 @@ class Game:
         if self._kind != "snapshot":
             ino = tree.create(ROOT, b"again", 0o644, Ctx(0, 0)).ino
             tree.write(ino, 0, self.content)
-            tree._sealing.seal_now([tree._state.get(ino)])  # noqa: SLF001  (looked up and held, not committed)
+            tree._sealing.seal_now([tree._state.get(ino)])
             return
         cut = threading.Event()
 
@@ -189,7 +189,7 @@ def play(home: Path, kind: str, earlier: int, look: int, commit: int, content: b
         with Store.open(path) as store:
             game = Game(store, kind, look, commit, content)
             with Store.open(path) as other, stepped(game.moment):
-                collect.collect(other._open, dry_run=False, budget_s=None, report=game.reports, sleep=game.waits)  # noqa: SLF001  # fmt: skip
+                collect.collect(other._open, dry_run=False, budget_s=None, report=game.reports, sleep=game.waits)  # fmt: skip
             game.moment(END)
             game.tree.close()
         with Store.open(path) as store:

@@ -15,6 +15,6 @@ def shrink() -> None:
     limits.TICK = 0.1
     limits.COMMIT_INTERVAL = 0.6
     segments.SEAL_ON_CLOSE = 128 * limits.KIB
-    waiting._POLL = 0.02  # noqa: SLF001
+    waiting._POLL = 0.02
     job.HELP_FROM = limits.MIB
-    job._ASK_FROM = 16 * limits.KIB  # noqa: SLF001
+    job._ASK_FROM = 16 * limits.KIB
