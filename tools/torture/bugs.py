@@ -28,6 +28,7 @@ BUGS: dict[str, Bug] = {}
 CATALOGUE: tuple[str, ...] = (
     "tools.torture.crash.planted_order",
     "tools.torture.crash.planted_disk",
+    "tools.torture.kill.planted_bugs",
     "tools.torture.corrupt.planted_damage",
     "tools.torture.conform.planted",
     "tools.torture.programs.planted_programs",
