@@ -9,9 +9,12 @@ from __future__ import annotations
 import stat
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from engine import home, limits, registry
+from engine.errors import HoldfastError, from_os
+from engine.incidents import Journal, reset
 from engine.index import Table
 from engine.index.rows import U64
 from engine.ingest import choose_mode
@@ -91,6 +94,24 @@ class Store:
     def path(self) -> str:
         return self._open.path
 
+    @property
+    def incidents(self) -> Journal:
+        """Where this process notes what wants attention."""
+        return self._open.context.incidents
+
+    @contextmanager
+    def _noting(self) -> Iterator[None]:
+        """What the store's own files refuse during an operation is of the error family, and an incident."""
+        try:
+            yield
+        except OSError as error:
+            known = from_os(error, f"store {self.path}")
+            self.incidents.error(known)
+            raise known from None
+        except HoldfastError as error:
+            self.incidents.error(error)
+            raise
+
     # --- mounts -------------------------------------------------------------------------------------------
 
     def create_mount(self, name: str, quota: int | None = None, chunking: str = "auto") -> Mount:
@@ -118,8 +139,9 @@ class Store:
         """Serve a mount's live tree. Raises Busy while another process does; close the tree before the store."""
         from engine.live import LiveTree, Quota
 
-        session = self._open.session
-        mount = registry.claim(self._open.context, name, session.worker.id)
+        with self._noting():
+            session = self._open.session
+            mount = registry.claim(self._open.context, name, session.worker.id)
         self._served.append(name)
         return LiveTree(
             mount.id, self._ports(mount), quota=Quota(mount.quota), chunking=mount.chunking
@@ -134,7 +156,7 @@ class Store:
             seal_small=session.sealer.seal_small,
             choose_mode=choose_mode, space_left=self.space_left, last_point_entry=self._last_point(mount.name),
             entry_span=self._entry_span, entry_mode=lambda entry: entry.chunking, flush=session.sealer.flush,
-            heartbeat=session.writer.acknowledge,
+            heartbeat=session.writer.acknowledge, incidents=self.incidents, name=f"mount {mount.name}",
         )  # fmt: skip
 
     def _last_point(self, name: str) -> Callable[[bytes], Entry | None]:
@@ -158,8 +180,14 @@ class Store:
         return PointView(self._open.reader, entry).span(entry, number)
 
     def space_left(self) -> int:
-        """Bytes writers may still use on the store's file system; its reserve is taken off."""
-        free, total = self._open.context.system.space(self._open.path)
+        """Bytes writers may still use on the store's file system; its reserve is taken off.
+
+        Raises LocationUnavailable.
+        """
+        try:
+            free, total = self._open.context.system.space(self._open.path)
+        except OSError as error:
+            raise from_os(error, f"store {self._open.path}") from None
         part = max(limits.RESERVE_MIN, int(total * limits.RESERVE_PART))
         return max(0, free - min(limits.RESERVE, part))
 
@@ -174,7 +202,8 @@ class Store:
         report: Report = silent,
     ) -> PointInfo:
         """A new point of a mount that stands still; ``thaw`` is called when it may go on."""
-        return _info(snapshot.snapshot(self._open, name, label, thaw=thaw, report=report))
+        with self._noting():
+            return _info(snapshot.snapshot(self._open, name, label, thaw=thaw, report=report))
 
     def points(self, name: str | None = None) -> list[PointInfo]:
         """Points of one mount or of all, oldest first. Raises NotFound for a mount that does not exist."""
@@ -195,7 +224,8 @@ class Store:
 
     def view(self, reference: str) -> PointView:
         """A point's tree, kept from deletion until the store is closed."""
-        worker = self._open.reading.id  # opened before the transaction: it needs one itself
+        with self._noting():
+            worker = self._open.reading.id  # opened before the transaction: it needs one itself
         with self._open.context.index.write() as txn:
             point = snapshot.find(txn, reference)
             txn.put(Table.PINS, U64.pack(worker) + point.id.encode(), b"")
@@ -225,7 +255,8 @@ class Store:
 
     def remove_point(self, reference: str) -> PointInfo:
         """Delete a point. Raises NotFound, Busy."""
-        return _info(snapshot.remove(self._open, reference))
+        with self._noting():
+            return _info(snapshot.remove(self._open, reference))
 
     # --- maintenance --------------------------------------------------------------------------------------
 
@@ -235,15 +266,24 @@ class Store:
         """Free what no point and no live tree reaches, beside running writers."""
         from engine.maintain import collect
 
-        return collect.collect(
-            self._open, dry_run=dry_run, budget_s=budget_s, report=report, sleep=time.sleep
-        )
+        with self._noting():
+            return collect.collect(
+                self._open, dry_run=dry_run, budget_s=budget_s, report=report, sleep=time.sleep
+            )
 
     def check(self, *, read_data: bool = False, report: Report = silent) -> CheckReport:
         """Verify every invariant, and every byte when asked."""
         from engine.maintain import check
 
-        return check.check(self._open, read_data=read_data, report=report)
+        with self._noting():
+            found = check.check(self._open, read_data=read_data, report=report)
+        if found.problems:
+            first = found.problems[0]
+            self.incidents.note(
+                "corrupt", "store",
+                f"check found {len(found.problems)} problems, first {first.code}: {first.thing}: {first.text}",
+            )  # fmt: skip
+        return found
 
     def stats(self, name: str | None = None) -> dict[str, int | float]:
         """Sizes and counts of the store or of one mount."""
@@ -255,7 +295,16 @@ class Store:
         """Mend what ``check`` finds and can be mended."""
         from engine.maintain import repair
 
-        return repair.repair(self._open, report=report)
+        with self._noting():
+            return repair.repair(self._open, report=report)
+
+    @staticmethod
+    def reset_incidents(path: str) -> None:
+        """Forget the incidents that are in the store; it need not be sound. Raises NotFound, LocationUnavailable."""
+        try:
+            reset(path)
+        except OSError as error:
+            raise from_os(error, f"incidents of {path}") from None
 
     @staticmethod
     def rebuild_index(path: str, *, report: Report = silent) -> RepairReport:

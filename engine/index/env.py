@@ -13,6 +13,7 @@ ever: the environment is closed and opened again, by whoever comes first, when n
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import struct
 import threading
@@ -25,7 +26,8 @@ from zlib import crc32
 import lmdb
 
 from engine import limits
-from engine.errors import Busy, Corrupt, HoldfastError, LocationUnavailable, StoreFull
+from engine.errors import Busy, Corrupt, HoldfastError, LocationUnavailable, ReadOnly, StoreFull
+from engine.incidents import Journal
 from engine.index.tables import Table
 
 _TRIES, _PAUSE = 500, 0.01  # to find no reader at work: 5 s in all
@@ -154,7 +156,9 @@ class Reading:
         self._txn.abort()
         self._index.reading.discard(self)
         if isinstance(error, lmdb.Error):
-            raise _translate(error, self._index.path) from None
+            raise self._index.failed(error) from None
+        if isinstance(error, Corrupt):
+            self._index.journal.error(error)
 
 
 class Index:
@@ -169,6 +173,7 @@ class Index:
         )  # LMDB blocks all threads in C; a Python lock keeps waiters interruptible
         self._writer = 0  # thread that has the write transaction
         self.broken = False
+        self.journal = Journal()  # of whoever has the store open
         self.reading: set[Reading] = set()  # open read transactions
         self._claim_readers()
         self._open_env()
@@ -221,7 +226,16 @@ class Index:
         try:
             return Reading(self)
         except lmdb.Error as error:
-            raise _translate(error, self.path) from None
+            raise self.failed(error) from None
+
+    def failed(self, error: lmdb.Error) -> HoldfastError:
+        """The error of the family that it is, noted as an incident."""
+        known = _translate(error, self.path)
+        if isinstance(known, Busy):
+            self.journal.note("readers_full", "index", str(known))
+        else:
+            self.journal.error(known, "" if isinstance(known, StoreFull) else "index")
+        return known
 
     @contextmanager
     def write(self) -> Iterator[Txn]:
@@ -243,20 +257,22 @@ class Index:
         try:
             txn = self.begin(write=True)
         except lmdb.Error as error:
-            raise _translate(error, self.path) from None
+            raise self.failed(error) from None
         try:
             yield Txn(txn, self._dbs)
         except lmdb.Error as error:
             txn.abort()
-            raise _translate(error, self.path) from None
-        except BaseException:
+            raise self.failed(error) from None
+        except BaseException as error:
             txn.abort()
+            if isinstance(error, Corrupt):
+                self.journal.error(error)
             raise
         try:
             txn.commit()
         except lmdb.Error as error:
             self.broken = True
-            raise _translate(error, self.path) from None
+            raise self.failed(error) from None
 
     def begin(self, *, write: bool) -> Any:
         """A transaction of LMDB's own. Raises lmdb.Error."""
@@ -281,6 +297,9 @@ class Index:
             if all(one.waits for one in list(self.reading)):
                 self._env.close()
                 self._open_env()
+                self.journal.note(
+                    "index_reopened", "index", "opened again after a commit that failed"
+                )
                 return
             time.sleep(_PAUSE)
         raise LocationUnavailable(f"index {self.path}", expected="no reader for a moment, after a commit that failed",
@@ -296,10 +315,19 @@ class Index:
         return (int(info["last_pgno"]) + 1) * int(self._env.stat()["psize"])
 
 
+_FULL = tuple(os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
+_READ_ONLY = os.strerror(errno.EROFS)
+
+
 def _translate(error: lmdb.Error, path: str) -> HoldfastError:
-    if isinstance(error, (lmdb.MapFullError, lmdb.DiskError)) or "No space left" in str(error):
+    said = str(error)  # lmdb gives what the system said as text only
+    if isinstance(error, (lmdb.MapFullError, lmdb.DiskError)) or any(one in said for one in _FULL):
         return StoreFull(
             f"index {path}", found=str(error), do="free space on the store's file system"
+        )
+    if _READ_ONLY in said:
+        return ReadOnly(
+            f"index {path}", found=said, do="remount the store's file system read-write"
         )
     if isinstance(error, (lmdb.ReadersFullError, lmdb.TxnFullError)):
         return Busy(
