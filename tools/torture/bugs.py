@@ -25,7 +25,7 @@ class Bug(NamedTuple):
 
 BUGS: dict[str, Bug] = {}
 # Modules that plant; each adds to BUGS when it is imported.
-CATALOGUE: tuple[str, ...] = ()
+CATALOGUE: tuple[str, ...] = ("tools.torture.faults.planted",)
 
 
 def bug(name: str) -> Callable[[Callable[[], None]], Callable[[], None]]:

@@ -7,7 +7,7 @@ import importlib
 from tools.torture.rig import Rig
 
 # One line a module, in the order of the sections: crash, kill, faults, corruption, conformance, space, users.
-MODULES: tuple[str, ...] = ()
+MODULES: tuple[str, ...] = ("tools.torture.faults.seam",)
 
 
 def rigs() -> dict[str, Rig]:
