@@ -231,6 +231,8 @@ class Index:
     def failed(self, error: lmdb.Error) -> HoldfastError:
         """The error of the family that it is, noted as an incident."""
         known = _translate(error, self.path)
+        if _IO in str(error) and _room(self.path) < _CROWDED:
+            known = _full(error, self.path)  # so LMDB tells a write of which the disk took a part
         if isinstance(known, Busy):
             self.journal.note("readers_full", "index", str(known))
         else:
@@ -317,14 +319,28 @@ class Index:
 
 _FULL = tuple(os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 _READ_ONLY = os.strerror(errno.EROFS)
+_IO = os.strerror(errno.EIO)
+_CROWDED = (
+    1 * limits.MIB
+)  # bytes left, below which an I/O error of LMDB is taken for a lack of room
+
+
+def _full(error: lmdb.Error, path: str) -> HoldfastError:
+    return StoreFull(f"index {path}", found=str(error), do="free space on the store's file system")
+
+
+def _room(path: str) -> int:
+    try:
+        found = os.statvfs(path)
+    except OSError:
+        return _CROWDED
+    return found.f_bavail * found.f_frsize
 
 
 def _translate(error: lmdb.Error, path: str) -> HoldfastError:
     said = str(error)  # lmdb gives what the system said as text only
     if isinstance(error, (lmdb.MapFullError, lmdb.DiskError)) or any(one in said for one in _FULL):
-        return StoreFull(
-            f"index {path}", found=str(error), do="free space on the store's file system"
-        )
+        return _full(error, path)
     if _READ_ONLY in said:
         return ReadOnly(
             f"index {path}", found=said, do="remount the store's file system read-write"
