@@ -7,7 +7,11 @@ import importlib
 from tools.torture.rig import Rig
 
 # One line a module, in the order of the sections: crash, kill, faults, corruption, conformance, space, users.
-MODULES: tuple[str, ...] = ("tools.torture.faults.seam",)
+MODULES: tuple[str, ...] = (
+    "tools.torture.faults.seam",
+    "tools.torture.faults.inject",
+    "tools.torture.faults.full",
+)
 
 
 def rigs() -> dict[str, Rig]:

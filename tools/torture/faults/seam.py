@@ -7,26 +7,15 @@ must go on with all that was accepted, and what it leaves must be whole when it 
 
 from __future__ import annotations
 
-import logging
 import random
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from engine import limits
-from engine.chunks import segments
-from engine.live import LiveTree
-from tools.torture.faults import verdict
+from tools.torture.faults.case import Cases, judged, small
 from tools.torture.faults.child import Answer, answers
 from tools.torture.faults.layer import KINDS, Fault, FaultyOs, parse
-from tools.torture.faults.workload import Run, fill, template
 from tools.torture.rig import Job, Rig
-
-TOLD = {
-    "EIO": {"location_unavailable"}, "EMFILE": {"location_unavailable"}, "ENOSPC": {"store_full"},
-    "EDQUOT": {"store_full"}, "EROFS": {"read_only"}, "short": set[str](),
-}  # fmt: skip
-"""The errors of the table that steps may be told, by what the system answered."""
 
 ROUNDS = 4  # seeds at full size: each call of each fails in every way
 
@@ -37,91 +26,31 @@ SILENT = {
 """Calls whose failure alone need be no incident, and why."""
 
 
-def small() -> None:
-    """Small packs, so that a small workload seals and compacts; no threads, so that it is the same each time."""
-    limits.PACK_MAX = 192 * limits.KIB
-    segments.SEAL_ON_CLOSE = 64 * limits.KIB
-    defaults = LiveTree.__init__.__kwdefaults__
-    assert defaults is not None
-    defaults["seal_threads"] = 0
-
-
 def work(request: Answer) -> Iterator[Answer]:
-    """In the child: the counts of a run without a fault, then each case that is asked for."""
-    logging.disable(logging.CRITICAL)
+    """In the child: each case that is asked for; "" is a run without a fault, for its counts."""
     small()
-    scratch = Path(request["scratch"])
-    point, content = template(str(scratch / "template"), request["seed"])
-    yield {"point": point}
-    for number, case in enumerate(request["cases"] or [""]):
-        fault = parse(case) if case else None
-        answer: Answer = {"case": case}
-        place = scratch / f"case{number}"
-        place.mkdir()
-        try:
-            answer |= _case(place, scratch / "template", point, content, fault, request["seed"])
-        except verdict.Broken as error:
-            answer["found"] = str(error)
-        except Exception as error:  # noqa: BLE001  (whatever is no error of the family is a find)
-            answer["found"] = f"{type(error).__name__} got out: {error}"
-            answer["trace"] = _where(error)
-        yield answer
-        shutil.rmtree(place)
+    cases = Cases(Path(request["scratch"]), request["seed"])
+    for name in request["cases"]:
+        yield judged(name, lambda name=name: _case(cases, parse(name) if name else None))  # type: ignore[misc]
 
 
-def _where(error: BaseException) -> str:
-    import traceback
-
-    return "".join(traceback.format_exception(error)[-8:])
-
-
-def _case(
-    place: Path, source: Path, point: str, content: dict[bytes, bytes], fault: Fault | None, seed: int
-) -> Answer:  # fmt: skip
-    store = place / "store"
-    shutil.copytree(source, store)
-    before = verdict.descriptors()
-    system = FaultyOs(seed + 1)
-    run = Run(str(store), place / "out", system)
-    (place / "out").mkdir()
-    run.model.states = [content]
-    run.model.points[point] = content
+def _case(cases: Cases, fault: Fault | None) -> Answer:
+    system = FaultyOs(cases.seed + 1)
+    case = cases.begin(system=system)
     opening = dict(system.calls)
-    system.fault = (
-        fault._replace(number=fault.number + opening.get(fault.kind, 0)) if fault else None
-    )
-    rng = random.Random(seed)
-    fill(run, rng, point)
-    under_fault(run, place)
-    counts = {kind: count - opening.get(kind, 0) for kind, count in system.calls.items()}
-    told = sorted({one.slug for one in run.refusals})
     if fault is not None:
-        verdict.refused_as(run, TOLD[fault.how])
-    copy = place / "copy"
-    shutil.copytree(store, copy)
+        system.fault = fault._replace(number=fault.number + opening.get(fault.kind, 0))
+    case.strike()
+    counts = {kind: count - opening.get(kind, 0) for kind, count in system.calls.items()}
+    told = case.told()
+    copy = case.copy()
     system.over = True
-    if system.fired and fault is not None and fault.how != "short" and fault.kind not in SILENT:
-        verdict.demand(bool(verdict.told(run, str(store))), f"no incident of {system.fired[0]}")
-    verdict.after_crash(str(copy), run.model, place / "out")
-    verdict.goes_on(run, rng)
-    run.close()
-    verdict.demand(not run.refusals or run.refusals[-1].step[:5] != "close", f"{run.refusals[-1:]}")
-    left = verdict.descriptors() - before
-    verdict.demand(not left, f"descriptors left open: {sorted(left)[:3]}")
-    verdict.reopened(str(store), run, place / "out")
+    loud = fault is not None and fault.how != "short" and fault.kind not in SILENT
+    case.judge(
+        copy, fault.how if fault else "short", system.fired[0] if loud and system.fired else ""
+    )
+    case.end()
     return {"fired": len(system.fired), "told": told, "calls": counts}
-
-
-def under_fault(run: Run, place: Path) -> None:
-    """Reads of what is safe: each is right, or the engine says why not."""
-    for name, data in list(run.model.now.items()):
-        found = run.read(name)
-        verdict.demand(found is None or found == data, f"read {name!r}: other bytes than accepted")
-    for number, (point, tree) in enumerate(list(run.model.points.items())):
-        if point not in run.model.removed:
-            got = run.restore(point, f"under{number}")
-            verdict.demand(got is None or got == tree, f"restore of {point}: other bytes")
-            shutil.rmtree(run.target / f"under{number}", ignore_errors=True)
 
 
 def every_case(calls: dict[str, int]) -> list[Fault]:
@@ -143,7 +72,7 @@ def run(job: Job) -> None:
         if job.case and not job.case.startswith(f"{seed}:"):
             continue
         calls: dict[str, int] = {}
-        for answer in _asked(job, seed, []):
+        for answer in _asked(job, seed, [""]):
             calls = answer.get("calls", calls)
         cases = every_case(calls)
         chosen = _spread(cases, round(len(cases) * part), job.random("cases", seed))
@@ -155,7 +84,7 @@ def run(job: Job) -> None:
 
 
 def _asked(job: Job, seed: int, cases: list[str]) -> Iterator[Answer]:
-    scratch = job.scratch / f"{seed}-{bool(cases)}"
+    scratch = job.scratch / f"{seed}-{any(cases)}"
     scratch.mkdir()
     request = {"scratch": str(scratch), "seed": seed, "cases": cases}
     for answer in answers(job, __name__, request, silence=30):
