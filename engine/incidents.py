@@ -173,6 +173,11 @@ class Journal:
         with self._lock:
             return [seen.line for seen in self._queue]
 
+    def known(self) -> list[Line]:
+        """What this process has met, with each count as it is; the store may say less, or nothing."""
+        with self._lock:
+            return [seen.line for seen in [*self._seen.values(), *self._queue]]
+
     def flush(self, *, last: bool = False) -> None:
         """Write what waits; what cannot be written, or not synced, goes on waiting and is written anew.
 

@@ -1,7 +1,7 @@
 """The worker's end of the control socket: one JSON object per line, request and reply.
 
     {"op": "status"}   state, process, mount point, counters
-    {"op": "incidents"}  those that are not in the store yet
+    {"op": "incidents"}  those that the worker has met
     {"op": "barrier"}  capture, then everything committed
     {"op": "freeze"}   capture, changes held up, everything committed; they stay held up until {"op": "thaw"}
                        on the same connection, its loss, or the limit

@@ -108,7 +108,7 @@ def incidents(store_path: str) -> tuple[list[Incident], list[str]]:
 
     The index is not needed. Raises NotFound.
     """
-    waiting, silent = [], []
+    met, silent = [], []
     try:
         names = sorted(os.listdir(os.path.join(store_path, FOLDER)))
     except OSError:
@@ -121,5 +121,5 @@ def incidents(store_path: str) -> tuple[list[Incident], list[str]]:
         except (HoldfastError, OSError):
             silent.append(name)
             continue
-        waiting += [Line(**line) for line in reply["incidents"]]
-    return folded([*lines(store_path), *waiting]), silent
+        met += [Line(**line) for line in reply["incidents"]]
+    return folded([*lines(store_path), *met]), silent

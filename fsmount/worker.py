@@ -24,6 +24,7 @@ from fsmount import control, mountpoint, remote
 from fsmount.capture import capture
 from fsmount.channel import kernel
 from fsmount.channel.adapter import Adapter
+from fsmount.channel.errors import troubles
 from fsmount.channel.session import Session
 from fsmount.contract import Tree
 from fsmount.files import Files
@@ -76,6 +77,7 @@ class Worker:
         else:
             assert subject.view is not None
             files = PointFiles(subject.view)
+        troubles.incidents = subject.incidents
         self._adapter = Adapter(files, virtual, NAME if virtual is not None else None)
         self._adapter.enable_writeback_cache = options.writeback and self.live is not None
         self._spin = Spin(options.spin)
@@ -192,8 +194,8 @@ class Worker:
         }
 
     def incidents(self) -> remote.Reply:
-        """What was noted and is not in the store yet."""
-        return {"incidents": [asdict(line) for line in self.subject.incidents.waiting()]}
+        """What this worker has met; the store may not have all of it yet."""
+        return {"incidents": [asdict(line) for line in self.subject.incidents.known()]}
 
     async def _captured(self, live: LiveFiles) -> None:
         if self.state not in ("serving", "draining"):

@@ -135,6 +135,8 @@ class Committer:
                 if isinstance(error, HoldfastError):
                     state.failure = error
                     self._incidents.error(error)
+                elif isinstance(error, Exception):
+                    self._incidents.note("internal", "commit", repr(error))
                 self._contents.room.notify_all()
             raise
         with state.lock:

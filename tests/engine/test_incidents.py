@@ -91,6 +91,7 @@ def test_what_goes_on_is_one_incident_and_few_lines(
         system.now += 1
         journal.note("location_unavailable", "index", "no answer")
     assert written(tmp_path) < 25
+    assert [line.count for line in journal.known()] == [24 * 3600]
     journal.over("location_unavailable", "index")
     journal.flush()
     assert known(tmp_path) == [("location_unavailable", "index", 24 * 3600)]
