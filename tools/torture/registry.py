@@ -11,6 +11,7 @@ MODULES: tuple[str, ...] = (
     "tools.torture.faults.seam",
     "tools.torture.faults.inject",
     "tools.torture.faults.full",
+    "tools.torture.faults.process",
 )
 
 

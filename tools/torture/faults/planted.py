@@ -14,6 +14,7 @@ from engine.live.content import Contents
 from engine.live.seal import Sealing
 from engine.packs.segment import SegmentWriter
 from engine.seam import Os
+from fsmount.worker import Worker
 from tools.torture.bugs import bug
 
 
@@ -124,3 +125,16 @@ def dead_thread_unnoticed() -> None:
             self._seal(jobs)
 
     patch(Sealing, "_run", run)
+
+
+@bug("background-turn-unguarded")
+def background_turn_unguarded() -> None:
+    """A bug in the background turn of a worker ends it."""
+    import trio
+
+    async def ticks(self: Any, live: Any) -> None:
+        while True:
+            await trio.sleep(1.0)
+            await trio.to_thread.run_sync(live.tree.tick)
+
+    patch(Worker, "_ticks", ticks)
