@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tools.torture.faults.child import Answer
+from tools.torture.faults.place import in_memory
 from tools.torture.rig import Job, Rig
 
 SILENCE = 60.0  # s without an answer are a hang
@@ -74,11 +75,9 @@ class Inject(NamedTuple):
 class Traced:
     """The victim, and strace when it is at it."""
 
-    def __init__(self, job: Job, seed: int) -> None:
+    def __init__(self, job: Job, seed: int, scratch: Path) -> None:
         self._job = job
         self.case = ""
-        scratch = job.scratch / f"victim{seed}"
-        scratch.mkdir()
         self._errors = (job.scratch / "victim.err").open("ab")
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tools.torture.faults.victim", str(scratch), str(seed)],
@@ -170,7 +169,12 @@ def every_case(index: Counter[str], store: Counter[str]) -> list[Inject]:
 
 def run(job: Job) -> None:
     """Calls are counted first; then many of them fail."""
-    victim = Traced(job, job.seed)
+    with in_memory(job) as scratch:
+        _run(job, scratch)
+
+
+def _run(job: Job, scratch: Path) -> None:
+    victim = Traced(job, job.seed, scratch)
     try:
         _within(job, victim)
         counts = []

@@ -23,6 +23,7 @@ from tools.torture import bugs, needs
 from tools.torture.faults import mounted
 from tools.torture.faults.full import fill_disk, make_disk
 from tools.torture.faults.mounted import Mounted
+from tools.torture.faults.place import in_memory
 from tools.torture.faults.verdict import Broken, demand
 from tools.torture.rig import Job, Rig
 
@@ -281,8 +282,10 @@ def run(job: Job) -> None:
         if job.wants(f"{name}-{number}") and not _absent(job, name, need)
     ]
     about = CASE_OF.get(bugs.chosen())
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        done = [pool.submit(_one, job, *case) for case in wanted if about in (None, case[1])]
+    with in_memory(job) as scratch, ThreadPoolExecutor(AT_ONCE) as pool:
+        done = [
+            pool.submit(_one, job, scratch, *case) for case in wanted if about in (None, case[1])
+        ]
         for one in done:
             for what, count in one.result().items():
                 job.count(what, count)
@@ -297,9 +300,9 @@ def _absent(job: Job, name: str, wanted: tuple[str, ...]) -> str:
     return reason
 
 
-def _one(job: Job, case: str, name: str, number: int) -> dict[str, int]:
+def _one(job: Job, scratch: Path, case: str, name: str, number: int) -> dict[str, int]:
     action = CASES[name][0]
-    place = job.scratch / case
+    place = scratch / case
     place.mkdir()
     store = None
     if action in (full, read_only, gone):

@@ -8,13 +8,13 @@ must go on with all that was accepted, and what it leaves must be whole when it 
 from __future__ import annotations
 
 import random
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from tools.torture.faults.case import Cases, judged, small
 from tools.torture.faults.child import Answer, answers
 from tools.torture.faults.layer import KINDS, Fault, FaultyOs, parse
+from tools.torture.faults.place import in_memory
 from tools.torture.rig import Job, Rig
 
 ROUNDS = 4  # seeds at full size: each call of each fails in every way
@@ -84,14 +84,14 @@ def run(job: Job) -> None:
 
 
 def _asked(job: Job, seed: int, cases: list[str]) -> Iterator[Answer]:
-    scratch = job.scratch / f"{seed}-{any(cases)}"
-    scratch.mkdir()
-    request = {"scratch": str(scratch), "seed": seed, "cases": cases}
-    for answer in answers(job, __name__, request, silence=30):
-        if "found" in answer:
-            job.fail(f"{seed}:{answer['case']}", f"{answer['found']}\n{answer.get('trace', '')}")
-        yield answer
-    shutil.rmtree(scratch)
+    with in_memory(job) as scratch:
+        request = {"scratch": str(scratch), "seed": seed, "cases": cases}
+        for answer in answers(job, __name__, request):
+            if "found" in answer:
+                job.fail(
+                    f"{seed}:{answer['case']}", f"{answer['found']}\n{answer.get('trace', '')}"
+                )
+            yield answer
 
 
 def _spread(cases: list[Fault], count: int, rng: random.Random) -> list[Fault]:
