@@ -22,6 +22,7 @@ from daemon.cli.output import (
 )  # fmt: skip
 from engine import Store
 from engine.errors import Corrupt, InvalidRequest
+from engine.incidents import Incident
 
 
 @click.command()
@@ -180,17 +181,22 @@ def incidents(ctx: click.Context, reset: bool, json_: bool) -> None:
     if json_:
         as_json({"incidents": [dataclasses.asdict(one) for one in found], "silent": silent})
     else:
-        table(
-            [
-                (moment(one.last), moment(one.first), str(one.count), one.kind, shown(one.thing), shown(one.text))
-                for one in found
-            ],
-            ("LAST", "FIRST", "TIMES", "KIND", "THING", "WHAT"),
-        )  # fmt: skip
+        _show(found)
         for name in silent:
             say(f"the worker of mount {shown(name)} does not answer")
     if reset:
         Store.reset_incidents(path_of(ctx))
+
+
+def _show(found: list[Incident]) -> None:
+    if not found:
+        say("no incidents")
+        return
+    rows = [
+        (moment(one.last), moment(one.first), str(one.count), one.kind, shown(one.thing), shown(one.text))
+        for one in found
+    ]  # fmt: skip
+    table(rows, ("LAST", "FIRST", "TIMES", "KIND", "THING", "WHAT"))
 
 
 COMMANDS = (init, create, gc, check, stats, repair, incidents)

@@ -25,6 +25,7 @@ def test_incidents_are_listed_when_the_index_is_damaged_and_forgotten_when_told(
 ) -> None:
     store = new_store(tmp_path / "store")
     assert listed(store) == {"incidents": [], "silent": []}
+    assert good(holdfast(store, "incidents")) == "no incidents\n"
     os.truncate(store / "index" / "data.mdb", 5000)
     assert holdfast(store, "points").returncode == 20
     (found,) = listed(store)["incidents"]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from engine import limits
-from engine.chunks import Hold
+from engine.chunks import Hold, alive, reap
 from engine.errors import LocationUnavailable, StoreFull
 from engine.home import OpenStore
 from engine.index import Table
@@ -200,3 +200,19 @@ def test_a_segment_that_cannot_be_sealed_fails_no_commit(
 
 def refused(old: str, new: str) -> None:
     raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+def test_a_worker_that_cannot_leave_lets_go_of_its_lock(
+    opener: Opener, home: Path, expect_log: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its row stays; without the lock it is a dead worker's, and the next collection takes it away."""
+    expect_log("cannot leave")
+    system = SmallOs()
+    store = opener(system)
+    worker = store.session.worker.id
+    monkeypatch.setattr(system, "unlink", lambda path: refused(path, path))
+    closed(store)
+    again = opener()
+    assert not alive(again.context, worker)
+    assert reap(again.context) == [worker]
+    assert list(home.glob("workers/*")) == []

@@ -39,6 +39,7 @@ class Mounted:
         self._seed = seed
         self._size = size
         self.limit = LIMIT
+        self.starts = 0
         self.acked: set[int] = set()
         self.errors: Counter[tuple[str, int]] = Counter()
         self._rest = b""
@@ -60,6 +61,7 @@ class Mounted:
             self.worker = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=variables, cwd="/"
             )
+        self.starts += 1
         self.wait(self.serving, "the mount is not there")
 
     def serving(self) -> bool:

@@ -40,9 +40,9 @@ _SHUTDOWN = (
 RESTART = {
     "readonly": "a file system that made itself read-only after an error must be unmounted to be used again",
     "gone": "so must one that was shut down",
-    "memory-killed": "the kernel killed the worker",
+    "memory": "the kernel killed the worker, if it had to",
 }
-"""Cases after which a worker must be started anew."""
+"""Cases after which a worker must be started anew; no other may need that."""
 
 
 def stopped(job: Job, mount: Mounted, place: Path) -> None:
@@ -122,6 +122,28 @@ def full(job: Job, mount: Mounted, place: Path) -> None:
         ballast.unlink()
         mount.acknowledges()
         mount.only(errno.ENOSPC)
+
+
+def sync_fails(job: Job, mount: Mounted, place: Path) -> None:
+    """No sync succeeds, of segments and of the index: EIO, what was acknowledged is read; then all goes on."""
+    mount.write()
+    mount.acknowledges()
+    command = ["strace", "-f", "-o", str(place / "strace.log"), "-p", str(mount.worker.pid),
+               "-e", "inject=fdatasync,fsync:error=EIO:when=1+"]  # fmt: skip
+    strace = subprocess.Popen(command, stderr=subprocess.PIPE)
+    assert strace.stderr is not None
+    try:
+        while b"attached" not in strace.stderr.readline():
+            demand(strace.poll() is None, "strace does not attach")
+        mount.refused(errno.EIO)
+        mount.told("location_unavailable")
+        mount.reads()
+    finally:
+        strace.send_signal(signal.SIGINT)
+        strace.wait(mount.limit)
+        strace.stderr.close()
+    mount.acknowledges()
+    mount.only(errno.EIO)
 
 
 def quota(job: Job, mount: Mounted, place: Path) -> None:
@@ -256,6 +278,7 @@ CASES: dict[str, tuple[Callable[[Job, Mounted, Path], None], tuple[str, ...]]] =
     "tick": (threads("tick"), ()),
     "out-of-memory": (threads("memory"), ()),
     "descriptors": (descriptors, ()),
+    "sync": (sync_fails, ("strace",)),
     "quota": (quota, ()),
     "full": (full, ("loop",)),
     "readonly": (read_only, ("loop",)),
@@ -293,6 +316,8 @@ def run(job: Job) -> None:
 
 def _absent(job: Job, name: str, wanted: tuple[str, ...]) -> str:
     reason = needs.missing(wanted)
+    if name == "readonly" and not os.path.isdir("/sys/fs/ext4"):
+        reason = "the kernel does not let an error of ext4 be made up"
     if name == "memory" and not (CGROUP / "cgroup.procs").exists():
         reason = "there is no memory controller of version 1"
     if reason:
@@ -319,6 +344,7 @@ def _one(job: Job, scratch: Path, case: str, name: str, number: int) -> dict[str
         ) as mount:  # fmt: skip
             mount.limit = HASTY if bugs.chosen() else mount.limit
             action(job, mount, place)
+            demand(mount.starts == 1 or name in RESTART, "it did not go on without a restart")
             code = mount.unmount()
             demand(code == 0, f"the worker ended with {code}: {mount.log.read_text()[-800:]}")
             mount.judge()
