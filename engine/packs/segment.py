@@ -193,15 +193,22 @@ class SegmentWriter:
                 self.broken = True
                 raise from_os(error, f"segment {self.number}") from None
             self.broken = True  # closed: S3
-            self._system.close(self._fd)
+            self._close()
             return digest
 
     def close(self) -> None:
-        """Let go of the file without sealing it. What was not committed is cut off by the next owner."""
+        """Let go of the file without sealing it. What was not committed is cut off by the next owner.
+
+        A writer that failed is closed too, by its owner, when nobody syncs it.
+        """
         with self._lock:
-            if not self.broken:
-                self.broken = True
-                self._system.close(self._fd)
+            self.broken = True
+            self._close()
+
+    def _close(self) -> None:
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            self._system.close(fd)
 
     def _usable(self) -> None:
         if self.broken:

@@ -294,6 +294,9 @@ class _Served:
     def status(self) -> remote.Reply:
         return {"state": "served"}
 
+    def incidents(self) -> remote.Reply:
+        return {"incidents": []}
+
     async def barrier(self) -> None:
         return
 
