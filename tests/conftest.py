@@ -15,6 +15,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Generator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -165,6 +166,7 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, None, None]:
 
 MOUNTS = pytest.StashKey[dict[str, str]]()
 LEFT = pytest.StashKey[list[str]]()
+GATHERED = pytest.StashKey[list[str]]()  # the same, of processes that ran tests for this one
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -173,11 +175,26 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     base = tmp_of(session.config)
     left = unmount_all(base) if base is not None else []
     first_seen = session.config.stash.get(MOUNTS, {})
-    session.config.stash[LEFT] = [
+    session.config.stash[LEFT] = session.config.stash.get(GATHERED, []) + [
         f"{place} (first seen after {first_seen.get(place, 'the last test')})" for place in left
     ]
-    if left and session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+    told = getattr(session.config, "workeroutput", None)
+    if told is not None:  # one of several processes that run tests: the first of them tells
+        told["left"] = session.config.stash[LEFT]
+        told["skipped"] = session.config.stash.get(SKIPPED, [])
+    fine = (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
+    if session.config.stash[LEFT] and session.exitstatus in fine:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """One of several processes has ended: gather what it has to tell; of one that crashed there is nothing."""
+    told = getattr(node, "workeroutput", {})
+    stash = node.config.stash
+    stash.setdefault(GATHERED, []).extend(told.get("left", []))
+    known = stash.setdefault(SKIPPED, [])
+    known += [name for name in told.get("skipped", []) if name not in known]
 
 
 # --- machines without FUSE ----------------------------------------------------------------------

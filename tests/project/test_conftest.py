@@ -137,7 +137,10 @@ def test_warnings_and_unknown_markers_are_errors(inner: pytest.Pytester) -> None
     assert run(inner).ret == pytest.ExitCode.INTERRUPTED
 
 
-def test_skips_for_want_of_fuse_are_named(inner: pytest.Pytester) -> None:
+@pytest.mark.parametrize("processes", [(), ("-n", "2")], ids=["one", "several"])
+def test_skips_for_want_of_fuse_are_named(
+    inner: pytest.Pytester, processes: tuple[str, ...]
+) -> None:
     inner.makeconftest(
         (ROOT / "tests" / "conftest.py").read_text().replace("/dev/fuse", "/dev/no-fuse")
     )
@@ -153,7 +156,7 @@ def test_skips_for_want_of_fuse_are_named(inner: pytest.Pytester) -> None:
             pass
         """
     )
-    result = run(inner)
+    result = run(inner, *processes)
     result.assert_outcomes(passed=1, skipped=1)
     result.stdout.fnmatch_lines(["*1 tests not run: there is no /dev/no-fuse*", "*::test_mounts"])
 
@@ -208,7 +211,10 @@ def test_mount_left_by_a_test_fails_it_and_is_undone(inner: pytest.Pytester) -> 
 
 
 @pytest.mark.needs_fuse
-def test_mount_left_by_a_wider_fixture_fails_the_run(inner: pytest.Pytester) -> None:
+@pytest.mark.parametrize("processes", [(), ("-n", "2")], ids=["one", "several"])
+def test_mount_left_by_a_wider_fixture_fails_the_run(
+    inner: pytest.Pytester, processes: tuple[str, ...]
+) -> None:
     inner.path.joinpath("serve.py").write_text(SERVE)
     inner.makepyfile(
         test_wide=MOUNT
@@ -224,7 +230,7 @@ def test_mount_left_by_a_wider_fixture_fails_the_run(inner: pytest.Pytester) -> 
             wide.returncode = 0  # the run ends before the server does
         """
     )
-    result = run(inner)
+    result = run(inner, *processes)
     result.assert_outcomes(passed=2)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(["*/m (first seen after test_wide.py::test_second)"])
