@@ -11,7 +11,15 @@ from engine.chunks.reader import mark_suspect, take_back
 from engine.errors import HoldfastError
 from engine.home import OpenStore
 from engine.index import Table
-from engine.index.rows import FLAG_SUSPECT, U32, ChunkRow, PackRow, chunk_row, pack_row
+from engine.index.rows import (
+    FLAG_CONDEMNED,
+    FLAG_SUSPECT,
+    U32,
+    ChunkRow,
+    PackRow,
+    chunk_row,
+    pack_row,
+)
 from engine.packs.files import PackFiles
 
 log = logging.getLogger("holdfast.engine.maintain")
@@ -97,10 +105,14 @@ def record_fault(store: OpenStore, cid: bytes, row: ChunkRow) -> str:
 
 
 def moved(store: OpenStore, cid: bytes, row: ChunkRow) -> ChunkRow | None:
-    """``row`` itself when the chunk lies there still, where it lies now otherwise; None when it is gone."""
+    """``row`` itself when the chunk lies there still, where it lies now otherwise; None when it is gone, or going:
+    condemned since, so that what it is a delta of may be gone before it.
+    """
     with store.context.index.read() as txn:
         raw = txn.get(Table.CHUNKS, cid)
     if raw is None:
         return None
     now = chunk_row(raw)
+    if now.flags & ~row.flags & FLAG_CONDEMNED:
+        return None
     return row if (now.pack, now.offset) == (row.pack, row.offset) else now

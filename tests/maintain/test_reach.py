@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,9 +14,10 @@ from engine.errors import Busy, Corrupt
 from engine.index import Table, gcstate
 from engine.index.env import Reading
 from engine.index.gcstate import GcState, Phase
-from engine.index.rows import ENC_DELTA, FLAG_CONDEMNED, KIND_NODE, chunk_row
+from engine.index.rows import ENC_DELTA, FLAG_CONDEMNED, FLAG_SUSPECT, KIND_NODE, chunk_row
 from engine.live import ROOT
 from engine.maintain import collect as collecting
+from engine.maintain import verify
 from engine.maintain.check import CheckReport
 from engine.maintain.marks import KEPT, WALKED, Marks
 from engine.packs.records import Base
@@ -116,6 +119,100 @@ def test_a_point_being_built_is_kept(home: Path, tmp_path: Path) -> None:
 
 def _never(_: float) -> None:
     raise AssertionError("it was not to wait")
+
+
+@pytest.mark.parametrize("committed", [True, False])
+def test_the_base_of_a_delta_that_is_taken_up_again_beside_a_collection_is_kept(
+    store: Store, monkeypatch: pytest.MonkeyPatch, committed: bool
+) -> None:
+    """When it looked, nothing referred to the base but the delta, and nothing to that; then the content returns."""
+    store.create_mount("fixed", chunking="fixed")
+    tree = store.open_live("fixed")
+    base = noise(limits.SLOT, 20)
+    changed = base[:30_000] + b"changed" + base[30_007:]
+    ino = put(tree, b"first", base)
+    tree.fsync(ino)
+    tree.write(ino, 0, changed)
+    tree.fsync(ino)
+    with store._open.context.index.read() as txn:
+        assert any(chunk_row(raw).encoding == ENC_DELTA for _, raw in txn.scan(Table.CHUNKS))
+    tree.unlink(ROOT, b"first")
+    tree.forgotten(ino)
+    tree.barrier()
+    condemn = collecting._condemn
+
+    def after_a_write(*arguments: Any) -> None:
+        inode = tree._state.get(put(tree, b"second", changed))
+        tree._sealing.seal_now([inode])
+        if committed:
+            tree.barrier()
+        condemn(*arguments)
+
+    monkeypatch.setattr(collecting, "_condemn", after_a_write)
+    with Store.open(store.path) as other:
+        collecting.collect(
+            other._open, dry_run=False, budget_s=None, report=lambda p: None, sleep=lambda _: tree.tick()
+        )  # fmt: skip
+    tree.barrier()
+    with Store.open(store.path) as other:
+        sound(other)
+    tree.close()
+
+
+def half_swept(store: Store) -> tuple[bytes, bytes]:
+    """A collection died in its sweep: a delta is condemned, its base is gone. Their id and content."""
+    session, index = store._open.session, store._open.context.index
+    base = noise(limits.SLOT, 20)
+    changed = base[:30_000] + b"changed" + base[30_007:]
+    first, second = (codec.chunk_id(store._open.context.key, data) for data in (base, changed))
+    with session.writer.holds.open() as hold:
+        session.writer.put(first, base, hold)
+        session.writer.put(second, changed, hold, bases=[Base(first, 0, len(base))])
+        session.writer.commit()
+    with index.write() as txn:
+        row = chunk_row(txn.get(Table.CHUNKS, second) or b"")
+        assert row.bases == (first,)
+        txn.put(Table.CHUNKS, second, row._replace(flags=FLAG_CONDEMNED).pack_bytes())
+        txn.delete(Table.CHUNKS, first)
+        gcstate.save(txn, GcState(7, Phase.CONDEMNED))
+    return second, changed
+
+
+def test_what_was_condemned_does_not_come_back_without_its_base(store: Store) -> None:
+    cid, content = half_swept(store)
+    writer = store._open.session.writer
+    with writer.holds.open() as hold:
+        assert not writer.known((cid,), hold)
+        writer.commit()  # somebody else's, between the look and the storing
+        writer.put(cid, content, hold)
+        writer.commit()
+    with Store.open(store.path) as other:
+        assert other._open.reader.read(cid) == content
+
+
+@pytest.mark.parametrize("read_data", [True, False])
+def test_a_check_takes_what_waits_for_its_deletion_for_no_damage(
+    store: Store, read_data: bool, expect_log: Callable[[str], None]
+) -> None:
+    tree = store.open_live("m")
+    put(tree, b"other", noise(9000, 3))
+    tree.close()
+    cid, _ = half_swept(store)
+    with Store.open(store.path) as other:
+        assert other.check(read_data=read_data).problems == []
+        index = other._open.context.index
+        with index.read() as txn:
+            assert not any(chunk_row(raw).flags & FLAG_SUSPECT for _, raw in txn.scan(Table.CHUNKS))
+            assert txn.count(Table.SUSPECTS) == 0
+        expect_log("is suspect")  # the base, which is gone
+        with index.write() as txn:  # and when it is needed all the same
+            condemned = chunk_row(txn.get(Table.CHUNKS, cid) or b"")
+            row = condemned._replace(flags=0)
+            txn.put(Table.CHUNKS, cid, row.pack_bytes())
+        assert [p.code for p in other.check(read_data=read_data).problems] == ["chunk"]
+        with index.write() as txn:  # condemned and half swept since the check has begun
+            txn.put(Table.CHUNKS, cid, condemned.pack_bytes())
+        assert verify.record_fault(other._open, cid, row) == ""
 
 
 def test_a_commit_beside_a_collection_and_data_on_its_way(store: Store) -> None:

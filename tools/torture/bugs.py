@@ -28,7 +28,10 @@ BUGS: dict[str, Bug] = {}
 CATALOGUE: tuple[str, ...] = (
     "tools.torture.crash.planted_order",
     "tools.torture.crash.planted_disk",
+    "tools.torture.kill.planted_bugs",
+    "tools.torture.faults.planted",
     "tools.torture.corrupt.planted_damage",
+    "tools.torture.conform.planted",
     "tools.torture.programs.planted_programs",
     "tools.torture.space.planted",
     "tools.torture.users.planted",

@@ -190,6 +190,17 @@ class History:
         history._next_key = len(keys) + 1
         return history
 
+    def copy(self) -> History:
+        """The same, to be gone on with apart: for what may be in a snapshot, which no later fsync settles."""
+        other = History()
+        other.begun, other.finished, other.durable = self.begun, self.finished, self.durable
+        other._next_key, other._states = self._next_key, list(self._states)
+        other.contents = {
+            key: Content(one.base, list(one.changes), bytearray(one.now))
+            for key, one in self.contents.items()
+        }
+        return other
+
     @property
     def now(self) -> State:
         """The tree as it is when all that was begun has happened."""
