@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import os
 import pickle
@@ -155,6 +156,7 @@ def in_child(work: Callable[[], T], died: Callable[[str], T]) -> T:
         try:
             os.close(ours)
             logging.disable()  # what is wrong is told by the answer
+            faulthandler.disable()
             signal.alarm(PATIENCE)
             with open(theirs, "wb") as out:
                 pickle.dump(work(), out)
