@@ -121,7 +121,7 @@ def _start(job: Job, name: str, *options: str) -> subprocess.Popen[bytes]:
     ]  # fmt: skip
     with (job.scratch / f"{name}.log").open("wb") as log:  # no pipe: nobody reads while it runs
         return subprocess.Popen(
-            words, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+            words, cwd=job.scratch, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
             env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
         )  # fmt: skip
 
