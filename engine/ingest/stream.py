@@ -51,7 +51,9 @@ class StreamSealer:
         key = self._context.key
         names = [codec.fingerprint(key, view[a:b]) for a, b in zip(starts, ends, strict=True)]
         places = self._usable(self._sketches.match(names), hold)
-        self._sketches.mender.offer(names, [view[a:b] for a, b in zip(starts, ends, strict=True)])
+        if self._sketches.mender.waits:
+            pieces = [view[a:b] for a, b in zip(starts, ends, strict=True)]
+            self._sketches.mender.offer(names, pieces)
         lacking = [
             view[a:b] for a, b, place in zip(starts, ends, places, strict=True) if place is None
         ]

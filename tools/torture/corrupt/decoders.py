@@ -269,7 +269,7 @@ def page(raw: bytes) -> None:
 
 
 def index_file(raw: bytes) -> None:
-    folder = f"/dev/shm/fuzzed-{os.getpid()}"
+    folder = os.path.abspath(f"fuzzed-{os.getpid()}")  # where the rig works
     os.makedirs(folder, exist_ok=True)
     path = f"{folder}/data.mdb"
     with open(path, "wb") as file:

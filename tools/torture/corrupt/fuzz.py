@@ -11,6 +11,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -112,25 +113,27 @@ def _corpus(job: Job) -> None:
         (job.scratch / name / f"seed{number}").write_bytes(bytes((at,)) + data)
 
 
-def _start(job: Job, name: str, *options: str) -> subprocess.Popen[str]:
+def _start(job: Job, name: str, *options: str) -> subprocess.Popen[bytes]:
     words = [
         sys.executable, "-m", "tools.torture.corrupt.fuzz_one", name, f"-seed={job.seed % 2**31 or 1}",
         f"-rss_limit_mb={_MEMORY}", "-timeout=20", "-print_final_stats=1",
         f"-artifact_prefix={job.scratch}/{name}-found/", *options,
     ]  # fmt: skip
-    return subprocess.Popen(
-        words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        errors="replace", env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
-    )  # fmt: skip
+    with (job.scratch / f"{name}.log").open("wb") as log:  # no pipe: nobody reads while it runs
+        return subprocess.Popen(
+            words, cwd=job.scratch, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
+        )  # fmt: skip
 
 
-def _settle(job: Job, name: str, process: subprocess.Popen[str], limit: float) -> None:
+def _settle(job: Job, name: str, process: subprocess.Popen[bytes], limit: float) -> None:
     """Count, or fail with the input that was found."""
     try:
-        said, _ = process.communicate(timeout=limit)
+        process.wait(limit)
     except subprocess.TimeoutExpired:
         process.kill()
-        said, _ = process.communicate()
+        process.wait()
+    said = (job.scratch / f"{name}.log").read_text(errors="replace")
     found = sorted((job.scratch / f"{name}-found").iterdir())
     if process.returncode or found:
         text = base64.b64encode(found[0].read_bytes()).decode() if found else ""
@@ -157,7 +160,7 @@ def attack(job: Job) -> None:
         _settle(job, name, _start(job, name, str(file)), 60)
         return
     todo = sorted(GROUPS, key=lambda name: -_PARTS[name])
-    running: dict[str, tuple[subprocess.Popen[str], int]] = {}
+    running: dict[str, tuple[subprocess.Popen[bytes], int]] = {}
     try:
         while todo or running:
             while todo and len(running) < 2:
@@ -165,14 +168,18 @@ def attack(job: Job) -> None:
                 seconds = max(2, round(job.size(FULL) * _PARTS[name] / sum(_PARTS.values())))
                 folder = str(job.scratch / name)
                 running[name] = (_start(job, name, f"-max_total_time={seconds}", folder), seconds)
-            name = next(iter(running))
+            ended = [name for name, (process, _) in running.items() if process.poll() is not None]
+            if not ended and len(running) == 2:
+                time.sleep(0.1)
+                continue
+            name = next(iter(ended or running))
             process, seconds = running[name]
             _settle(job, name, process, seconds + 120)
             del running[name]
     finally:
         for process, _ in running.values():
             process.kill()
-            process.communicate()
+            process.wait()
 
 
 RIGS = (
