@@ -115,6 +115,7 @@ RIGS = (
         needs=("fuse",),
         bugs=("conform-old-bytes", "conform-end-lost"),
         teeth=0.01,
+        test=0.03,
     ),
     Rig(
         "conform-fsstress",

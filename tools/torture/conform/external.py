@@ -9,7 +9,7 @@ from tools.torture.conform.places import Broken, Mounted
 from tools.torture.rig import Job, Rig
 
 MIB = 1 << 20
-FIO_SIZE = 128 * MIB  # of each of the jobs below
+FIO_SIZE = 64 * MIB  # of each of the jobs below
 LIMIT = 1200  # s for one program
 SAID = 2000  # characters of what a program said that are shown
 

@@ -26,7 +26,8 @@ BORDERS = (4096, 65_536, 2 << 20)
 WEIGHTS = {
     "read": 20, "write": 20, "rewrite": 6, "append": 5, "jump": 2, "map_read": 8, "map_write": 8,
     "shrink": 4, "grow": 4,
-    "empty": 1, "fsync": 2, "reopen": 3, "forget": 2, "direct_read": 2, "direct_write": 2, "allocate": 1, "punch": 1,
+    "empty": 1, "fsync": 0.4, "reopen": 3, "forget": 0.6, "direct_read": 2, "direct_write": 2,
+    "allocate": 1, "punch": 1,
     "zero": 1, "copy": 2, "vector": 3,
 }  # fmt: skip
 OPTIONAL = ("direct_read", "direct_write", "allocate", "punch", "zero", "copy")

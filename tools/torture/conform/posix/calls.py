@@ -10,6 +10,7 @@ import signal
 import socket
 import stat
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from tools.torture.conform.posix.rules import Call
@@ -171,7 +172,7 @@ CALLS: dict[str, Callable[..., Any]] = {
     "lseek": os.lseek, "fsync": os.fsync, "fstat-nlink": lambda fd: os.fstat(fd).st_nlink,
     "flist": lambda fd: sorted(os.listdir(fd)),
     "fchdir": os.fchdir,
-    "content": lambda path: open(path, "rb").read(),  # noqa: SIM115  closed at once: this is CPython
+    "content": lambda path: Path(path).read_bytes(),
     "allocate": os.posix_fallocate,
     "sparse": sparse, "limited-write": limited_write,
     "umask": lambda mask: bool(os.umask(mask)),
