@@ -178,8 +178,8 @@ class Store:
             with self._open.context.index.read() as txn:
                 count = registry.find(txn, name).points
                 if known[0][0] != count:
-                    points = [point for point in snapshot.every(txn) if point.mount == name]
-                    view = PointView(self._open.reader, points[-1].root) if points else None
+                    point = snapshot.latest(txn, name)
+                    view = None if point is None else PointView(self._open.reader, point.root)
                     known[0] = (count, view)
             view = known[0][1]
             entry = None if view is None else view.lookup(path)

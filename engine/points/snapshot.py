@@ -103,7 +103,7 @@ def _moved(name: str) -> Busy:
 
 
 def _newest(txn: Txn, name: str) -> str:
-    newest = max((p for p in every(txn) if p.mount == name), key=lambda p: p.sequence, default=None)
+    newest = latest(txn, name)
     return "" if newest is None else newest.id
 
 
@@ -135,8 +135,15 @@ def _forget_rest(context: Context, seen: list[Seen]) -> None:
 
 
 def every(txn: Txn) -> list[Point]:
-    """All points, oldest first."""
-    return [codec.decode_point(raw) for _, raw in txn.whole(Table.POINTS)]
+    """All points, oldest first; ids do not tell the order of what was made in one millisecond."""
+    points = [codec.decode_point(raw) for _, raw in txn.whole(Table.POINTS)]
+    return sorted(points, key=lambda point: (point.time_ns, point.mount, point.sequence))
+
+
+def latest(txn: Txn, name: str) -> Point | None:
+    """The point of a mount that was made last, whatever the clock said."""
+    points = (point for point in every(txn) if point.mount == name)
+    return max(points, key=lambda point: point.sequence, default=None)
 
 
 def find(txn: Txn, reference: str) -> Point:
@@ -144,7 +151,8 @@ def find(txn: Txn, reference: str) -> Point:
     if reference.endswith("@latest"):
         name = reference.removesuffix("@latest")
         registry.find(txn, name)
-        found = [point for point in every(txn) if point.mount == name][-1:]
+        last = latest(txn, name)
+        found = [] if last is None else [last]
     else:
         wanted = reference.rpartition("@")[2].lower()
         prefix = wanted.encode(errors="replace")

@@ -68,3 +68,12 @@ def test_a_point_about_to_be_deleted_is_not_opened(
         monkeypatch.setattr(store._open.session.writer, "put_record", put_record)
         store.remove_point(ids[0])
     assert refused
+
+
+def test_points_of_one_millisecond_are_in_order(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.seam.Os.time_ns", lambda self: 1_800_000_000_000_000_000)
+    made = [store.snapshot("m").id for _ in range(12)]
+    assert [point.id for point in store.points()] == made
+    assert store.point("m@latest").id == made[-1]
