@@ -128,6 +128,20 @@ def test_a_squashed_root_owns_nothing(mount: Mount) -> None:
     os.unlink(where / "mine too")
 
 
+def test_a_squashed_root_in_a_point_mounted_alone(mount: Mount) -> None:
+    where = mount()
+    for name, mode in (("closed", 0o600), ("open", 0o644)):
+        (where / name).write_bytes(b"of root")
+        os.chmod(where / name, mode)
+    point = point_of(where).name
+    fsmount.unmount(str(where))
+    options = fsmount.Options(root_squash=True)
+    fsmount.start_background(str(where.parent / "store"), "data", point, str(where), options)
+    assert (where / "open").read_bytes() == b"of root"
+    with pytest.raises(PermissionError):
+        (where / "closed").read_bytes()
+
+
 def test_privileges_of_others_do_not_count_on_a_squashed_mount(mount: Mount) -> None:
     """CAP_DAC_OVERRIDE without uid 0: the kernel lets it pass, so the worker must not."""
     where = mount()

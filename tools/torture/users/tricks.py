@@ -39,7 +39,7 @@ class Scene(NamedTuple):
 
 
 def errno_of(action: Callable[[], object]) -> str:
-    """ "ok", or the name of the error."""
+    """The name of the error, or "ok"."""
     try:
         action()
     except OSError as error:
@@ -294,9 +294,21 @@ def into_points(scene: Scene) -> str:
     )
 
 
+def unmounting(scene: Scene) -> str:
+    """Who did not mount it does not unmount it."""
+
+    def unmount() -> int:
+        words = ["fusermount3", "-u", "-z", str(scene.mounted.where)]
+        return subprocess.run(words, capture_output=True, check=False).returncode
+
+    return (
+        "an unmount" if act(BOB, unmount) == 0 or not os.path.ismount(scene.mounted.where) else ""
+    )
+
+
 TRICKS = (
     nosuid_and_nodev, handles_of_others, removed_directories, the_store_itself, control_sockets, the_worker,
-    listings_of_points, names_of_evil, into_points,
+    listings_of_points, names_of_evil, into_points, unmounting,
 )  # fmt: skip
 NAMES = {trick.__name__: trick for trick in TRICKS}
 
