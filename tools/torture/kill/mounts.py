@@ -161,7 +161,7 @@ RIGS = (
         bugs=(
             "dead-mount-stays",
             "snapshot-early-word",
-            "fsync-without-commit",
+            "killed-after-hasty-fsync",
             "adopted-too-short",
             "worker-lock-let-go",
         ),

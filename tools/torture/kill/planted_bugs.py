@@ -43,7 +43,7 @@ def snapshot_early_word() -> None:
     put(snapshot, "_commit", late)
 
 
-@bug("fsync-without-commit")
+@bug("killed-after-hasty-fsync")
 def fsync_without_commit() -> None:
     """An fsync seals the file's data and leaves the commit to a later turn."""
     from engine.live.tree import LiveTree

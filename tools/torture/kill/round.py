@@ -206,7 +206,7 @@ class Round:
                 else:  # again, over what the dead one has left
                     self._begin(ended, "restore", "--force", point, str(target))
                 return
-            if command.status == NotFound.kind.exit and point == self._removing:
+            if command.status in (NotFound.kind.exit, BUSY) and point == self._removing:
                 return
             if command.status:
                 raise Broken(f"restoring {point} failed: {command.complained}")
