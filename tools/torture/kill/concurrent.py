@@ -28,6 +28,7 @@ from tools.torture.crash.engine_files import observe_point, observe_tree
 from tools.torture.kill import crew
 from tools.torture.kill.book import fingerprint
 from tools.torture.kill.fuzz import Fuzz
+from tools.torture.kill.heard import heard
 from tools.torture.kill.place import quick
 from tools.torture.kill.small import shrink
 from tools.torture.rig import Job, Rig
@@ -146,10 +147,13 @@ def _run(job: Job, home: Path) -> None:
             child.kill()
     for child in children:
         job.count(f"steps of the {child.name}", board.steps(child.place))
-    try:
-        _judge(job, home)
-    except HoldfastError as error:
-        job.fail("all", f"at the end: {error}")
+    with heard() as said:
+        try:
+            _judge(job, home)
+        except HoldfastError as error:
+            job.fail("all", f"at the end: {error}")
+    if said:
+        job.fail("all", f"at the end the store complains: {said}")
 
 
 def _alone(work: Work, name: str, sockets: list[socket.socket]) -> Work:
