@@ -1,7 +1,8 @@
 """A store on disk: creating it, opening it, and what one process holds of it while it is open.
 
 A store is one directory: ``format.json`` (identity, id key, format version), ``index/`` (LMDB), ``packs/`` (sealed),
-``segments/`` (open), ``workers/`` (lock files that tell who lives), ``run/`` (control sockets), ``quarantine/``.
+``segments/`` (open), ``workers/`` (lock files that tell who lives), ``run/`` (control sockets), ``quarantine/``,
+and the incidents.
 
 ``lock`` is held shared by every process that has the store open and exclusively by a repair that replaces the
 index: it decides nothing else.
@@ -26,6 +27,7 @@ from engine.errors import (
     NotFound,
     from_os,
 )
+from engine.incidents import Journal
 from engine.index import Index, shared
 from engine.index.inspect import inspect
 from engine.ingest.sealer import Sealer
@@ -65,12 +67,17 @@ class OpenStore:
         try:
             inspect(os.path.join(self.path, "index"))
             index = shared.acquire(os.path.join(self.path, "index"))
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, HoldfastError):
+                journal = Journal()
+                journal.placed(self.path, system)
+                journal.error(error, "index")
             system.close(self._lock_fd)
             raise
+        index.journal.placed(self.path, system)
         self.context = Context(
             self.path, bytes.fromhex(data["store_id"]), bytes.fromhex(data["id_key"]), index,
-            PackFiles(self.path, system), system,
+            PackFiles(self.path, system, index.journal), system,
         )  # fmt: skip
         self.reader = ChunkReader(self.context)
         self._session: Session | None = None
@@ -106,15 +113,16 @@ class OpenStore:
         return self._reading
 
     def close(self) -> None:
+        reading, self._reading = self._reading, None
+        session, self._session = self._session, None
         try:
-            if self._reading is not None:
-                self._reading.close()
-                self._reading = None
-            if self._session is not None:
-                self._session.close()
-                self._session = None
+            if reading is not None:
+                reading.close()
+            if session is not None:
+                session.close()
         finally:
             self.context.files.close()
+            self.context.incidents.flush(last=True)
             shared.release(self.context.index)
             self.context.system.close(self._lock_fd)
 

@@ -125,6 +125,22 @@ TOMBSTONES_KEPT = (
 # --- time -------------------------------------------------------------------------------------------------
 COMMIT_INTERVAL = 5.0  # s: the longest a change waits for its barrier
 TICK = 1.0  # s: worker heartbeat, background commit
+STALL_AFTER = 2.0  # s a writer waits for the write transaction before it looks for a stopped process that holds it
+
+# --- incidents --------------------------------------------------------------------------------------------
+INCIDENT_QUIET = 600.0  # s without a condition after which it counts as over
+INCIDENT_AGAIN = (
+    60.0  # s until a condition that goes on is written once more, and then ever more rarely
+)
+INCIDENTS_MAX = (
+    500  # kept in memory by one process; of what else is met, each kind is counted together
+)
+INCIDENT_FILE = 1 * MIB  # bytes after which the file is put aside; the one put aside before goes
+INCIDENT_TEXT, INCIDENT_THING = 400, 200  # characters: with JSON's escapes a line stays under 4 KiB
+CLOCK_JUMP = (
+    2.0  # s a clock may be set at once before that is told: adjusting moves it 0.5 ms a second
+)
+STALL = 30.0  # s a background turn may take before that is told; a busy disk answers within some
 
 # --- space ------------------------------------------------------------------------------------------------
 # Writers never use so much of the store's file system, as commits and collection need room: this part of it,
@@ -137,6 +153,10 @@ assert SPAN % SLOT == 0 and STREAM_CHUNK <= CHUNK_MAX <= RECORD_MAX
 assert SLOT <= CHUNK_MAX and PIECE_MAX <= STREAM_CHUNK
 assert SLOTS_PER_SPAN * 34 + 64 <= SPAN_ROW_MAX <= VALUE_HARD_MAX
 assert XATTR_PART <= VALUE_MAX and COMMIT_ROWS < DIRTY_ROWS_MAX < INO_RESERVE
+assert (
+    6 * (INCIDENT_TEXT + INCIDENT_THING) + 300 < 4 * KIB
+    and INCIDENTS_MAX * 4 * KIB < 3 * INCIDENT_FILE
+)
 assert FILE_MAX // SPAN < 2**32 and PACK_MAX + RECORD_MAX < PACK_HARD_MAX < 2**32
 assert FILE_LEAF_SPANS * 256**FILE_DEPTH_MAX * SPAN >= FILE_MAX and FILE_LEAF_SPANS <= 8
 assert DIR_LEAF_BYTES + 8 * KIB + 2 * DIR_NODE_MAX <= NODE_MAX and XATTR_NODE < NODE_MAX

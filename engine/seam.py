@@ -112,6 +112,10 @@ class Os:
     def monotonic(self) -> float:
         return time.monotonic()
 
+    def since_boot(self) -> float:
+        """Like ``monotonic``, but it goes on while the machine sleeps."""
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+
     def random(self, count: int) -> bytes:
         return os.urandom(count)
 

@@ -9,9 +9,12 @@ from __future__ import annotations
 import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from engine import home, limits, registry
+from engine.errors import HoldfastError, from_os
+from engine.incidents import Journal, reset
 from engine.ingest import choose_mode
 from engine.nodes import Entry
 from engine.nodes.point import Point
@@ -22,7 +25,7 @@ from engine.registry import Mount
 
 if TYPE_CHECKING:  # imported where they are used: no process needs all of them
     from engine.live import LiveTree, Ports
-    from engine.maintain.check import CheckReport
+    from engine.maintain.check import CheckReport, Problem
     from engine.maintain.forecast import Forecast
     from engine.maintain.repair import RepairReport
     from engine.maintain.report import CollectReport
@@ -91,6 +94,24 @@ class Store:
     def path(self) -> str:
         return self._open.path
 
+    @property
+    def incidents(self) -> Journal:
+        """Where this process notes what wants attention."""
+        return self._open.context.incidents
+
+    @contextmanager
+    def _noting(self) -> Iterator[None]:
+        """What the store's own files refuse during an operation is of the error family, and an incident."""
+        try:
+            yield
+        except OSError as error:
+            known = from_os(error, f"store {self.path}")
+            self.incidents.error(known)
+            raise known from None
+        except HoldfastError as error:
+            self.incidents.error(error)
+            raise
+
     # --- mounts -------------------------------------------------------------------------------------------
 
     def create_mount(
@@ -126,8 +147,9 @@ class Store:
         """Serve a mount's live tree. Raises Busy while another process does; close the tree before the store."""
         from engine.live import LiveTree, Quota
 
-        session = self._open.session
-        mount = registry.claim(self._open.context, name, session.worker.id)
+        with self._noting():
+            session = self._open.session
+            mount = registry.claim(self._open.context, name, session.worker.id)
         self._served.append(name)
         return LiveTree(
             mount.id,
@@ -145,7 +167,7 @@ class Store:
             seal_small=session.sealer.seal_small,
             choose_mode=choose_mode, space_left=self.space_left, last_point_entry=self._last_point(mount.name),
             entry_span=self._entry_span, entry_mode=lambda entry: entry.chunking, flush=session.sealer.flush,
-            heartbeat=session.writer.acknowledge,
+            heartbeat=session.writer.acknowledge, incidents=self.incidents, name=f"mount {mount.name}",
         )  # fmt: skip
 
     def _last_point(self, name: str) -> Callable[[bytes], Entry | None]:
@@ -169,8 +191,14 @@ class Store:
         return PointView(self._open.reader, entry).span(entry, number)
 
     def space_left(self) -> int:
-        """Bytes writers may still use on the store's file system; its reserve is taken off."""
-        free, total = self._open.context.system.space(self._open.path)
+        """Bytes writers may still use on the store's file system; its reserve is taken off.
+
+        Raises LocationUnavailable.
+        """
+        try:
+            free, total = self._open.context.system.space(self._open.path)
+        except OSError as error:
+            raise from_os(error, f"store {self._open.path}") from None
         part = max(limits.RESERVE_MIN, int(total * limits.RESERVE_PART))
         return max(0, free - min(limits.RESERVE, part))
 
@@ -185,7 +213,8 @@ class Store:
         report: Report = silent,
     ) -> PointInfo:
         """A new point of a mount that stands still; ``thaw`` is called when it may go on."""
-        return _info(snapshot.snapshot(self._open, name, label, thaw=thaw, report=report))
+        with self._noting():
+            return _info(snapshot.snapshot(self._open, name, label, thaw=thaw, report=report))
 
     def points(self, name: str | None = None) -> list[PointInfo]:
         """Points of one mount or of all, oldest first. Raises NotFound for a mount that does not exist."""
@@ -212,7 +241,8 @@ class Store:
 
     def view(self, reference: str) -> PointView:
         """A point's tree, kept from deletion until the store is closed."""
-        return PointView(self._open.reader, snapshot.pin(self._open, reference).root)
+        with self._noting():
+            return PointView(self._open.reader, snapshot.pin(self._open, reference).root)
 
     def diff(self, old: str, new: str) -> Iterator[diff.Change]:
         """What differs between two points."""
@@ -242,7 +272,8 @@ class Store:
 
     def remove_points(self, references: Sequence[str]) -> list[PointInfo]:
         """Delete points, all of them or none. Raises NotFound, Busy."""
-        return [_info(point) for point in snapshot.remove(self._open, references)]
+        with self._noting():
+            return [_info(point) for point in snapshot.remove(self._open, references)]
 
     def would_free(self, references: Sequence[str], *, report: Report = silent) -> Forecast:
         """What deleting these points would free. Raises NotFound; Corrupt when a node is unreadable."""
@@ -258,15 +289,27 @@ class Store:
         """Free what no point and no live tree reaches, beside running writers."""
         from engine.maintain import collect
 
-        return collect.collect(
-            self._open, dry_run=dry_run, budget_s=budget_s, report=report, sleep=time.sleep
-        )
+        with self._noting():
+            return collect.collect(
+                self._open, dry_run=dry_run, budget_s=budget_s, report=report, sleep=time.sleep
+            )
 
     def check(self, *, read_data: bool = False, report: Report = silent) -> CheckReport:
         """Verify every invariant, and every byte when asked."""
         from engine.maintain import check
 
-        return check.check(self._open, read_data=read_data, report=report)
+        with self._noting():
+            found = check.check(self._open, read_data=read_data, report=report)
+        self._note_damage("check", found.problems)
+        return found
+
+    def _note_damage(self, who: str, problems: Sequence[Problem]) -> None:
+        if problems:
+            first = problems[0]
+            self.incidents.note(
+                "corrupt", "store",
+                f"{who} found {len(problems)} problems, first {first.code}: {first.thing}: {first.text}",
+            )  # fmt: skip
 
     def scrub(
         self, *, rate: int | None = None, budget_s: float | None = None, every_s: float | None = None,
@@ -275,9 +318,12 @@ class Store:
         """Verify stored bytes, going on where the last run ended; see engine.maintain.scrub."""
         from engine.maintain import scrub
 
-        return scrub.scrub(
-            self._open, rate=rate, budget_s=budget_s, every_s=every_s, report=report, sleep=time.sleep
-        )  # fmt: skip
+        with self._noting():
+            found = scrub.scrub(
+                self._open, rate=rate, budget_s=budget_s, every_s=every_s, report=report, sleep=time.sleep
+            )  # fmt: skip
+        self._note_damage("scrub", found.problems)
+        return found
 
     def stats(self, name: str | None = None) -> dict[str, int | float]:
         """Sizes and counts of the store or of one mount."""
@@ -289,7 +335,16 @@ class Store:
         """Mend what ``check`` finds and can be mended."""
         from engine.maintain import repair
 
-        return repair.repair(self._open, report=report)
+        with self._noting():
+            return repair.repair(self._open, report=report)
+
+    @staticmethod
+    def reset_incidents(path: str) -> None:
+        """Forget the incidents that are in the store; it need not be sound. Raises NotFound, LocationUnavailable."""
+        try:
+            reset(path)
+        except OSError as error:
+            raise from_os(error, f"incidents of {path}") from None
 
     @staticmethod
     def rebuild_index(path: str, *, report: Report = silent) -> RepairReport:

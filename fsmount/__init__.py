@@ -4,6 +4,15 @@ from __future__ import annotations
 
 from fsmount.lifecycle import serve, start_background, unmount
 from fsmount.options import Options
-from fsmount.remote import Client, client, request
+from fsmount.remote import Client, client, incidents, request
 
-__all__ = ["Client", "Options", "client", "request", "serve", "start_background", "unmount"]
+__all__ = [
+    "Client",
+    "Options",
+    "client",
+    "incidents",
+    "request",
+    "serve",
+    "start_background",
+    "unmount",
+]

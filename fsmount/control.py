@@ -1,6 +1,7 @@
 """The worker's end of the control socket: one JSON object per line, request and reply.
 
     {"op": "status"}   state, process, mount point, counters
+    {"op": "incidents"}  those that the worker has met
     {"op": "barrier"}  capture, then everything committed
     {"op": "freeze"}   capture, changes held up, everything committed; they stay held up until {"op": "thaw"}
                        on the same connection, its loss, or the limit
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import socket
 import struct
@@ -26,6 +28,8 @@ import trio
 from engine.errors import Busy, HoldfastError, InvalidRequest
 from fsmount.remote import Place, Reply
 
+log = logging.getLogger("holdfast.fsmount")
+
 LINE_MAX = 4096
 LISTENERS = 32  # connections at once; the daemon needs one or two
 
@@ -36,6 +40,7 @@ class Served(Protocol):
     freeze_limit: float
 
     def status(self) -> Reply: ...
+    def incidents(self) -> Reply: ...
     async def barrier(self) -> None: ...
     async def freeze(self) -> None: ...
     def thaw(self) -> None: ...
@@ -133,12 +138,16 @@ async def _answer(line: bytes, lines: _Lines, served: Served, freezing: trio.Loc
 async def _simple(operation: object, served: Served) -> Reply:
     if operation == "status":
         return served.status()
+    if operation == "incidents":
+        return served.incidents()
     if operation == "barrier":
         await served.barrier()
     elif operation == "drain":
         served.drain()
     elif operation != "thaw":  # a thaw after the limit: nothing to do, and said so below
-        raise InvalidRequest("control request", expected="status, barrier, freeze, thaw or drain")
+        raise InvalidRequest(
+            "control request", expected="status, incidents, barrier, freeze, thaw or drain"
+        )
     else:
         raise Busy("thaw", expected="a frozen mount", found="one that is not", do="freeze again")
     return {}
@@ -151,6 +160,9 @@ async def _guarded(action: Callable[[], Awaitable[Reply]]) -> Reply:
         return {"ok": False, "kind": error.kind.slug, "message": str(error)}
     except OSError as error:
         return {"ok": False, "kind": HoldfastError.kind.slug, "message": str(error)}
+    except Exception as error:  # a bug costs this request, not the mount
+        log.exception("control request")
+        return {"ok": False, "kind": HoldfastError.kind.slug, "message": repr(error)}
 
 
 async def _freeze(lines: _Lines, served: Served) -> None:

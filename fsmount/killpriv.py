@@ -17,6 +17,7 @@ from collections.abc import Callable
 
 from engine.errors import PosixError
 from fsmount.contract import Ctx, Tree
+from fsmount.permission import Caller
 from fsmount.xattrs import CAPABILITY
 
 REMEMBERED = 65_536  # inodes; the set is forgotten as a whole when it is full (about 6 MB)
@@ -35,18 +36,6 @@ def dropped(mode: int) -> int:
         return mode
     mode &= ~stat.S_ISUID
     return mode & ~stat.S_ISGID if mode & stat.S_IXGRP else mode
-
-
-def _member(ctx: Ctx, gid: int) -> bool:
-    """Whether the caller is in a group; no when that cannot be known any more."""
-    if ctx.gid == gid:
-        return True
-    try:
-        with open(f"/proc/{ctx.pid}/status", encoding="ascii", errors="replace") as file:
-            groups = next(line for line in file if line.startswith("Groups:"))
-    except (OSError, StopIteration):
-        return False
-    return str(gid) in groups.split()[1:]
 
 
 class KillPriv:
@@ -97,7 +86,7 @@ class KillPriv:
     def list_set(self, ino: int, ctx: Ctx) -> None:
         """An access list was set, which is a chmod too: set-gid goes unless the caller is of that group."""
         attr = self._tree.getattr(ino)
-        if attr.mode & stat.S_ISGID and ctx.uid and not _member(ctx, attr.gid):
+        if attr.mode & stat.S_ISGID and ctx.uid and not Caller(*ctx[:3]).in_group(attr.gid):
             now = time.time_ns()
             self._tree.setattr(ino, mode=attr.mode & 0o5777, ctime_ns=now, now_ns=now)
             self._changed(ino)

@@ -1,4 +1,4 @@
-"""Who may do what with an inode, by the modes alone: POSIX's rules without anybody's privilege.
+"""Who may do what with an inode, by modes and access lists: POSIX's rules without anybody's privilege.
 
 The kernel applies them too (default_permissions), but lets root and holders of capabilities pass.  A mount with
 ``--root-squash`` asks here as well, for every caller, with root as a user who owns nothing.
@@ -8,14 +8,36 @@ from __future__ import annotations
 
 import errno
 import stat
+import struct
+from typing import NamedTuple, Protocol
 
 from engine.errors import PosixError
-from fsmount.contract import Attr, Change
+from fsmount.contract import Change
+from fsmount.xattrs import LISTS
 
 READ, WRITE, SEARCH = 4, 2, 1
 JUST_NOW = 2 * 10**9  # ns: a time so near the present is what any writer may set by writing
 
 _USER, _TRUSTED = b"user.", b"trusted."
+
+
+class Attr(Protocol):
+    """What a decision hangs on."""
+
+    @property
+    def mode(self) -> int: ...
+    @property
+    def uid(self) -> int: ...
+    @property
+    def gid(self) -> int: ...
+
+
+class Ruled(NamedTuple):
+    """An inode as an access list makes it for one caller: the bits of all three classes are what that one may."""
+
+    mode: int
+    uid: int
+    gid: int
 
 
 class Caller:
@@ -47,6 +69,30 @@ def groups_of(pid: int) -> frozenset[int]:
     except OSError:
         pass
     return frozenset()
+
+
+_ENTRY = struct.Struct("<HHI")  # of an access list, after 4 bytes: tag, permissions, id
+_USER_OBJ, _NAMED_USER, _GROUP_OBJ, _NAMED_GROUP, _MASK, _OTHER = 1, 2, 4, 8, 16, 32
+
+
+def ruled(attr: Attr, rights: bytes, who: Caller) -> Ruled:
+    """The inode as its access list makes it for this caller. Of several groups each counts: the kernel is stricter."""
+    found = list(_ENTRY.iter_unpack(rights[4:]))
+    mask = next((perm for tag, perm, _ in found if tag == _MASK), 7)
+    bits: int | None = None
+    if who.uid == attr.uid:
+        bits = next(perm for tag, perm, _ in found if tag == _USER_OBJ)
+    for tag, perm, number in found:
+        if bits is None and tag == _NAMED_USER and number == who.uid:
+            bits = perm & mask
+    if bits is None:
+        for tag, perm, number in found:
+            group = attr.gid if tag == _GROUP_OBJ else number
+            if tag in (_GROUP_OBJ, _NAMED_GROUP) and who.in_group(group):
+                bits = (bits or 0) | perm & mask
+    if bits is None:
+        bits = next(perm for tag, perm, _ in found if tag == _OTHER)
+    return Ruled(attr.mode & ~0o777 | bits * 0o111, attr.uid, attr.gid)
 
 
 def may(attr: Attr, who: Caller, want: int) -> bool:
@@ -100,6 +146,10 @@ def require_xattr(attr: Attr, name: bytes, who: Caller, *, write: bool) -> None:
     """May this extended attribute be read or set? Raises EPERM, ENODATA, EACCES."""
     if name.startswith(_TRUSTED):
         raise PosixError(errno.EPERM if write else errno.ENODATA)
+    if name in LISTS:
+        if write and who.uid != attr.uid:
+            raise PosixError(errno.EPERM)
+        return
     if not name.startswith(_USER):
         if write:
             raise PosixError(errno.EPERM)

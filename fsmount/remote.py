@@ -18,9 +18,11 @@ from engine.errors import (
     LocationUnavailable,
     NotFound,
 )
+from engine.incidents import Incident, Line, folded, lines
 
 FOLDER = "run"
 REPLY_MAX = 1 << 20  # bytes of an answer, which are few
+_ANSWER = 2.0  # s: a worker that is asked for its incidents has them at hand, or is stuck
 Reply = dict[str, Any]
 
 
@@ -109,14 +111,36 @@ def revived(slug: str, message: str) -> HoldfastError:
     return HoldfastError(message)
 
 
-def request(store_path: str, mount: str, operation: str) -> Reply:
+def request(store_path: str, mount: str, operation: str, *, timeout: float = 120.0) -> Reply:
     """One request to the worker of a mount. Raises NotFound when it is not mounted, and what the worker reports."""
-    with client(store_path, mount) as connection:
+    with client(store_path, mount, timeout=timeout) as connection:
         return connection.request(operation)
 
 
-def client(store_path: str, mount: str) -> Client:
+def client(store_path: str, mount: str, *, timeout: float = 120.0) -> Client:
     """A connection to the worker of a mount, for freeze and thaw, which belong together. Raises NotFound."""
     if "/" in mount:
         raise InvalidRequest("mount name", found=repr(mount))
-    return Client(os.path.join(store_path, FOLDER), mount)
+    return Client(os.path.join(store_path, FOLDER), mount, timeout=timeout)
+
+
+def incidents(store_path: str) -> tuple[list[Incident], list[str]]:
+    """Incidents in the store and in the memory of its workers, and the mounts whose workers do not answer.
+
+    The index is not needed. Raises NotFound.
+    """
+    met, silent = [], []
+    try:
+        names = sorted(os.listdir(os.path.join(store_path, FOLDER)))
+    except OSError:
+        raise NotFound(f"store {store_path}", expected="a store", found="none") from None
+    for name in (name.removesuffix(".sock") for name in names if name.endswith(".sock")):
+        try:
+            reply = request(store_path, name, "incidents", timeout=_ANSWER)
+        except NotFound:
+            continue  # it has ended
+        except (HoldfastError, OSError):
+            silent.append(name)
+            continue
+        met += [Line(**line) for line in reply["incidents"]]
+    return folded([*lines(store_path), *met]), silent

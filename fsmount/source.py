@@ -40,8 +40,10 @@ def opened(store_path: str, name: str, point: str | None, shown: str) -> Iterato
     try:
         if point is None:
             tree = store.open_live(name)
-            yield Subject(name, shown, folder, tree=tree, points=StorePoints(store, name))
+            yield Subject(
+                name, shown, folder, tree=tree, points=StorePoints(store, name), incidents=store.incidents
+            )  # fmt: skip
         else:
-            yield Subject(name, shown, folder, view=store.view(point))
+            yield Subject(name, shown, folder, view=store.view(point), incidents=store.incidents)
     finally:
         store.close()

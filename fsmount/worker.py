@@ -11,16 +11,20 @@ import os
 import resource
 import signal
 import sys
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 
 import trio
 
+from engine import limits
 from engine.errors import HoldfastError, ShuttingDown
+from engine.incidents import Journal
 from fsmount import control, mountpoint, remote
 from fsmount.capture import capture
 from fsmount.channel import kernel
 from fsmount.channel.adapter import Adapter
+from fsmount.channel.errors import troubles
 from fsmount.channel.guarded import Guarded
 from fsmount.channel.session import Session
 from fsmount.contract import Tree
@@ -49,6 +53,7 @@ class Subject:
     tree: Tree | None = None
     points: Points | None = None
     view: View | None = None
+    incidents: Journal = field(default_factory=Journal)
 
 
 class Worker:
@@ -62,6 +67,7 @@ class Worker:
         self.state = "starting"
         self._draining = trio.Event()
         self._committing = trio.Lock()
+        self._turn = 0.0  # when the background turn that goes on began, monotonic s
         self.live: LiveFiles | None = None
         files: Files
         virtual: Files | None = None
@@ -74,6 +80,7 @@ class Worker:
         else:
             assert subject.view is not None
             files = PointFiles(subject.view)
+        troubles.incidents = subject.incidents
         self._adapter = self._adapted(files, virtual)
         self._spin = Spin(options.spin)
         self.session = Session(
@@ -105,8 +112,10 @@ class Worker:
                 nursery.start_soon(self._signals)
                 nursery.start_soon(self._drain_when_told)
                 nursery.start_soon(self._announce, ready)
+                nursery.start_soon(self._keep_incidents)
                 if self.live is not None:
                     nursery.start_soon(self._ticks, self.live)
+                    nursery.start_soon(self._watch_ticks)
                     listener = control.listen(
                         self.subject.folder, remote.socket_name(self.subject.name)
                     )
@@ -142,10 +151,34 @@ class Worker:
         limiter = trio.CapacityLimiter(1)
         while True:
             await trio.sleep(TICK)
+            self._turn = time.monotonic()
             try:
                 await trio.to_thread.run_sync(live.tree.tick, limiter=limiter)
             except HoldfastError as error:
                 log.error("background commit: %s", error)
+            except Exception as error:  # a bug or a lack of threads must not end the mount
+                log.exception("background turn")
+                self.subject.incidents.note("internal", "background turn", repr(error))
+            self._turn = 0.0
+
+    async def _watch_ticks(self) -> None:
+        """Tell when a background turn waits for a disk that does not answer."""
+        name = f"mount {self.subject.name}"
+        while True:
+            await trio.sleep(TICK)
+            if self._turn and time.monotonic() - self._turn > limits.STALL:
+                self.subject.incidents.note(
+                    "stalled", name, f"a background turn takes longer than {limits.STALL:.0f} s"
+                )
+
+    async def _keep_incidents(self) -> None:
+        """Write what was noted: in a thread of its own, for the disk may be what does not answer."""
+        limiter = trio.CapacityLimiter(1)
+        while True:
+            await trio.to_thread.run_sync(
+                self.subject.incidents.tick, limiter=limiter, abandon_on_cancel=True
+            )
+            await trio.sleep(TICK)
 
     async def _signals(self) -> None:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as received:
@@ -169,6 +202,10 @@ class Worker:
             "spin_us": round(self._spin.window * 1e6, 1),
             "peak_rss": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         }
+
+    def incidents(self) -> remote.Reply:
+        """What this worker has met; the store may not have all of it yet."""
+        return {"incidents": [asdict(line) for line in self.subject.incidents.known()]}
 
     async def _captured(self, live: LiveFiles) -> None:
         if self.state not in ("serving", "draining"):

@@ -249,7 +249,6 @@ class Rescue:
             self.file(entry, path)
         elif stat.S_ISLNK(entry.mode):
             os.symlink(entry.rest, path)
-            return
         else:
             try:
                 os.mknod(path, entry.mode, entry.rdev)
@@ -276,14 +275,15 @@ class Rescue:
 
     def attributes(self, entry: Entry, path: bytes) -> None:
         if os.geteuid() == 0:
-            os.chown(path, entry.uid, entry.gid)
+            os.chown(path, entry.uid, entry.gid, follow_symlinks=False)
         for name, value in xattrs(self.packs, entry.xattrs).items():
             try:
-                os.setxattr(path, name, value)
+                os.setxattr(path, name, value, follow_symlinks=False)
             except OSError as error:
                 self.report(path, error)
-        os.chmod(path, stat.S_IMODE(entry.mode))
-        os.utime(path, ns=(entry.atime, entry.mtime))
+        if not stat.S_ISLNK(entry.mode):
+            os.chmod(path, stat.S_IMODE(entry.mode))
+        os.utime(path, ns=(entry.atime, entry.mtime), follow_symlinks=False)
 
     def report(self, path: bytes, error: Exception) -> None:
         self.damaged += 1

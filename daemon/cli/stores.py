@@ -1,4 +1,4 @@
-"""Commands about a store as a whole: init, create, gc, check, scrub, stats, repair."""
+"""Commands about a store as a whole: init, create, gc, check, scrub, stats, repair, incidents."""
 
 from __future__ import annotations
 
@@ -6,10 +6,23 @@ import dataclasses
 
 import click
 
+import fsmount
 from daemon.cli.common import open_store, path_of
-from daemon.cli.output import Duration, Size, as_json, counted, moment, progress, say, shown, size
+from daemon.cli.output import (
+    Duration,
+    Size,
+    as_json,
+    counted,
+    moment,
+    progress,
+    say,
+    shown,
+    size,
+    table,
+)  # fmt: skip
 from engine import Store
 from engine.errors import Corrupt, InvalidRequest
+from engine.incidents import Incident
 
 
 @click.command()
@@ -199,4 +212,39 @@ def repair(ctx: click.Context, rebuild_index: bool, json_: bool) -> None:
     say(f"{len(result.done)} repairs")
 
 
-COMMANDS = (init, create, gc, check, scrub, stats, repair)
+@click.command()
+@click.option(
+    "--reset", is_flag=True, help="Forget those that are listed: they have been dealt with."
+)
+@click.option("--json", "json_", is_flag=True)
+@click.pass_context
+def incidents(ctx: click.Context, reset: bool, json_: bool) -> None:
+    """List what went wrong and wants attention, the last first; works when nothing else does.
+
+    \b
+      holdfast incidents
+      holdfast incidents --reset
+    """
+    found, silent = fsmount.incidents(path_of(ctx))
+    if json_:
+        as_json({"incidents": [dataclasses.asdict(one) for one in found], "silent": silent})
+    else:
+        _show(found)
+        for name in silent:
+            say(f"the worker of mount {shown(name)} does not answer")
+    if reset:
+        Store.reset_incidents(path_of(ctx))
+
+
+def _show(found: list[Incident]) -> None:
+    if not found:
+        say("no incidents")
+        return
+    rows = [
+        (moment(one.last), moment(one.first), str(one.count), one.kind, shown(one.thing), shown(one.text))
+        for one in found
+    ]  # fmt: skip
+    table(rows, ("LAST", "FIRST", "TIMES", "KIND", "THING", "WHAT"))
+
+
+COMMANDS = (init, create, gc, check, scrub, stats, repair, incidents)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from engine.incidents import Journal
 from engine.index import Index
 from engine.packs.files import PackFiles
 from engine.seam import Os
@@ -19,3 +20,8 @@ class Context:
     index: Index
     files: PackFiles
     system: Os
+
+    @property
+    def incidents(self) -> Journal:
+        """Where incidents are noted: one for all who have the store open in this process."""
+        return self.index.journal

@@ -215,6 +215,7 @@ class ChunkReader:
 
     def _suspect(self, cid: bytes, error: HoldfastError) -> None:
         log.warning("chunk %s is suspect: %s", cid.hex(), error)
+        self._context.incidents.note("corrupt", f"chunk {cid.hex()}", str(error))
         try:
             mark_suspect(self._context, cid, str(error))
         except HoldfastError as second:

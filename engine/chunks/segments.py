@@ -15,7 +15,7 @@ from typing import NamedTuple
 from engine import limits
 from engine.chunks.context import Context
 from engine.chunks.workers import alive
-from engine.errors import HoldfastError
+from engine.errors import HoldfastError, from_os
 from engine.index import Table, Txn
 from engine.index.rows import (
     KIND_DATA,
@@ -70,6 +70,19 @@ class Segments:
 
     def append(self, kind: int, head: bytes, payload: bytes, entry: Entry) -> tuple[int, int, int]:
         """Returns (pack, offset, stored length). Tries once more with a new segment when one fails."""
+        try:
+            return self._appended(kind, head, payload, entry)
+        except OSError as error:
+            known = from_os(error, f"segments of {self._context.root}")
+            self._context.incidents.error(known)
+            raise known from None
+        except HoldfastError as error:
+            self._context.incidents.error(error)
+            raise
+
+    def _appended(
+        self, kind: int, head: bytes, payload: bytes, entry: Entry
+    ) -> tuple[int, int, int]:
         room = _room(kind)
         size = len(head) + len(payload)
         segment = self._segment(room, size)
@@ -81,6 +94,7 @@ class Segments:
             log.warning(
                 "segment %d failed on write (%s); another one is used", segment.number, error
             )
+            self._context.incidents.error(error)
             segment = self._segment(room, size)
             offset = segment.append(head, payload, entry)
         self._unsafe.append(_Unsafe(segment, offset, head, payload, entry))
@@ -103,6 +117,7 @@ class Segments:
                     lengths[segment.number] = segment.sync()
                 except HoldfastError as error:
                     failed = segment
+                    self._context.incidents.error(error)
                     if attempt == 2 or not segment.broken:
                         raise
                     log.warning("segment %d failed: %s; its uncommitted records are written again", segment.number,
@@ -131,7 +146,11 @@ class Segments:
                 done.add(id(item))
         finally:
             self._unsafe = [u for u in self._unsafe if id(u) not in done]
-            self._failed = {u.segment.number: u.segment for u in self._unsafe if u.segment.broken}
+            left = {u.segment.number: u.segment for u in self._unsafe if u.segment.broken}
+            for item in broken:
+                if item.segment.number not in left:
+                    item.segment.close()
+            self._failed = left
             self.unsafe_bytes = sum(len(u.head) + len(u.payload) for u in self._unsafe)
             for old, table in moves.items():
                 moved(old, table)
@@ -154,7 +173,7 @@ class Segments:
             ready = [item for item in self._full if item[1].number not in waiting]
             self._full = [item for item in self._full if item[1].number in waiting]
         for room, segment in ready:
-            self._seal(room, segment)
+            self._try_seal(room, segment)
 
     def roll(self) -> None:
         """Have segments that are large enough sealed by the next commit: a collection can free packs only."""
@@ -167,12 +186,28 @@ class Segments:
     def close(self) -> None:
         """Everything is committed: seal or leave idle what is open."""
         for room, segment in list(self._open.items()):
-            if segment.length >= SEAL_ON_CLOSE:
-                self._seal(room, segment)
-            else:
-                segment.close()
+            if segment.length >= SEAL_ON_CLOSE and not segment.broken:
+                self._try_seal(room, segment)
+                continue
+            segment.close()
+            try:
                 self._set_state(segment.number, PACK_IDLE, 0)
+            except HoldfastError as error:
+                log.info("segment %d is left to whoever finds it: %s", segment.number, error)
         self._open.clear()
+        for segment in self._failed.values():
+            segment.close()
+        self._failed.clear()
+
+    def _try_seal(self, room: int, segment: SegmentWriter) -> None:
+        """What it holds is committed: one that cannot be sealed is left to whoever finds its owner dead."""
+        try:
+            self._seal(room, segment)
+        except HoldfastError as error:
+            log.warning("segment %d cannot be sealed: %s", segment.number, error)
+            self._context.incidents.error(error)
+        finally:
+            segment.close()
 
     def _seal(self, room: int, segment: SegmentWriter) -> None:
         records = len(segment.entries)
@@ -225,6 +260,7 @@ class Segments:
                 )
             except HoldfastError as error:
                 log.warning("segment %d cannot be gone on with: %s", number, error)
+                self._context.incidents.error(error)
         return None
 
     def _create(self, room: int) -> SegmentWriter:

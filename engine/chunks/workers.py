@@ -8,12 +8,15 @@ is gone, so that its segment, its mount and its pins may be taken over, in a tra
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 
 from engine.chunks.context import Context
-from engine.errors import from_os
+from engine.errors import HoldfastError, from_os
 from engine.index import Table, Txn
 from engine.index.rows import U64, WorkerRow
+
+log = logging.getLogger("holdfast.engine.chunks")
 
 _COUNTER = b"next_worker"
 NEVER = 2**64 - 1  # epoch of a worker that only reads
@@ -58,16 +61,31 @@ class Worker:
                 self._fd = context.system.open(path, os.O_RDWR | os.O_CREAT)
             except OSError as error:
                 raise from_os(error, path) from None
-            assert context.system.try_lock(self._fd), "a new worker's lock is free"
-            row = WorkerRow(os.getpid(), context.system.time_ns(), NEVER if reads_only else 0)
-            txn.put(Table.WORKERS, U64.pack(self.id), row.pack_bytes())
+            try:
+                assert context.system.try_lock(self._fd), "a new worker's lock is free"
+                row = WorkerRow(os.getpid(), context.system.time_ns(), NEVER if reads_only else 0)
+                txn.put(Table.WORKERS, U64.pack(self.id), row.pack_bytes())
+            except BaseException:
+                context.system.close(self._fd)
+                raise
 
     def close(self) -> None:
-        """Leave: lock file, row, lock. A row without its file is a dead worker's; a file without a row is nobody's."""
-        self._context.system.unlink(lock_path(self._context, self.id))
-        with self._context.index.write() as txn:
-            _delete(txn, self.id)
-        self._context.system.close(self._fd)
+        """Leave: lock file, row, lock. A row without its file is a dead worker's; a file without a row is nobody's.
+
+        What of that fails is left: without the lock, whoever comes takes this worker for dead, as it then is.
+        """
+        path = lock_path(self._context, self.id)
+        try:
+            self._context.system.unlink(path)
+            with self._context.index.write() as txn:
+                _delete(txn, self.id)
+        except OSError as error:
+            log.warning("worker %d cannot leave: %s", self.id, from_os(error, path))
+            self._context.incidents.error(from_os(error, path))
+        except HoldfastError as error:
+            log.warning("worker %d cannot leave: %s", self.id, error)
+        finally:
+            self._context.system.close(self._fd)
 
 
 def reap(context: Context) -> list[int]:

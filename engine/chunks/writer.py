@@ -11,12 +11,7 @@ Invariants
  W4  A commit during a collection protects every id of every open hold (hold.py); the epoch it reports was read
      before it gathered them, so every look-up it does not cover saw the condemned flags.
 
-Crash table of a commit
- | died after             | found                                       | lost                             |
- | records appended       | bytes past the segment's committed length   | nothing acknowledged; bytes cut  |
- | segments synced        | the same                                    | the same                         |
- | transaction committed  | rows, spans, names: all of them             | nothing                          |
- | segment full, sealing  | table in packs/segment.py                   | nothing                          |
+What a crash leaves of a commit: FORMAT.md, "Crash tables".
 """
 
 from __future__ import annotations

@@ -25,9 +25,19 @@ from zlib import crc32
 import lmdb
 
 from engine import limits
-from engine.errors import Busy, Corrupt, HoldfastError, LocationUnavailable, StoreFull, from_os
+from engine.errors import (
+    Busy,
+    Corrupt,
+    HoldfastError,
+    LocationUnavailable,
+    StoreFull,
+    from_os,
+)  # fmt: skip
+from engine.incidents import Journal
 from engine.index import structure
+from engine.index.stall import Watch
 from engine.index.tables import Table
+from engine.index.translate import translate
 
 _TRIES, _PAUSE = 500, 0.01  # to find no reader at work: 5 s in all
 _CRC = struct.Struct("<I")
@@ -172,7 +182,9 @@ class Reading:
         self._txn.abort()
         self._index.reading.discard(self)
         if isinstance(error, lmdb.Error):
-            raise _translate(error, self._index.path) from None
+            raise self._index.failed(error) from None
+        if isinstance(error, Corrupt):
+            self._index.journal.error(error)
 
 
 class Index:
@@ -187,7 +199,9 @@ class Index:
         )  # LMDB blocks all threads in C; a Python lock keeps waiters interruptible
         self._writer = 0  # thread that has the write transaction
         self.broken = False
+        self.journal = Journal()  # of whoever has the store open
         self.reading: set[Reading] = set()  # open read transactions
+        self._watch = Watch(os.path.join(path, "lock.mdb"))
         self._claim_readers()
         self._open_env()
 
@@ -218,19 +232,31 @@ class Index:
             )  # fmt: skip
             self._env.reader_check()  # before the dead have all slots: then opening itself fails
             self._dbs: dict[Table, Any] = {}
-            for table in Table:
-                self._dbs[table] = self._env.open_db(table.db, create=self._create)
+            if self._create:
+                for table in Table:
+                    self._dbs[table] = self._env.open_db(table.db, create=True)
+            else:
+                self._open_tables()
         except lmdb.NotFoundError:
             raise Corrupt(
                 f"index {self.path}", expected="every table", found="some missing",
                 do="run 'holdfast repair --rebuild-index'",
             ) from None  # fmt: skip
         except lmdb.Error as error:
-            raise _translate(error, self.path) from None
+            raise translate(error, self.path) from None
         self.broken = False
+
+    def _open_tables(self) -> None:
+        """In one write transaction: LMDB's binding would take one for each, and its turn behind others each time."""
+        with self._watch.waiting():
+            txn = self._env.begin(write=True)
+        with txn:
+            for table in Table:
+                self._dbs[table] = self._env.open_db(table.db, txn=txn, create=False)
 
     def close(self) -> None:
         """Close the environment; no transaction may be open."""
+        self._watch.close()
         self._env.close()
 
     def read(self) -> Reading:
@@ -239,7 +265,16 @@ class Index:
         try:
             return Reading(self)
         except lmdb.Error as error:
-            raise _translate(error, self.path) from None
+            raise self.failed(error) from None
+
+    def failed(self, error: lmdb.Error) -> HoldfastError:
+        """The error of the family that it is, noted as an incident."""
+        known = translate(error, self.path)
+        if isinstance(known, Busy):
+            self.journal.note("readers_full", "index", str(known))
+        else:
+            self.journal.error(known, "" if isinstance(known, StoreFull) else "index")
+        return known
 
     @contextmanager
     def write(self) -> Iterator[Txn]:
@@ -259,22 +294,25 @@ class Index:
         if self.broken:
             self._reopen()
         try:
-            txn = self.begin(write=True)
+            with self._watch.waiting():
+                txn = self.begin(write=True)
         except lmdb.Error as error:
-            raise _translate(error, self.path) from None
+            raise self.failed(error) from None
         try:
             yield Txn(txn, self._dbs)
         except lmdb.Error as error:
             txn.abort()
-            raise _translate(error, self.path) from None
-        except BaseException:
+            raise self.failed(error) from None
+        except BaseException as error:
             txn.abort()
+            if isinstance(error, Corrupt):
+                self.journal.error(error)
             raise
         try:
             txn.commit()
         except lmdb.Error as error:
             self.broken = True
-            raise _translate(error, self.path) from None
+            raise self.failed(error) from None
 
     def begin(self, *, write: bool) -> Any:
         """A transaction of LMDB's own. Raises lmdb.Error."""
@@ -299,6 +337,9 @@ class Index:
             if all(one.waits for one in list(self.reading)):
                 self._env.close()
                 self._open_env()
+                self.journal.note(
+                    "index_reopened", "index", "opened again after a commit that failed"
+                )
                 return
             time.sleep(_PAUSE)
         raise LocationUnavailable(f"index {self.path}", expected="no reader for a moment, after a commit that failed",
@@ -335,20 +376,3 @@ class Index:
     def used(self, txn: Txn) -> int:
         """Bytes of the pages that hold rows."""
         return sum(txn.pages(table) for table in Table) * int(self._env.stat()["psize"])
-
-
-def _translate(error: lmdb.Error, path: str) -> HoldfastError:
-    if isinstance(error, (lmdb.MapFullError, lmdb.DiskError)) or "No space left" in str(error):
-        return StoreFull(
-            f"index {path}", found=str(error), do="free space on the store's file system"
-        )
-    if isinstance(error, (lmdb.ReadersFullError, lmdb.TxnFullError)):
-        return Busy(
-            f"index {path}", found=str(error), do="try again; too many processes or one huge change"
-        )
-    if isinstance(
-        error, (lmdb.CorruptedError, lmdb.PanicError, lmdb.PageNotFoundError, lmdb.InvalidError)
-    ):
-        return Corrupt(f"index {path}", expected="a sound LMDB file", found=str(error),
-                       do="run 'holdfast repair --rebuild-index'")  # fmt: skip
-    return LocationUnavailable(f"index {path}", found=str(error), do="look at the disk and its log")

@@ -35,8 +35,10 @@ class Sealer:
         ``job.hold`` protects what they refer to until the caller releases it, after they are committed.  Raises
         StoreFull or LocationUnavailable; then nothing has changed and the job can be done again.
         """
+        self._sketches.look_for_suspects()
         hold = self._writer.holds.open()
         try:
+            self._small.offer([job])
             extents = self._seal(job, hold)
             if (
                 len(extents) > limits.SLOTS_PER_SPAN
@@ -51,6 +53,7 @@ class Sealer:
 
     def seal_small(self, jobs: list[SealJob]) -> None:
         """Do those of the jobs that are better done together: whole small files (``job.extents`` is set then)."""
+        self._sketches.look_for_suspects()
         self._small.seal(jobs)
 
     def flush(self) -> None:

@@ -17,14 +17,16 @@ import logging
 import struct
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 from engine import codec, limits
 from engine.chunks import ChunkWriter, Context
 from engine.errors import Corrupt, HoldfastError
 from engine.index import Table
-from engine.index.rows import PACK_SEALED, U32, pack_row
+from engine.index.rows import PACK_SEALED, U32, chunk_row, pack_row
+from engine.ingest.mender import WAITING_MAX, Mender
 from engine.packs.records import KIND_SKETCH, decode_record_head
 
 log = logging.getLogger("holdfast.engine.ingest")
@@ -38,6 +40,7 @@ _FLUSH = (
 _LOADS_PER_MATCH = (
     3  # packs loaded for one run at most: bounds the time of a span full of strange hooks
 )
+_SKETCH_WITHIN = 3  # packs from a chunk's own on: its sketch is written a little later
 
 _HEAD = struct.Struct("<32sH")
 _PIECE = struct.Struct("<16sH")
@@ -79,6 +82,8 @@ class Sketches:
     def __init__(self, context: Context, writer: ChunkWriter) -> None:
         self._context = context
         self._writer = writer
+        self.mender = Mender(context, writer)
+        self._looked = False  # for suspects
         self._lock = threading.Lock()
         self._places: dict[bytes, Place] = {}
         self._packs: OrderedDict[int, list[bytes]] = OrderedDict()
@@ -156,12 +161,15 @@ class Sketches:
         if raw is None:
             return
         row = pack_row(raw)
-        if row.state == PACK_SEALED:
-            where = [(e.offset, e.stored) for e in files.trailer(pack) if e.kind == KIND_SKETCH]
-        else:
-            where = [
-                (at, r.size) for at, r in files.scan(pack, row.length) if r.kind == KIND_SKETCH
-            ]
+        try:
+            if row.state == PACK_SEALED:
+                where = [(e.offset, e.stored) for e in files.trailer(pack) if e.kind == KIND_SKETCH]
+            else:
+                where = [
+                    (at, r.size) for at, r in files.scan(pack, row.length) if r.kind == KIND_SKETCH
+                ]
+        except Corrupt:
+            where = [(at, r.size) for at, r in files.salvage(pack) if r.kind == KIND_SKETCH]
         for offset, stored in where:
             record = files.read(pack, offset, stored)
             head = decode_record_head(record)
@@ -191,8 +199,41 @@ class Sketches:
             if old == pack:
                 break
 
-    def forget(self, cids: set[bytes]) -> None:
-        """Drop pieces of chunks that cannot be referred to any more (condemned, suspect, removed)."""
+    def lose(self, cids: set[bytes], places: Sequence[Place | None]) -> None:
+        """Chunks of these places cannot be referred to any more (condemned, suspect, removed): forget their pieces.
+
+        They are stored again when all of their pieces are met; see ``Mender``.
+        """
+        self._wait_for(cids, {p.pack for p in places if p is not None and p.cid in cids})
+        self._forget(cids)
+
+    def look_for_suspects(self) -> None:
+        """Once: have chunks that were found damaged before put together again, should their pieces come by."""
+        if self._looked:
+            return
+        self._looked = True
+        cids: set[bytes] = set()
+        packs: set[int] = set()
+        with self._context.index.read() as txn:
+            for cid in islice(txn.keys(Table.SUSPECTS), WAITING_MAX):
+                raw = txn.get(Table.CHUNKS, cid)
+                if raw is not None:
+                    cids.add(cid)
+                    pack = chunk_row(raw).pack
+                    packs.update(range(pack, pack + _SKETCH_WITHIN))
+        if cids:
+            self._wait_for(cids, packs)
+
+    def _wait_for(self, cids: set[bytes], packs: Iterable[int]) -> None:
+        for pack in sorted(packs):
+            try:
+                for cid, pieces in self._read(pack):
+                    if cid in cids:
+                        self.mender.wait_for(cid, pieces)
+            except HoldfastError as error:
+                log.info("sketches of pack %d cannot be used: %s", pack, error)
+
+    def _forget(self, cids: set[bytes]) -> None:
         with self._lock:
             for name in [n for n, p in self._places.items() if p.cid in cids]:
                 del self._places[name]

@@ -62,6 +62,12 @@ class SmallSealer:
                 file.job.hold.refer(place.cid)
                 file.job.extents = [(0, len(file.data), place.cid, place.offset)]
 
+    def offer(self, jobs: list[SealJob]) -> None:
+        """Whole small files among the jobs may be pieces of damaged chunks. Raises StoreFull, LocationUnavailable."""
+        if self._sketches.mender.waits:
+            datas = [job.fragments[0][1] for job in jobs if _is_whole(job)]
+            self._sketches.mender.offer([self._name(data) for data in datas], datas)
+
     def _name(self, data: codec.Bytes) -> bytes:
         return always_hook(codec.fingerprint(self._context.key, data))
 
@@ -75,7 +81,8 @@ class SmallSealer:
         wanted = {place.cid for place in found.values()}
         lost = wanted - self._writer.known(wanted, hold)
         if lost:
-            self._sketches.forget(lost)
+            self._sketches.lose(lost, list(found.values()))
+        self._sketches.mender.offer([file.name for file in files], [file.data for file in files])
         return {name: place for name, place in found.items() if place.cid not in lost}
 
     def _store(self, group: list[_File], hold: Hold) -> dict[bytes, Place]:

@@ -51,6 +51,7 @@ class StreamSealer:
         key = self._context.key
         names = [codec.fingerprint(key, view[a:b]) for a, b in zip(starts, ends, strict=True)]
         places = self._usable(self._sketches.match(names), hold)
+        self._sketches.mender.offer(names, [view[a:b] for a, b in zip(starts, ends, strict=True)])
         lacking = [
             view[a:b] for a, b, place in zip(starts, ends, places, strict=True) if place is None
         ]
@@ -97,7 +98,7 @@ class StreamSealer:
         lost = wanted - known
         if not lost:
             return places
-        self._sketches.forget(lost)
+        self._sketches.lose(lost, places)
         return [None if place is None or place.cid in lost else place for place in places]
 
     def _store(

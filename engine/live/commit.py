@@ -1,13 +1,6 @@
 """Commits: everything dirty, in one transaction, shared by all who wait for it.
 
-Crash table of a live tree (the chunk side is in chunks/writer.py)
- | died                                | the tree after reopening is                                            |
- | before the transaction committed    | as after the commit before; data sealed since is unreferenced bytes    |
- | after it                            | as gathered: names and attributes of that moment, all of them; of a    |
- |                                     | file all data sealed by then, its size ending before the first byte    |
- |                                     | that was not (never below the size it had, unless it was truncated)    |
- | between unlink and last close       | without the file; its rows are in ORPHANS and go with the next commits |
- | while such rows were being deleted  | the same; what is left of them is still in ORPHANS                     |
+What a crash leaves of a commit: FORMAT.md, "Crash tables".
 
 A commit that fails changes nothing: what it gathered is dirty again, the next one tries anew, and changes that need
 room are refused until one succeeds.  ``commit`` returns only when a commit that gathered after the call is durable.
@@ -17,15 +10,17 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 from engine import limits
 from engine.errors import HoldfastError
 from engine.live.batch import Batch
 from engine.live.content import Contents
-from engine.live.ports import Writer
+from engine.live.ports import Ports
 from engine.live.seal import Sealing
-from engine.live.state import State
+from engine.live.state import State, repeated
 
 log = logging.getLogger("holdfast.engine.live")
 
@@ -35,11 +30,13 @@ _REPLACED_ROUNDS = 3  # files renamed over others while their like were being se
 class Committer:
     """Group commit and the thread that commits when much is dirty. Lock order: see State."""
 
-    def __init__(self, state: State, contents: Contents, sealing: Sealing, writer: Writer) -> None:
+    def __init__(self, state: State, contents: Contents, sealing: Sealing, ports: Ports) -> None:
         self._state = state
         self._contents = contents
         self._sealing = sealing
-        self._writer = writer
+        self._writer = ports.writer
+        self._incidents = ports.incidents
+        self._name = ports.name
         self._mutex = threading.Lock()
         self._started = 0
         self._finished = 0
@@ -57,7 +54,11 @@ class Committer:
 
     def _background(self) -> None:
         self._asked = False
-        self.try_commit()
+        try:
+            self.try_commit()
+        except Exception as error:
+            log.exception("background commit")
+            self._incidents.note("internal", "commit", repr(error))
 
     def try_commit(self) -> None:
         """Commit; a failure is logged and remembered, and raised to those who ask for durability."""
@@ -82,6 +83,8 @@ class Committer:
         with self._state.lock:
             target = self._started + 1
         with self._mutex:
+            if self._state.lost is not None:
+                raise repeated(self._state.lost)
             if self._finished >= target and not force:
                 return  # somebody else's commit gathered after we asked
             self._seal_replaced()
@@ -115,20 +118,39 @@ class Committer:
                 state.limbo = []
                 return
             batch = Batch(state, self._contents, self._withheld)
-            batch.gather(self.reserve)
+            with self._whole():
+                batch.gather(self.reserve)
         try:
             self._writer.commit(batch.write)
         except BaseException as error:
-            with state.lock:
+            with state.lock, self._whole():
                 batch.restore()
                 if isinstance(error, HoldfastError):
                     state.failure = error
+                    self._incidents.error(error)
+                elif isinstance(error, Exception):
+                    self._incidents.note("internal", "commit", repr(error))
                 self._contents.room.notify_all()
             raise
         with state.lock:
-            batch.settle()
+            with self._whole():
+                batch.settle()
             if state.failure is not None:
                 log.info("commits succeed again")
+                self._incidents.over(state.failure.kind.slug, "store")
             state.failure = None
             self._finished = number
             self._contents.room.notify_all()
+
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        """Of steps that must happen wholly: a bug or a lack of memory in one, and nothing is acknowledged any more."""
+        try:
+            yield
+        except BaseException as error:
+            lost = HoldfastError(
+                f"live tree of {self._name}", found=repr(error), do="mount it again"
+            )
+            self._state.lost = self._state.failure = lost
+            self._incidents.error(lost)
+            raise

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from engine import codec
+from engine.incidents import Journal
 from engine.index import Index, Txn
 from engine.ingest.jobs import Mode, SealJob
 from engine.nodes.extents import Extent
@@ -51,6 +52,7 @@ class Ports:
     ``entry_span(entry, number)``: extents of one of its spans; ``entry_mode(entry)``: how it was chunked.
     ``space_left()``: bytes writers may still use on the store's file system, its reserve taken off.
     ``heartbeat()``: called every tick.
+    ``incidents``: where conditions that want attention are noted; ``name``: how they call the mount.
     """
 
     index: Index
@@ -65,3 +67,5 @@ class Ports:
     flush: Callable[[], None] = field(default=lambda: None)
     seal_small: Callable[[list[SealJob]], None] = field(default=lambda jobs: None)
     heartbeat: Callable[[], None] = field(default=lambda: None)
+    incidents: Journal = field(default_factory=Journal)
+    name: str = "mount"

@@ -186,14 +186,25 @@ class Sealing:
     # --- working (lock not held) --------------------------------------------------------------------------
 
     def _run(self) -> None:
-        while True:
+        try:
+            while True:
+                with self._state.lock:
+                    if not self._queue:
+                        self._ended()
+                        return
+                    jobs = self._next()
+                self._seal(jobs)
+        except BaseException as error:
+            log.exception("a seal thread died; another takes its place")
+            self._ports.incidents.note("internal", "seal thread", f"died of {error!r}")
             with self._state.lock:
-                if not self._queue:
-                    self._active -= 1
-                    self._contents.room.notify_all()
-                    return
-                jobs = self._next()
-            self._seal(jobs)
+                self._ended()
+                if self._queue:
+                    self._spawn()
+
+    def _ended(self) -> None:
+        self._active -= 1
+        self._contents.room.notify_all()
 
     def _next(self) -> list[_Job]:
         """Take the first work of the queue, if any. Lock held: what is neither queued nor in work is at rest."""
@@ -271,6 +282,7 @@ class Sealing:
             self._failed(job, error)
         except Exception as error:  # a bug must cost an error, not a thread
             log.exception("sealing span %d of inode %d", job.span.number, job.inode.ino)
+            self._ports.incidents.note("internal", "sealing", repr(error))
             self._failed(job, HoldfastError(f"sealing inode {job.inode.ino}", found=repr(error)))
         else:
             with self._state.lock:
@@ -305,6 +317,14 @@ class Sealing:
             taken = self._contents.take(inode, span)
         except HoldfastError as error:  # a damaged row of this file must not stop the others
             self._contents.not_taken(inode, span, error)
+            return None
+        except (
+            Exception
+        ) as error:  # nor must a bug: what is taken from the queue is never just dropped
+            log.exception("taking span %d of inode %d", span.number, inode.ino)
+            self._ports.incidents.note("internal", "sealing", repr(error))
+            failure = HoldfastError(f"sealing inode {inode.ino}", found=repr(error))
+            self._contents.not_taken(inode, span, failure)
             return None
         if taken is None:
             return None

@@ -2,20 +2,21 @@
 
 Growth is refused before the store is full: ``space_left`` is what writers may use beyond a reserve that commits and
 collection need, and data in memory is counted against it as if it would not shrink.  Deleting is never refused.
-The quota counts bytes that are not hole; writes into the middle of sparse files are counted when they are sealed, so
-it can be passed by what is waiting to be sealed (at most ``DIRTY_MAX``).  Names, link targets and extended attributes
+The quota counts bytes that are not hole; writes into a span that has content already (the middle of a sparse file, the
+end of one that was sealed before) are counted when they are sealed, so it can be passed by what is waiting to be
+sealed (at most ``DIRTY_MAX``).  Names, link targets and extended attributes
 are not in it: they are bounded by the number of inodes (``XATTR_TOTAL_MAX`` each), which has a quota of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from engine import limits
-from engine.errors import QuotaExceeded, StoreFull
+from engine.errors import HoldfastError, QuotaExceeded, StoreFull
 from engine.live.content import Contents
 from engine.live.inode import Inode
+from engine.live.ports import Ports
 from engine.live.state import State
 
 _BLOCK = 4096  # statfs counts in these
@@ -34,13 +35,14 @@ class Quota:
 class Space:
     """Admission of growth. All methods but ``refresh`` need the tree's lock."""
 
-    def __init__(
-        self, state: State, contents: Contents, quota: Quota, space_left: Callable[[], int]
-    ) -> None:
+    def __init__(self, state: State, contents: Contents, quota: Quota, ports: Ports) -> None:
         self._state = state
         self._contents = contents
         self._quota = quota
-        self._space_left = space_left
+        self._space_left = ports.space_left
+        self._incidents = ports.incidents
+        self._name = ports.name
+        self._told = False
         self._room = 0  # bytes that may still be accepted before the file system is asked again
         self.left = 0
         self.refresh()
@@ -49,6 +51,17 @@ class Space:
         """Ask the file system (a few microseconds)."""
         self.left = self._space_left()
         self._room = self.left - self._contents.dirty_bytes
+        if self._told and self._room >= limits.RESERVE_MIN and self._state.failure is None:
+            self._told = False
+            self._incidents.over("store_full", "store")
+
+    def look(self) -> None:
+        """``refresh``, when nobody asks: what cannot be told now is asked for again at the next write."""
+        try:
+            self.refresh()
+        except HoldfastError as error:
+            self._incidents.error(error)
+            self._room = 0
 
     def admit_write(self, inode: Inode, end: int, size: int) -> None:
         """Refuse ``size`` more bytes of a file, ending at ``end``: StoreFull, QuotaExceeded, or why commits fail."""
@@ -63,10 +76,7 @@ class Space:
         if limit and self._state.used_bytes + self._contents.new_bytes + size > limit:
             dense = inode.alloc == inode.size and end <= inode.size
             if not dense:
-                raise QuotaExceeded(
-                    "mount", expected=f"at most {limit} bytes", found=f"{self._state.used_bytes} in use",
-                    do="delete files or raise the quota",
-                )  # fmt: skip
+                raise self._over_quota(f"{limit} bytes", f"{self._state.used_bytes} in use")
 
     def admit_inode(self) -> None:
         """Refuse one more inode or name."""
@@ -77,17 +87,23 @@ class Space:
                 raise self._full()
         limit = self._quota.inodes
         if limit and self._state.used_inodes >= limit:
-            raise QuotaExceeded(
-                "mount", expected=f"at most {limit} inodes", found=f"{self._state.used_inodes}",
-                do="delete files or raise the quota",
-            )  # fmt: skip
+            raise self._over_quota(f"{limit} inodes", f"{self._state.used_inodes}")
+
+    def _over_quota(self, limit: str, used: str) -> QuotaExceeded:
+        error = QuotaExceeded(self._name, expected=f"at most {limit}", found=used,
+                              do="delete files or raise the quota")  # fmt: skip
+        self._incidents.error(error)
+        return error
 
     def _full(self) -> StoreFull:
-        return StoreFull(
+        error = StoreFull(
             "store", expected="room beyond its reserve",
             found=f"{max(0, self.left - self._contents.dirty_bytes)} bytes",
             do="free space on the store's file system",
         )  # fmt: skip
+        self._told = True
+        self._incidents.error(error)
+        return error
 
     def statfs(self) -> tuple[int, int, int, int, int, int, int]:
         """(block size, blocks, free, available, inodes, free inodes, longest name)."""

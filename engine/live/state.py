@@ -64,6 +64,9 @@ class State:
         self.cached_names = 0
         self.frozen = False
         self.failure: HoldfastError | None = None  # why the last commit failed
+        self.lost: HoldfastError | None = (
+            None  # why memory is not to be trusted: no commit ever again
+        )
         self.wake_committer: Callable[[], None] = lambda: None
         with index.read() as txn:
             raw = txn.get(Table.LIVE_META, rows.meta_key(mount))

@@ -65,9 +65,9 @@ class LiveTree:
         self._state = state = State(mount, ports.index, clock or Clock())
         self._contents = Contents(state)
         self._names = NameTable(state)
-        self._space = Space(state, self._contents, quota or Quota(), ports.space_left)
+        self._space = Space(state, self._contents, quota or Quota(), ports)
         self._sealing = Sealing(state, self._contents, self._names, ports, chunking, seal_threads)
-        self._commits = Committer(state, self._contents, self._sealing, ports.writer)
+        self._commits = Committer(state, self._contents, self._sealing, ports)
         self._io = FileIO(
             state, self._contents, self._space, self._sealing, self._commits, ports.reader
         )
@@ -349,7 +349,7 @@ class LiveTree:
         with state.lock:
             due = state.clock.monotonic() - (limits.COMMIT_INTERVAL - limits.TICK)
             self._sealing.flush_small()
-            self._space.refresh()
+            self._space.look()
             old = self._sealing.older_than(due)
             wanted = state.dirty_since is not None and state.dirty_since <= due
             wanted = bool(wanted or old or state.purge or state.crowded or state.failure)

@@ -56,8 +56,10 @@ def collect(
     result = CollectReport()
     with _alone(store):
         reap(context)
+        settle.lock_files(context)
         result.packs_mended = len(settle.sealed_packs(context))
         settle.empty_rows(context)
+        settle.memories(context)
         state = _begin(context, store.session.worker.id)
         try:
             _free(store, state, Patience(store, wait_s, sleep), result, report)
@@ -65,6 +67,7 @@ def collect(
             with context.index.write() as txn:
                 gcstate.save(txn, GcState(state.epoch, Phase.IDLE))
         settle.dictionaries(context)
+        settle.suspects(context)
         result.packs_mended += len(settle.short_segments(context))
         deadline = None if budget_s is None else started + budget_s
         Compactor(store, report).run(result, deadline)

@@ -2,12 +2,9 @@
 
 A rewritten pack's live records are copied as they are into this process's own segment; their rows are moved in the
 commit that makes the copies durable, and only where they still point to the old place.  The old pack is then removed:
+marked doomed, unlinked, its row deleted.
 
- | died after            | found                                       | done about it                        |
- | copies appended       | bytes past a committed length               | cut off by the segment's next owner  |
- | rows moved            | a pack no row points to                     | removed by the next collection       |
- | pack marked doomed    | a doomed pack                               | the same                             |
- | file unlinked         | a doomed row without a file                 | the row is deleted                   |
+What a crash leaves of it: FORMAT.md, "Crash tables".
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from engine.home import OpenStore
 from engine.index import Table, Txn
 from engine.index.rows import PACK_DOOMED, PACK_SEALED, U32, chunk_row, pack_row
-from engine.maintain import compact, tombs
+from engine.maintain import compact, settle, tombs
 from engine.maintain.mark import Marker
 from engine.maintain.marks import Marks
 from engine.points import snapshot
@@ -57,10 +57,11 @@ def forecast(store: OpenStore, references: Iterable[str], *, report: Report) -> 
         lost: list[bytes] = []
         marker = Marker(Marks(txn), store.reader, store.context.key, lost.append)
         marks = marker.marks
-        marker.run(step, without=names)
+        marker.run(step, without=names, forgotten=settle.pointless(txn, names))
         marks.let_go(tombs.outlived(store, marks.tombs))
         dead_chunks, dead_bytes = _packs(store, txn, marks, result)
         marker.points(step, names)
+        marker.memories(step, settle.pointless(txn))
         for at in marks.dead():
             found = marks.row(txn, at)
             assert found is not None

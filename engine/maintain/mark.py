@@ -33,9 +33,11 @@ def point_roots(txn: Txn, key: bytes, wanted: Callable[[str], bool]) -> Iterator
         yield from walk.of_entry(stat.S_IFDIR, root.xattrs, root.root)
 
 
-def memory_roots(txn: Txn) -> Iterator[Reference]:
-    """What trees' memories of their last snapshot refer to."""
-    for _, root_bytes in txn.whole(Table.ROOTS):
+def memory_roots(txn: Txn, without: Collection[bytes] = ()) -> Iterator[Reference]:
+    """What trees' memories of their last snapshot refer to, but for those of some mounts (the first bytes of keys)."""
+    for key, root_bytes in txn.whole(Table.ROOTS):
+        if key[:4] in without:
+            continue
         mode = stat.S_IFDIR if len(root_bytes) == _ID else stat.S_IFREG
         yield from walk.of_entry(mode, b"", root_bytes)
 
@@ -68,15 +70,25 @@ class Marker:
         self._lost = lost
         self._unreadable = unreadable
 
-    def run(self, step: Callable[[int], None], without: Collection[str] = ()) -> None:
-        """Mark from everything the index refers to, as if the points ``without`` were deleted. Raises Corrupt."""
+    def run(
+        self, step: Callable[[int], None], without: Collection[str] = (),
+        forgotten: Collection[bytes] = (),
+    ) -> None:  # fmt: skip
+        """Mark from everything the index refers to. Raises Corrupt.
+
+        As if the points ``without`` were deleted, and trees of the mounts ``forgotten`` remembered nothing.
+        """
         self._all(point_roots(self._txn, self._key, lambda name: name not in without), step)
-        self._all(memory_roots(self._txn), step)
+        self._all(memory_roots(self._txn, forgotten), step)
         self._all(live_roots(self._txn), step)
 
     def points(self, step: Callable[[int], None], names: Collection[str]) -> None:
         """Mark from these points. Raises Corrupt."""
         self._all(point_roots(self._txn, self._key, names.__contains__), step)
+
+    def memories(self, step: Callable[[int], None], forgotten: Collection[bytes]) -> None:
+        """Mark from what trees remember, but for those of these mounts. Raises Corrupt."""
+        self._all(memory_roots(self._txn, forgotten), step)
 
     def again(self, txn: Txn, step: Callable[[int], None]) -> None:
         """Mark what points and memories of a later moment reach. Raises Corrupt."""

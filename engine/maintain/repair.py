@@ -7,10 +7,7 @@ damage between them is passed over), puts the chunk rows, points and hooks into 
 every mount that has a point again with the newest point as its live tree, but for what of it cannot be read, and then
 puts the new index in the old one's place.
 
- | died after                  | found                                | done about it                       |
- | building ``index.new``      | a directory nobody reads             | made anew by the next run           |
- | moving the old index away   | no ``index``                         | the same; opening says what to run  |
- | renaming the new one        | the new index                        | nothing                             |
+What a crash leaves of it: FORMAT.md, "Crash tables".
 """
 
 from __future__ import annotations

@@ -5,7 +5,11 @@
 | a row of an empty segment, no file, owner dead  | died while creating it          | row deleted           |
 | a file in segments/ or packs/ without a row     | the index is older or newer     | moved to quarantine/  |
 | a segment whose owner is dead                   | died while appending            | left: it is adopted   |
+| a tree's memory of its last snapshot, and no   | the points were deleted         | rows deleted          |
+| point of its mount                             |                                 |                       |
 | a group's dictionary without a chunk            | the chunk was collected         | row deleted           |
+| a suspect that has no row, or is whole again   | it was collected, or healed     | row deleted           |
+| a lock file without a row                      | the index was rebuilt           | file removed          |
 | a hook that leads to no pack                    | the pack was removed            | row deleted           |
 | a segment shorter than its row, or gone, that   | the disk has lost it, and what  | row shortened, or     |
 | no chunk needs as long as that                  | it held was stored again        | deleted               |
@@ -15,14 +19,28 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from itertools import islice
 
-from engine import limits
+from engine import limits, registry
 from engine.chunks import Context, alive
+from engine.chunks.workers import lock_path
 from engine.codec import ID_LEN
 from engine.errors import HoldfastError, NotFound
 from engine.index import Table, Txn
-from engine.index.rows import PACK_IDLE, PACK_OPEN, PACK_SEALED, U32, PackRow, chunk_row, pack_row
+from engine.index.rows import (
+    FLAG_SUSPECT,
+    PACK_IDLE,
+    PACK_OPEN,
+    PACK_SEALED,
+    U32,
+    U64,
+    PackRow,
+    chunk_row,
+    pack_row,
+)
+from engine.live import rows
+from engine.nodes.point import decode_point
 from engine.packs.records import HEADER_LEN
 
 log = logging.getLogger("holdfast.engine.maintain")
@@ -142,33 +160,93 @@ def quarantine(context: Context, number: int, path: str) -> None:
     log.info("%s belongs to no pack of the index; it is in quarantine", path)
 
 
+def pointless(txn: Txn, without: Collection[str] = ()) -> set[bytes]:
+    """Mounts (as keys of live rows begin) that have no point, or none but those."""
+    points = (decode_point(raw) for _, raw in txn.scan(Table.POINTS))
+    kept = {point.mount for point in points if point.id not in without}
+    return {rows.meta_key(mount.id) for mount in registry.every(txn) if mount.name not in kept}
+
+
+def memories(context: Context) -> int:
+    """Forget what trees of mounts without a point remember of their last snapshot; returns rows deleted.
+
+    It would keep what the last of the points had, for a next snapshot that may never come. The root directory's row
+    goes first: without it a snapshot believes none of the others.
+    """
+
+    def some(txn: Txn) -> list[bytes]:
+        mounts = sorted(pointless(txn))
+        every = (key for mount in mounts for key in txn.keys(Table.ROOTS, prefix=mount))
+        return list(islice(every, limits.GC_SWEEP_ROWS))
+
+    forgotten = 0
+    while True:
+        with context.index.read() as txn:
+            if not some(txn):
+                return forgotten
+        with context.index.write() as txn:
+            for key in some(txn):
+                forgotten += txn.delete(Table.ROOTS, key)
+
+
 def dictionaries(context: Context) -> int:
     """Delete DICTS rows of which no chunk has a row; returns how many."""
 
-    def lost(txn: Txn, value: bytes) -> bool:
+    def lost(txn: Txn, _: bytes, value: bytes) -> bool:
         ids = [value[at : at + ID_LEN] for at in range(0, len(value), ID_LEN)]
         return all(txn.get(Table.CHUNKS, cid) is None for cid in ids)
 
     return _prune(context, Table.DICTS, lost)
 
 
+def suspects(context: Context) -> int:
+    """Delete SUSPECTS rows of chunks that have no row, or were stored anew; returns how many.
+
+    A chunk without a row is stored by whoever writes it next, wanted or not.
+    """
+
+    def lost(txn: Txn, cid: bytes, _: bytes) -> bool:
+        raw = txn.get(Table.CHUNKS, cid)
+        return raw is None or not chunk_row(raw).flags & FLAG_SUSPECT
+
+    return _prune(context, Table.SUSPECTS, lost)
+
+
+def lock_files(context: Context) -> int:
+    """Remove lock files that have no row, as those from before an index was rebuilt; returns how many."""
+    folder = os.path.join(context.root, "workers")
+    gone = 0
+    with context.index.write() as txn:  # no worker makes its file and its row meanwhile
+        for name in context.system.listdir(folder):
+            try:
+                worker = int(name.removesuffix(".lock"), 16)
+            except ValueError:
+                continue
+            if txn.get(Table.WORKERS, U64.pack(worker)) is None and not alive(context, worker):
+                path = lock_path(context, worker)
+                if context.system.exists(path):
+                    context.system.unlink(path)
+                    gone += 1
+    return gone
+
+
 def hooks(context: Context) -> int:
     """Delete HOOKS rows that lead to no pack; returns how many."""
 
-    def lost(txn: Txn, value: bytes) -> bool:
+    def lost(txn: Txn, _: bytes, value: bytes) -> bool:
         return txn.get(Table.PACKS, value) is None
 
     return _prune(context, Table.HOOKS, lost)
 
 
-def _prune(context: Context, table: Table, lost: Callable[[Txn, bytes], bool]) -> int:
-    """Delete rows that ``lost`` finds to lead nowhere, judged again in the transaction that deletes them."""
+def _prune(context: Context, table: Table, lost: Callable[[Txn, bytes, bytes], bool]) -> int:
+    """Delete rows (key, value) that ``lost`` finds to lead nowhere, judged again in the transaction that does it."""
     start, pruned = b"", 0
     while True:
         found: list[bytes] = []
         with context.index.read() as txn:
             for key, value in txn.scan(table, start=start):
-                if lost(txn, value):
+                if lost(txn, key, value):
                     found.append(key)
                     if len(found) == limits.GC_SWEEP_ROWS:
                         break
@@ -178,7 +256,7 @@ def _prune(context: Context, table: Table, lost: Callable[[Txn, bytes], bool]) -
         with context.index.write() as txn:
             for key in found:
                 held = txn.get(table, key)
-                if held is not None and lost(txn, held):
+                if held is not None and lost(txn, key, held):
                     txn.delete(table, key)
                     pruned += 1
         if len(found) < limits.GC_SWEEP_ROWS:

@@ -13,7 +13,8 @@ from collections import OrderedDict
 from collections.abc import Iterator
 
 from engine import limits
-from engine.errors import UNREADABLE, Corrupt, NotFound, from_os
+from engine.errors import UNREADABLE, Corrupt, HoldfastError, NotFound, from_os
+from engine.incidents import Journal
 from engine.packs import records
 from engine.packs.records import Entry, Footer, PackHeader, Record
 from engine.seam import Os
@@ -25,9 +26,10 @@ _OPEN_FILES = 64  # descriptors kept by one process
 class PackFiles:
     """Read access to all packs and segments of a store. Thread-safe."""
 
-    def __init__(self, root: str, system: Os) -> None:
+    def __init__(self, root: str, system: Os, incidents: Journal | None = None) -> None:
         self.root = root
         self.system = system
+        self._incidents = incidents or Journal()
         self._lock = threading.Lock()
         self._open: OrderedDict[int, _Handle] = OrderedDict()
 
@@ -43,7 +45,7 @@ class PackFiles:
         try:
             data = self.system.pread(handle.fd, size, offset)
         except OSError as error:
-            raise from_os(error, f"pack {number}") from None
+            raise self._failed(error, f"pack {number}") from None
         finally:
             self._release(handle)
         if len(data) != size:
@@ -55,6 +57,8 @@ class PackFiles:
         handle = self._acquire(number)
         try:
             return self.system.size(handle.fd)
+        except OSError as error:
+            raise self._failed(error, f"pack {number}") from None
         finally:
             self._release(handle)
 
@@ -110,9 +114,15 @@ class PackFiles:
             except FileNotFoundError:
                 continue
             except OSError as error:
-                raise from_os(error, path) from None
+                raise self._failed(error, path) from None
         raise NotFound(f"pack {number}", expected=self.pack_path(number), found="no such file",
                        do="run 'holdfast check'")  # fmt: skip
+
+    def _failed(self, error: OSError, what: str) -> HoldfastError:
+        """Noted here: a read that fails once and then not is no error for anybody, but the disk wants attention."""
+        known = from_os(error, what)
+        self._incidents.error(known)
+        return known
 
     # --- whole-pack reading -----------------------------------------------------------------------------
 

@@ -11,13 +11,7 @@ Invariants
      kernel's, those after it still in memory, and both go their way once there is room. So a full disk does not
      fill with the tails of given-up segments, nor with new ones.
 
-Crash table of sealing (the row of the pack still says *open* until the last step)
- | died after            | found                                  | done about it                                |
- | trailer written       | segment with bytes past its length     | adopted: cut back to the committed length    |
- | trailer synced        | the same                               | the same                                     |
- | renamed, not synced   | either name                            | both names are tried; row says open: a file  |
- |                       |                                        | with the pack's name is sealed: row is mended|
- | directory synced      | pack, row says open                    | the same                                     |
+What a crash leaves of making and sealing one: FORMAT.md, "Crash tables". The row says *open* until the last step.
 """
 
 from __future__ import annotations
@@ -199,15 +193,22 @@ class SegmentWriter:
                 self.broken = True
                 raise from_os(error, f"segment {self.number}") from None
             self.broken = True  # closed: S3
-            self._system.close(self._fd)
+            self._close()
             return digest
 
     def close(self) -> None:
-        """Let go of the file without sealing it. What was not committed is cut off by the next owner."""
+        """Let go of the file without sealing it. What was not committed is cut off by the next owner.
+
+        A writer that failed is closed too, by its owner, when nobody syncs it.
+        """
         with self._lock:
-            if not self.broken:
-                self.broken = True
-                self._system.close(self._fd)
+            self.broken = True
+            self._close()
+
+    def _close(self) -> None:
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            self._system.close(fd)
 
     def _usable(self) -> None:
         if self.broken:

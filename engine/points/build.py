@@ -6,7 +6,8 @@ deepest first, up to the root.  ROOTS remembers the root each file and directory
 none, the whole is built from the rows.
 
 Done again, the same rows give the same nodes, so a snapshot that died half way costs nothing: ROOTS may be ahead of
-the last point, as applying a change twice changes nothing.
+the last point, as applying a change twice changes nothing.  Where the root directory has no root, none of the others is
+believed: they are of a first snapshot that died, and what changed since is not looked at when the whole is built.
 """
 
 from __future__ import annotations
@@ -69,6 +70,7 @@ class TreeBuilder:
         self._roots: dict[bytes, bytes] = {}  # ROOTS rows not written yet
         self._fresh: dict[int, bytes] = {}  # roots made by this snapshot
         self.seen: list[Seen] = []
+        self._remembers = True
         self._done = 0
         raw = txn.get(Table.LIVE_META, rows.meta_key(mount))
         if raw is None:
@@ -83,6 +85,7 @@ class TreeBuilder:
         changed = self._changed_inodes()
         names = self._changed_names()
         if self._old_root(ROOT) is None:
+            self._remembers = False
             root = self._whole_directory(ROOT)
         else:
             root = self._changed_tree(changed, names)
@@ -326,7 +329,9 @@ class TreeBuilder:
     def _old_root(self, ino: int) -> bytes | None:
         key = rows.inode_key(self._mount, ino)
         pending = self._roots.get(key)
-        return pending if pending is not None else self._txn.get(Table.ROOTS, key)
+        if pending is not None or not self._remembers:
+            return pending
+        return self._txn.get(Table.ROOTS, key)
 
     def _keep(self, ino: int, root: bytes, old: bytes | None) -> None:
         self._fresh[ino] = root

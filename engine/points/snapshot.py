@@ -6,11 +6,7 @@ A snapshot
  2. builds the manifest from the read transaction (build.py), committing nodes as it goes;
  3. commits: point record, ROOTS, ``Cut.done``, the mount's counter, change marks taken account of: one transaction.
 
-Crash table
- | died after | found                                          | lost                                             |
- | 1          | begun ahead of done                            | nothing: the next snapshot cuts again            |
- | part of 2  | nodes nothing refers to, ROOTS ahead           | nothing; collection removes what stays unused    |
- | 3          | the point; perhaps change marks already used   | nothing; used marks cost the next snapshot work  |
+What a crash leaves of it: FORMAT.md, "Crash tables".
 """
 
 from __future__ import annotations

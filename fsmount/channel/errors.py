@@ -22,6 +22,7 @@ from engine.errors import (
     ReadOnly,
     Unsupported,
 )
+from engine.incidents import Journal
 
 log = logging.getLogger("holdfast.fsmount.channel")
 
@@ -37,9 +38,10 @@ PASSED_ON = (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EMFILE)
 
 
 class Troubles:
-    """Writes each trouble to the log, and the repetitions of one as a count now and then."""
+    """Writes each trouble to the log, and the repetitions of one as a count now and then; bugs are incidents."""
 
     def __init__(self) -> None:
+        self.incidents = Journal()  # the worker puts its store's here
         self._last: dict[str, tuple[float, int]] = {}
 
     def note(self, key: str, text: str, error: BaseException | None = None) -> None:
@@ -70,6 +72,7 @@ def errno_of(operation: str, error: Exception) -> int:
     elif isinstance(error, OSError) and error.errno in PASSED_ON:
         number = error.errno
     troubles.note(f"{operation} {type(error).__name__}", f"{operation}: {error!r}", error)
+    troubles.incidents.note("internal", operation, repr(error))
     return number
 
 

@@ -1,4 +1,4 @@
-"""A mount on which root is nobody: every request is checked by the modes, whoever asks.
+"""A mount on which root is nobody: every request is checked by modes and access lists, whoever asks.
 
 The kernel checks too, but not root.  It must therefore ask about every step of a path (names are not to be remembered)
 and may keep no written pages back (it hands those over in root's name): such a mount is slower.
@@ -17,14 +17,16 @@ import time
 import pyfuse3
 
 from engine.errors import NotFound, PosixError
+from fsmount import contract
 from fsmount.channel.adapter import Adapter, wanted
 from fsmount.channel.errors import boundary
-from fsmount.contract import Attr, Ctx
+from fsmount.contract import Ctx
 from fsmount.files import Files
 from fsmount.permission import (
     READ,
     SEARCH,
     WRITE,
+    Attr,
     Caller,
     made_mode,
     may,
@@ -32,7 +34,9 @@ from fsmount.permission import (
     require_change,
     require_removal,
     require_xattr,
+    ruled,
 )
+from fsmount.xattrs import ACCESS
 
 EXCHANGE = 2  # RENAME_EXCHANGE
 _NEEDS = {os.O_RDONLY: READ, os.O_WRONLY: WRITE, os.O_RDWR: READ | WRITE}
@@ -56,18 +60,30 @@ class Guarded(Adapter):
         given = super().caller(ctx)
         if given.uid:
             return given
-        return given._replace(uid=self._nobody[0], gid=self._nobody[1])
+        # No process: root's other groups are not nobody's.
+        return given._replace(uid=self._nobody[0], gid=self._nobody[1], pid=0)
 
     def _who(self, ctx: pyfuse3.RequestContext) -> Caller:
         if ctx.uid:
             return Caller(ctx.uid, ctx.gid, ctx.pid)
         return Caller(*self._nobody, None)
 
-    async def _attr(self, ino: int) -> Attr:
-        return await self._of(ino).getattr(ino)
+    async def _attr(self, ino: int, who: Caller) -> Attr:
+        """The inode as it is for this caller."""
+        files = self._of(ino)
+        attr = await files.getattr(ino)
+        if stat.S_ISLNK(attr.mode) or not attr.mode & stat.S_IRWXG:
+            return attr  # the kernel looks at no list then, either
+        try:
+            return ruled(attr, await files.getxattr(ino, ACCESS), who)
+        except PosixError as error:
+            if error.errno != errno.ENODATA:
+                raise
+        return attr
 
     async def _require(self, ino: int, ctx: pyfuse3.RequestContext, want: int) -> None:
-        require(await self._attr(ino), self._who(ctx), want)
+        who = self._who(ctx)
+        require(await self._attr(ino, who), who, want)
 
     # --- names --------------------------------------------------------------------------------------
 
@@ -80,7 +96,8 @@ class Guarded(Adapter):
         return await super().lookup(parent_inode, name, ctx)
 
     async def _made(self, parent: int, mode: int, ctx: pyfuse3.RequestContext) -> int:
-        directory, who = await self._attr(parent), self._who(ctx)
+        who = self._who(ctx)
+        directory = await self._attr(parent, who)
         require(directory, who, WRITE | SEARCH)
         return made_mode(directory, mode, who)
 
@@ -112,7 +129,8 @@ class Guarded(Adapter):
         self, inode: int, new_parent_inode: int, new_name: bytes, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
         await self._require(new_parent_inode, ctx, WRITE | SEARCH)
-        attr, who = await self._attr(inode), self._who(ctx)
+        who = self._who(ctx)
+        attr = await self._attr(inode, who)
         if attr.uid != who.uid and not (
             stat.S_ISREG(attr.mode)
             and may(attr, who, READ | WRITE)
@@ -121,11 +139,14 @@ class Guarded(Adapter):
             raise PosixError(errno.EPERM)  # as hosts do that protect hard links
         return await super().link(inode, new_parent_inode, new_name, ctx)
 
-    async def _removal(self, parent: int, name: bytes, ctx: pyfuse3.RequestContext) -> Attr | None:
+    async def _removal(
+        self, parent: int, name: bytes, ctx: pyfuse3.RequestContext
+    ) -> contract.Attr | None:
         """The entry, which may be taken away; None when there is none."""
         if self._removing(parent, name) is not self.live:
             return None  # what is asked changes a point, and is refused as such
-        who, directory = self._who(ctx), await self._attr(parent)
+        who = self._who(ctx)
+        directory = await self._attr(parent, who)
         require(directory, who, WRITE | SEARCH)
         try:
             entry = await self.live.lookup(parent, name)
@@ -164,7 +185,7 @@ class Guarded(Adapter):
                 and stat.S_ISDIR(entry.mode)
                 and parent_inode_old != parent_inode_new
             ):
-                require(entry, self._who(ctx), WRITE)
+                await self._require(entry.ino, ctx, WRITE)
         await super().rename(parent_inode_old, name_old, parent_inode_new, name_new, flags, ctx)
 
     # --- attributes ---------------------------------------------------------------------------------
@@ -180,15 +201,16 @@ class Guarded(Adapter):
     ) -> pyfuse3.EntryAttributes:
         change = wanted(attr, fields)
         opened = fh is not None and bool(fh & 1)
-        now = time.time_ns()
-        require_change(await self._attr(inode), change, self._who(ctx), now, opened=opened)
+        now, who = time.time_ns(), self._who(ctx)
+        require_change(await self._attr(inode, who), change, who, now, opened=opened)
         if "mode" in change:
             attr.st_mode = change["mode"]
         return await super().setattr(inode, attr, fields, fh, ctx)
 
     @boundary
     async def getxattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> bytes:
-        require_xattr(await self._attr(inode), name, self._who(ctx), write=False)
+        who = self._who(ctx)
+        require_xattr(await self._attr(inode, who), name, who, write=False)
         return await super().getxattr(inode, name, ctx)
 
     @boundary
@@ -199,12 +221,14 @@ class Guarded(Adapter):
     async def setxattr(
         self, inode: int, name: bytes, value: bytes, ctx: pyfuse3.RequestContext
     ) -> None:
-        require_xattr(await self._attr(inode), name, self._who(ctx), write=True)
+        who = self._who(ctx)
+        require_xattr(await self._attr(inode, who), name, who, write=True)
         await super().setxattr(inode, name, value, ctx)
 
     @boundary
     async def removexattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
-        require_xattr(await self._attr(inode), name, self._who(ctx), write=True)
+        who = self._who(ctx)
+        require_xattr(await self._attr(inode, who), name, who, write=True)
         await super().removexattr(inode, name, ctx)
 
     # --- opening ------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """A disk without room, or that fails: nothing is lost, nothing is left lying about, and it goes on when it can."""
 
+import contextlib
 import errno
 import os
 from collections.abc import Callable, Sequence
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from engine import limits
-from engine.chunks import Hold
+from engine.chunks import Hold, alive, reap
 from engine.errors import LocationUnavailable, StoreFull
 from engine.home import OpenStore
 from engine.index import Table
@@ -144,3 +145,74 @@ def test_a_segment_that_cannot_be_made_leaves_nothing(opener: Opener, home: Path
         assert [pack_row(raw).length for _, raw in txn.scan(Table.PACKS)] == [
             path.stat().st_size for path in home.glob("segments/*.seg")
         ]
+
+
+def descriptors(home: Path) -> set[str]:
+    found = set()
+    for fd in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):  # that of the listing itself
+            found.add(os.readlink(f"/proc/self/fd/{fd}"))
+    return {path for path in found if path.startswith(str(home)) and path.endswith(".seg")}
+
+
+def closed(store: OpenStore) -> None:
+    """Before the fixture does it."""
+    store.close()
+    store._lock_fd = -1
+
+
+def test_a_failed_segment_is_let_go_of(
+    opener: Opener, home: Path, expect_log: Callable[[str], None]
+) -> None:
+    expect_log("segment")
+    system = SmallOs()
+    store = opener(system)
+    hold = store.session.writer.holds.open()
+    for number in range(3):
+        put(store, noise(9000, number), hold)
+        system.sync_fault = errno.EIO
+        with pytest.raises(LocationUnavailable):
+            store.session.writer.commit()
+        system.sync_fault = 0
+        store.session.writer.commit()
+    assert len(descriptors(home)) == 1, "the one in use"
+    closed(store)
+    assert descriptors(home) == set()
+
+
+def test_a_segment_that_cannot_be_sealed_fails_no_commit(
+    opener: Opener, home: Path, expect_log: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of it is committed when it is to be sealed: who waits for the commit must not hear of it."""
+    expect_log("cannot be sealed")
+    monkeypatch.setattr(limits, "PACK_MAX", 64 * limits.KIB)
+    system = SmallOs()
+    store = opener(system)
+    hold = store.session.writer.holds.open()
+    kept = {put(store, noise(40_000, number), hold): number for number in range(3)}
+    monkeypatch.setattr(system, "rename", refused)
+    store.session.writer.commit()
+    assert [store.reader.read(cid) for cid in kept] == [noise(40_000, n) for n in kept.values()]
+    closed(store)
+    again = opener()
+    assert [again.reader.read(cid) for cid in kept] == [noise(40_000, n) for n in kept.values()]
+
+
+def refused(old: str, new: str) -> None:
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+def test_a_worker_that_cannot_leave_lets_go_of_its_lock(
+    opener: Opener, home: Path, expect_log: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its row stays; without the lock it is a dead worker's, and the next collection takes it away."""
+    expect_log("cannot leave")
+    system = SmallOs()
+    store = opener(system)
+    worker = store.session.worker.id
+    monkeypatch.setattr(system, "unlink", lambda path: refused(path, path))
+    closed(store)
+    again = opener()
+    assert not alive(again.context, worker)
+    assert reap(again.context) == [worker]
+    assert list(home.glob("workers/*")) == []

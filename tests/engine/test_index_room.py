@@ -9,10 +9,11 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+import lmdb
 import pytest
 
 from engine import limits
-from engine.errors import Busy, Corrupt, StoreFull
+from engine.errors import Busy, Corrupt, HoldfastError, LocationUnavailable, StoreFull
 from engine.index import Index, Table
 from engine.index.inspect import inspect
 from tests.engine.indexes import everything, fill
@@ -165,3 +166,13 @@ def test_a_file_that_ends_before_its_free_pages_is_whole(path: str, tmp_path: Pa
         os.truncate(copy / "data.mdb", size - cut)
         with pytest.raises(Corrupt, match="cut short"):
             inspect(str(copy))
+
+
+@pytest.mark.parametrize(("left", "kind"), [(0, StoreFull), (1 << 30, LocationUnavailable)])
+def test_a_write_of_which_the_disk_took_a_part_is_told_as_a_full_disk(
+    index: Index, monkeypatch: pytest.MonkeyPatch, left: int, kind: type[HoldfastError]
+) -> None:
+    """LMDB tells it as an I/O error; met on a small ext4."""
+    monkeypatch.setattr("engine.index.env._room", lambda path: left)
+    error = lmdb.Error("mdb_txn_commit: Input/output error")
+    assert type(index.failed(error)) is kind

@@ -96,6 +96,28 @@ def test_lists_hold_in_recovery_points_and_after_a_remount(mounted: Path, tmp_pa
     assert not as_user(BOB, 'cat "$1"', path)
 
 
+def test_lists_hold_where_root_is_nobody(mounted: Path, tmp_path: Path) -> None:
+    path = mounted / "f"
+    path.write_text("secret")
+    os.chown(path, ALICE, 65534)
+    path.chmod(0o640)
+    setfacl(
+        path, "-m", f"u:{BOB}:r,g::-"
+    )  # the mode's group bits are BOB's: the group itself has none
+    mounted.chmod(0o755)
+    fsmount.unmount(str(mounted))
+    options = fsmount.Options(root_squash=True)
+    fsmount.start_background(str(tmp_path / "store"), "data", None, str(mounted), options)
+    assert not as_user(ALICE, 'cat "$1" && echo more >> "$1"', path)
+    assert not as_user(BOB, 'cat "$1"', path)
+    assert as_user(BOB, 'echo x >> "$1"', path)
+    assert as_user(0, 'cat "$1"', path), "root, who is of the group here, and of nothing else"
+    for uid in (0, BOB):
+        assert as_user(uid, 'setfacl -m o::r "$1"', path)
+    assert not as_user(ALICE, 'setfacl -m o::r "$1"', path)
+    assert not as_user(ALICE + 7, 'cat "$1"', path)
+
+
 def test_set_gid_goes_when_one_outside_the_group_sets_a_list(mounted: Path) -> None:
     for groups, expected in (((), 0o755), ((77,), 0o2755)):
         path = mounted / f"f{len(groups)}"

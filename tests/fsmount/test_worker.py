@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.errors import Busy, InvalidRequest, StoreFull
+from engine.errors import Busy, HoldfastError, InvalidRequest, StoreFull
 from fsmount import mountpoint
 from fsmount.remote import Client
 from tests.fsmount.conftest import Host, client_of, stale, until
@@ -315,3 +315,26 @@ def test_an_aborted_connection_ends_the_worker(host: Host) -> None:
     abort.write_text("1")
     assert host.process.wait(30) == 0
     assert not stale(host.path)
+
+
+# --- bugs ----------------------------------------------------------------------------------------------
+
+
+def test_a_bug_in_a_background_turn_does_not_end_the_mount(host: Host) -> None:
+    host.tell("fail", "tick", "bug")
+    until(lambda: "background turn" in host.said(), "a turn")
+    with client_of(host) as client:
+        found = client.request("incidents")["incidents"]
+    assert [(one["kind"], one["thing"]) for one in found] == [("internal", "background turn")]
+    (host.path / "f").write_bytes(b"served")
+    assert (host.path / "f").read_bytes() == b"served"
+    host.tell("mend", "tick")
+
+
+def test_a_bug_in_a_control_request_does_not_end_the_mount(host: Host) -> None:
+    host.tell("fail", "barrier", "bug")
+    with client_of(host) as client:
+        with pytest.raises(HoldfastError, match="a bug"):
+            client.request("barrier")
+        host.tell("mend", "barrier")
+        client.request("barrier")

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import random
 import threading
+from contextlib import suppress
 
 import pytest
 
 from engine import limits
-from engine.errors import Corrupt, HoldfastError, LocationUnavailable, StoreFull
+from engine.errors import (
+    Corrupt,
+    HoldfastError,
+    LocationUnavailable,
+    ShuttingDown,
+    StoreFull,
+)
 from engine.index import Table
 from engine.live import rows
 from engine.live.state import repeated
@@ -159,6 +166,104 @@ def test_a_bug_in_sealing_costs_an_error_not_a_thread(memory: MemoryRig, expect_
     memory.chunks.before_seal = lambda job: None
     tree.fsync(ino)
     assert content(memory.crash(), ino) == b"data"
+
+
+class Death(BaseException):
+    """What no handler of errors expects."""
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_seal_thread_that_dies_is_replaced(
+    memory: MemoryRig, expect_log, monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
+    """Every one of them, again and again: what it had taken is told of, and what is queued is sealed all the same."""
+    expect_log("seal thread died")
+    monkeypatch.setattr(limits, "DIRTY_MAX", 4 * SPAN)
+    monkeypatch.setattr(limits, "DIRTY_SEAL", 2 * SPAN)
+    memory.options["seal_threads"] = threads
+    tree = memory.reopen()
+    left = [5]
+
+    def die(job) -> None:
+        if threading.current_thread() is not threading.main_thread() and left[0]:
+            left[0] -= 1
+            raise Death
+
+    memory.chunks.before_seal = die
+    inos = []
+    for number in range(12):
+        inos.append(write_file(tree, 1, b"f%d" % number, b"%d" % number * SPAN))
+        if tree.over_limit():
+            with suppress(ShuttingDown):
+                tree.wait_room()
+    for ino in inos:
+        for _ in range(6):  # who waits for a thread that dies is told so
+            with suppress(ShuttingDown):
+                tree.fsync(ino)
+                break
+    assert [line.thing for line in tree._ports.incidents.waiting()] == ["seal thread"]
+    tree = memory.crash()
+    assert [content(tree, ino)[:1] for ino in inos] == [b"%d" % n for n in range(10)] + [b"1"] * 2
+
+
+def test_a_bug_before_sealing_costs_an_error_not_the_data(memory: MemoryRig, expect_log) -> None:
+    expect_log("taking span 0")
+    tree = memory.tree
+    ino = write_file(tree, 1, b"f", b"data")
+    real = tree._contents.take
+    tree._contents.take = lambda inode, span: 1 / 0
+    with pytest.raises(HoldfastError, match="ZeroDivisionError"):
+        tree.fsync(ino)
+    tree._contents.take = real
+    tree.fsync(ino)
+    assert content(memory.crash(), ino) == b"data"
+
+
+@pytest.mark.parametrize("step", ["gather", "settle"])
+def test_after_a_half_done_commit_nothing_is_acknowledged(
+    memory: MemoryRig, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """What was dirty may be taken for saved then: an fsync that finds nothing to do must not say that all is well."""
+    tree = memory.tree
+    kept = write_file(tree, 1, b"kept", b"kept")
+    tree.fsync(kept)
+    inos = [write_file(tree, 1, b"f%d" % n, b"data") for n in range(3)]
+
+    def short(self, *arguments) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            "engine.live.batch.Batch._save"
+            if step == "gather"
+            else "engine.live.batch.Batch.settle",
+            short,
+        )
+        with pytest.raises(MemoryError):
+            tree.barrier()
+    for ino in inos:
+        with pytest.raises(HoldfastError, match="mount it again"):
+            tree.fsync(ino)
+    with pytest.raises(HoldfastError, match="mount it again"):
+        tree.create(1, b"more", 0o600, CTX)
+    assert content(tree, kept) == b"kept"
+    assert content(memory.crash(), kept) == b"kept"
+
+
+def test_a_bug_in_a_background_commit_is_told(memory: MemoryRig, expect_log) -> None:
+    expect_log("background commit")
+
+    def bug() -> None:
+        raise ZeroDivisionError
+
+    memory.chunks.before_commit = bug
+    memory.tree.create(1, b"f", 0o600, CTX)
+    memory.tree._commits.wake()
+    memory.tree._commits._executor.submit(lambda: None).result()
+    assert [line.kind for line in memory.tree._ports.incidents.waiting()] == ["internal"]
+    memory.chunks.before_commit = lambda: None
+    memory.tree.barrier()
+    assert names(memory.crash()).keys() == {b"f"}
 
 
 def test_an_interrupted_seal_puts_everything_back(memory: MemoryRig) -> None:

@@ -67,6 +67,27 @@ def test_chunks_that_other_points_need_are_not_counted(store: Store) -> None:
     assert store.collect(dry_run=True).freed_bytes == 0
 
 
+def test_nothing_is_left_of_what_nobody_has(store: Store) -> None:
+    """A tree remembers its last snapshot for the next one: not when all points are deleted."""
+    ids = three_points(store)
+    tree = store.open_live("m")
+    for name in (b"db.dbf", b"only"):
+        tree.unlink(ROOT, name)
+    tree.close()
+    freed_as_foretold(store, *ids)
+    with store._open.context.index.read() as txn:
+        kinds = {chunk_row(raw).kind for _, raw in txn.scan(Table.CHUNKS)}
+        assert kinds == {KIND_TOMBSTONE}
+        assert txn.count(Table.ROOTS) == 0
+    tree = store.open_live("m")
+    put(tree, b"new", noise(1000, 3))
+    tree.close()
+    view = store.glance(store.snapshot("m").id)
+    names = [entry.name for entry in view.scan(view.root_entry)]
+    assert names == [b"link0", b"link1", b"link2", b"new"]
+    sound(store)
+
+
 def tombstones(store: Store) -> int:
     with store._open.context.index.read() as txn:
         return sum(chunk_row(raw).kind == KIND_TOMBSTONE for _, raw in txn.scan(Table.CHUNKS))

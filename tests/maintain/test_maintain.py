@@ -1,22 +1,26 @@
 """Collection, check, repair, rescue: on a real store with points, beside a writer, with damage, without an index."""
 
 import contextlib
+import errno
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from engine import Store, limits
+from engine.chunks.reader import mark_suspect
 from engine.errors import Busy, Corrupt
+from engine.home import OpenStore
 from engine.index import Table, Txn
 from engine.index.rows import FLAG_CONDEMNED, chunk_row
-from engine.live import ROOT
+from engine.live import ROOT, Ctx
 from engine.maintain import collect as collecting
 from engine.maintain.marks import Marks
 from engine.maintain.report import CollectReport
+from engine.seam import Os
 from tests.maintain.support import damage, noise, put, restored, sound, three_points
 
 RESCUE = Path(__file__).parents[2] / "tools" / "rescue.py"
@@ -202,6 +206,12 @@ def test_rescue_equals_restore(store: Store, tmp_path: Path) -> None:
     tree.setattr(ino, size=40_000_000, now_ns=7)
     tree.setxattr(ino, b"user.x", noise(3000, 4))
     tree.link(ino, ROOT, b"hard")
+    owner = Ctx(os.geteuid(), os.getegid())
+    link = tree.symlink(ROOT, b"link", b"big.dbf", owner).ino
+    tree.setattr(link, mtime_ns=1_600_000_000_123_456_789, now_ns=1)
+    if os.geteuid() == 0:
+        tree.setattr(link, uid=1234, gid=77, now_ns=1)
+        tree.setxattr(link, b"trusted.x", b"of a link")
     tree.close()
     point = store.snapshot("m").id
     store.restore(point, b"", os.fsencode(tmp_path / "a"))
@@ -218,5 +228,71 @@ def test_rescue_equals_restore(store: Store, tmp_path: Path) -> None:
         a, b = tmp_path / "a" / name, tmp_path / "b" / name
         assert a.read_bytes() == b.read_bytes()
         assert (a.stat().st_mode, a.stat().st_mtime_ns) == (b.stat().st_mode, b.stat().st_mtime_ns)
+    a, b = ((tmp_path / side / "link").lstat() for side in "ab")
+    assert (a.st_mode, a.st_uid, a.st_mtime_ns) == (b.st_mode, b.st_uid, b.st_mtime_ns)
+    assert os.listxattr(tmp_path / "b" / "link", follow_symlinks=False) == os.listxattr(
+        tmp_path / "a" / "link", follow_symlinks=False
+    )
     assert os.getxattr(tmp_path / "b" / "hard", "user.x") == noise(3000, 4)
     assert (tmp_path / "b" / "hard").stat().st_ino == (tmp_path / "b" / "big.dbf").stat().st_ino
+
+
+class FullOs(Os):
+    """A disk without room for anything, until a file is removed."""
+
+    full = True
+
+    def pwritev(self, fd: int, parts: Sequence[bytes | bytearray | memoryview], offset: int) -> int:
+        if self.full:
+            raise OSError(errno.ENOSPC, "no room")
+        return super().pwritev(fd, parts, offset)
+
+    def unlink(self, path: str) -> None:
+        super().unlink(path)
+        self.full = self.full and not path.endswith(".pack")
+
+
+def test_on_a_full_disk_dead_packs_make_room_for_what_is_rewritten(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.chunks.segments.SEAL_ON_CLOSE", 100)  # a pack for each opening
+    with Store.open(str(home)) as store:
+        store.create_mount("m")
+    days = (
+        {b"dead": noise(90_000, 1), b"kept": noise(20_000, 2)},
+        {b"dead": noise(90_000, 3)},
+        {b"dead": b""},
+    )
+    ids = []
+    for day in days:
+        with Store.open(str(home)) as store:
+            tree = store.open_live("m")
+            for name, data in day.items():
+                put(tree, name, data)
+            tree.close()
+            ids.append(store.snapshot("m").id)
+    with Store.open(str(home)) as store:
+        store.remove_points(ids[:2])
+    with Store(OpenStore(str(home), system=FullOs())) as store:
+        report = store.collect()
+    assert report.packs_left == 0
+    assert report.packs_rewritten >= 1 and report.packs_removed > report.packs_rewritten
+    with Store.open(str(home)) as store:
+        sound(store)
+
+
+def test_marks_of_chunks_that_are_gone_and_locks_of_before_are_taken_away(store: Store) -> None:
+    three_points(store)
+    mark_suspect(store._open.context, bytes(32), "a test")
+    left = Path(store.path, "workers", f"{77:016x}.lock")
+    left.write_bytes(b"")
+    with Store.open(store.path) as other:
+        assert other._open.session.worker.id  # alive, with a row
+        collecting.collect(
+            store._open, dry_run=False, budget_s=None, report=lambda p: None,
+            sleep=lambda _: other._open.session.writer.acknowledge(),
+        )  # fmt: skip
+        assert len(os.listdir(left.parent)) == 2
+    assert not left.exists()
+    with store._open.context.index.read() as txn:
+        assert txn.count(Table.SUSPECTS) == 0

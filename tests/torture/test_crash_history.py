@@ -1,25 +1,29 @@
-"""What a fsync promises about names."""
+"""States of a tree that look alike but for the content of files."""
 
 from __future__ import annotations
 
-from tools.torture.history import History, Op
+from tools.torture.history import History, Op, Seen
 
 
-def test_a_fsync_settles_names_up_to_the_last_change_of_its_file() -> None:
+def test_two_files_that_changed_places_are_found_in_either() -> None:
     history = History()
-    for op in (Op("create", b"a"), Op("fsync", b"a"), Op("mkdir", b"b")):
-        history.begin(op)
-        history.done(op)
-    assert history.durable == 1
-    for op, durable in (
-        (Op("fsync", b"a"), 1),  # nothing changed in it: it may return without a commit
-        (Op("write", b"a", data=b"x"), 1),
-        (Op("mkdir", b"c"), 1),
-        (Op("fsync", b"a"), 5),
-        (Op("rename", b"a", b"d"), 5),
-        (Op("fsync", b"d"), 8),
-        (Op("fsyncdir", b"c"), 10),
+    for op in (
+        Op("create", b"a", number=0o600),
+        Op("create", b"b", number=0o600),
+        Op("write", b"a", data=b"one"),
+        Op("write", b"b", data=b"other"),
+        Op("fsync", b"a"),
+        Op("fsync", b"b"),
+        Op("rename", b"a", b"b", 2),
     ):
         history.begin(op)
         history.done(op)
-        assert history.durable == durable, op
+    meta = history.now.metas[1]
+
+    def found(first: bytes, second: bytes) -> dict[bytes, Seen]:
+        return {b"a": Seen(meta, 1, first), b"b": Seen(meta, 2, second)}
+
+    assert history.picture().misfit(found(b"one", b"other")) == ""
+    assert history.picture().misfit(found(b"other", b"one")) == ""
+    assert history.picture().misfit(found(b"other", b"other")) == "b'b': size 5, expected 3 to 3"
+    assert history.picture(floor=7).misfit(found(b"one", b"other")) != ""

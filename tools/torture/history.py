@@ -129,15 +129,20 @@ class Picture:
 
     def misfit(self, seen: Mapping[bytes, Seen]) -> str:
         """Why this can not be what is left; empty when it can."""
-        match = next((s for s in reversed(self.states) if not _differs(s, seen)), None)
-        if match is None:
+        matches = [state for state in reversed(self.states) if not _differs(state, seen)]
+        if not matches:
             first, last = self.states[0], self.states[-1]
             return (
                 f"no state between operations {first.after} and {last.after};"
                 f" after {first.after}: {_differs(first, seen)}; after {last.after}: {_differs(last, seen)}"
             )
-        for path, key in match.paths.items():
-            if match.metas[key].kind == "f":
+        # Several look alike but for content: two files of one mode changed places.
+        wrongs = [self._content(state, seen) for state in matches]
+        return wrongs[0] if all(wrongs) else ""
+
+    def _content(self, state: State, seen: Mapping[bytes, Seen]) -> str:
+        for path, key in state.paths.items():
+            if state.metas[key].kind == "f":
                 base, changes = self.contents[key]
                 wrong = misfit(seen[path].data, base, changes)
                 if wrong:
@@ -168,9 +173,6 @@ class History:
         self.finished = 0
         self.durable = 0  # names up to here can not be lost
         self._next_key = 1
-        self._touched: dict[
-            int, int
-        ] = {}  # the last operation that changed an inode or a name of it
         self._states = [State(0, {}, {})]
         self.contents: dict[int, Content] = {}
 
@@ -193,7 +195,6 @@ class History:
         other = History()
         other.begun, other.finished, other.durable = self.begun, self.finished, self.durable
         other._next_key, other._states = self._next_key, list(self._states)
-        other._touched = dict(self._touched)
         other.contents = {
             key: Content(one.base, list(one.changes), bytearray(one.now))
             for key, one in self.contents.items()
@@ -218,13 +219,9 @@ class History:
         """The operation returned without an error."""
         self.finished = self.begun
         if op.kind == "fsync":
-            key = self.now.paths[op.path]
-            content = self.contents[key]
+            content = self.contents[self.now.paths[op.path]]
             content.base, content.changes = bytes(content.now), []
-            self.settled(
-                self._touched.get(key, 0)
-            )  # that of a file nothing changed promises no other name
-        if op.kind == "fsyncdir":
+        if op.kind in ("fsync", "fsyncdir"):
             self.settled(self.begun)
 
     def settled(self, index: int) -> None:
@@ -252,11 +249,6 @@ class History:
 
     # --- what operations change ---------------------------------------------------------------------------
 
-    def _touch(self, *paths: bytes) -> None:
-        for path in paths:
-            if path in self.now.paths:
-                self._touched[self.now.paths[path]] = self.begun
-
     def _push(self, paths: dict[bytes, int], metas: dict[int, Meta]) -> None:
         self._states.append(State(self.begun, paths, metas))
 
@@ -264,7 +256,6 @@ class History:
         key = self._next_key
         self._next_key += 1
         self._push({**self.now.paths, path: key}, {**self.now.metas, key: meta})
-        self._touch(path)
         if meta.kind == "f":
             self.contents[key] = Content()
 
@@ -278,12 +269,10 @@ class History:
         self._make(op.path, Meta("l", 0o777, op.other))
 
     def _link(self, op: Op) -> None:
-        self._touch(op.path)
         paths = self.now.paths
         self._push({**paths, op.other: paths[op.path]}, self.now.metas)
 
     def _unlink(self, op: Op) -> None:
-        self._touch(op.path)
         self._push({p: k for p, k in self.now.paths.items() if p != op.path}, self.now.metas)
 
     _rmdir = _unlink
@@ -292,7 +281,6 @@ class History:
         def renamed(path: bytes, old: bytes, new: bytes) -> bytes | None:
             return new + path[len(old) :] if path == old or path.startswith(old + b"/") else None
 
-        self._touch(op.path, op.other)
         exchange = bool(op.number & 2)
         paths = {}
         for path, key in self.now.paths.items():
@@ -307,7 +295,6 @@ class History:
         self._push(paths, self.now.metas)
 
     def _set(self, path: bytes, meta: Meta) -> None:
-        self._touch(path)
         self._push(self.now.paths, {**self.now.metas, self.now.paths[path]: meta})
 
     def _chmod(self, op: Op) -> None:
@@ -320,7 +307,6 @@ class History:
 
     def _change(self, path: bytes, change: Change) -> None:
         content = self.contents[self.now.paths[path]]
-        self._touch(path)
         content.changes.append(change)
         _apply(content.now, change)
 

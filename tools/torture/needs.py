@@ -10,6 +10,8 @@ import shutil
 COMMANDS: dict[str, tuple[str, ...]] = {
     "strace": ("strace",),
     "loop": ("losetup", "mkfs.ext4", "mount", "umount"),
+    "xfs": ("mkfs.xfs",),
+    "btrfs": ("mkfs.btrfs",),
     "fio": ("fio",),
     "stress-ng": ("stress-ng",),
     "kernel": ("linux.uml",),

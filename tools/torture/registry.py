@@ -16,6 +16,10 @@ MODULES: tuple[str, ...] = (
     "tools.torture.kill.mounts",
     "tools.torture.kill.concurrent",
     "tools.torture.kill.races",
+    "tools.torture.faults.seam",
+    "tools.torture.faults.inject",
+    "tools.torture.faults.full",
+    "tools.torture.faults.process",
     "tools.torture.corrupt.packs",
     "tools.torture.corrupt.index",
     "tools.torture.corrupt.rebuild",
@@ -23,13 +27,16 @@ MODULES: tuple[str, ...] = (
     "tools.torture.corrupt.fuzz",
     "tools.torture.conform.modelrig",
     "tools.torture.conform.exercise",
+    "tools.torture.conform.external",
     "tools.torture.conform.posix.rig",
     "tools.torture.programs.rigs",
     "tools.torture.space.graphs",
     "tools.torture.space.soak",
+    "tools.torture.space.load",
     "tools.torture.users.access",
     "tools.torture.users.points",
     "tools.torture.users.quota",
+    "tools.torture.users.neighbours",
 )
 
 

@@ -223,7 +223,7 @@ def stress(top: str, operations: int, processes: int, seed: object) -> None:
             pid = os.fork()
             if pid == 0:
                 os.close(ours)
-                _child(theirs, partial(Process(top, number, seed).run, operations // processes))
+                _child(theirs, partial(_work, top, number, seed, operations // processes))
             os.close(theirs)
             running.append((pid, ours))
     finally:
@@ -231,6 +231,10 @@ def stress(top: str, operations: int, processes: int, seed: object) -> None:
         said = [_end(pid, fd) for pid, fd in running]
     for text in filter(None, said):
         raise Inconsistent(text)
+
+
+def _work(top: str, number: int, seed: object, operations: int) -> None:
+    Process(top, number, seed).run(operations)
 
 
 def _child(fd: int, work: Callable[[], None]) -> None:

@@ -29,6 +29,8 @@ WEIGHTS = {
     "empty": 1, "fsync": 2, "reopen": 3, "forget": 2, "direct_read": 2, "direct_write": 2, "allocate": 1, "punch": 1,
     "zero": 1, "copy": 2, "vector": 3,
 }  # fmt: skip
+OPTIONAL = ("direct_read", "direct_write", "allocate", "punch", "zero", "copy")
+REFUSALS = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EXDEV)
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -56,17 +58,17 @@ class Exerciser:
         while operations > 0:
             batch = min(operations, 1000)
             for name in self._chance.choices(self._names, self._shares, k=batch):
+                self.done += 1
                 if name not in self.unsupported:
                     self._try(name)
-            self.done += batch
             operations -= batch
 
     def _try(self, name: str) -> None:
         try:
             getattr(self, f"_{name}")()
         except OSError as error:
-            if error.errno not in (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EXDEV):
-                raise
+            if name not in OPTIONAL or error.errno not in REFUSALS:
+                raise Different(f"{name}: {error}") from None
             self.unsupported.add(name)  # refused: nothing happened
 
     # --- what is where --------------------------------------------------------------------------------------
@@ -101,8 +103,7 @@ class Exerciser:
         """Bytes that tell which operation wrote them, never zero; now and then noise."""
         if self._chance.random() < 0.1:
             return self._chance.randbytes(size)
-        number = self.done + len(self._history)
-        unit = b"%08x" % (number * 2_654_435_761 % (1 << 32))
+        unit = b"%08x" % (self.done * 2_654_435_761 % (1 << 32))
         return (unit * (size // 8 + 1))[:size]
 
     def _laid(self, name: str, offset: int, data: bytes) -> None:

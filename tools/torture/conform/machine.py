@@ -6,7 +6,8 @@ import errno
 import os
 import time
 from collections import deque
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from tools.torture.conform.choose import OPERATIONS, Chooser, Draw, Step
 from tools.torture.conform.compare import Frozen, difference, marks
@@ -18,21 +19,52 @@ from tools.torture.conform.places import Broken
 TICK = (
     12_000_000  # ns: three ticks of the kernel's coarse clock, within which two times may be equal
 )
-CAREFREE = (
-    "map",
-    "store",
-    "unmap",
-    "close",
-    "fsync",
-)  # when stores through a mapping count is the kernel's choice
 LAST = 12  # steps shown when something is wrong
 FIELDS = ("st_atime_ns", "st_mtime_ns", "st_ctime_ns")
 
-# Documented differences between a mount and ext4, and why; (operation, argument) that is judged by the model alone.
-SEEK_WITHOUT_HOLES = (
-    os.SEEK_DATA,
-    os.SEEK_HOLE,
-)  # README: refused in the way that makes programs read everything
+
+class Difference(NamedTuple):
+    """Where a mount and ext4 may differ, and both be right."""
+
+    applies: Callable[[Step, Model], bool]
+    reason: str
+
+
+def _of_holes(step: Step, _: Model) -> bool:
+    return step.name == "lseek" and step.arguments[2] in (os.SEEK_DATA, os.SEEK_HOLE)
+
+
+def _to_the_same_size(step: Step, model: Model) -> bool:
+    if step.name != "truncate":
+        return False
+    try:
+        return model.find(str(step.arguments[0])).content.size == step.arguments[1]
+    except Refused:
+        return False
+
+
+# Answers: here ext4's is not asked for.
+ANSWERS = (
+    Difference(
+        _of_holes, "README: no SEEK_HOLE; all of a file is data, which every program understands"
+    ),
+)
+# Times: in these steps none is looked at.
+TIMES = (
+    Difference(
+        _to_the_same_size, "POSIX lets the times stay, as FUSE and XFS do, or move, as ext4 does"
+    ),
+    Difference(
+        lambda step, _: step.name == "setxattr" and not step.arguments[2],
+        "ext4 moves no time when an empty value takes the place of an empty one",
+    ),
+    Difference(
+        lambda step, model: (
+            bool(model.maps) or step.name in ("map", "store", "unmap", "close", "fsync")
+        ),
+        "POSIX: stores through a mapping are marked at any time until msync()",
+    ),
+)
 
 
 class Wrong(Exception):
@@ -91,7 +123,7 @@ class Machine:
         self._times(step, watched, now)
 
     def _judge(self, step: Step, wanted: Any, theirs: Any, ours: Any) -> None:
-        if step.name == "lseek" and step.arguments[2] in SEEK_WITHOUT_HOLES:
+        if any(one.applies(step, self.model) for one in ANSWERS):
             slot = int(str(step.arguments[0]))
             if isinstance(wanted, int):
                 os.lseek(
@@ -108,22 +140,9 @@ class Machine:
 
     # --- times
 
-    def _changes_nothing(self, step: Step) -> bool:
-        """truncate() to the size a file has: POSIX lets the times stay (as FUSE and XFS do) or move (as ext4 does)."""
-        if step.name == "setxattr":
-            return not step.arguments[
-                2
-            ]  # ext4 moves no time when an empty value takes the place of one
-        if step.name != "truncate":
-            return False
-        try:
-            return self.model.find(str(step.arguments[0])).content.size == step.arguments[1]
-        except Refused:
-            return False
-
     def _watch(self, step: Step) -> Watched:
         """The nodes that the step's paths and descriptors name, and their directories, with their times before."""
-        if step.name in CAREFREE or self.model.maps or self._changes_nothing(step):
+        if any(one.applies(step, self.model) for one in TIMES):
             return {}
         watched: Watched = {}
         paths = {
@@ -186,6 +205,11 @@ class Machine:
             if complaint:
                 raise error(self._said(f"{disk.top}: {complaint}"))
         return frozen
+
+    def times(self) -> dict[str, tuple[int, int]]:
+        """Modification and change time of every path of the mount, as stat tells them."""
+        found = {path: os.lstat(self.ours.at(path)) for path, _ in self.model.tree()}
+        return {path: (real.st_mtime_ns, real.st_ctime_ns) for path, real in found.items()}
 
     def close_all(self) -> None:
         """Close every descriptor and mapping, in all three."""

@@ -7,6 +7,7 @@ import os
 import random
 import struct
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from tools.torture.conform.places import Broken, Mounted
@@ -49,9 +50,19 @@ def append(path: Path, writers: int, records: int) -> int:
             )
         os.close(fd)
 
-    for pid in [child(lambda number=number: work(number)) for number in range(writers)]:  # type: ignore[misc]
+    for pid in [child(partial(work, number)) for number in range(writers)]:
         wait(pid)
-    data = path.read_bytes()
+    _judge_records(path.read_bytes(), writers, records)
+    fd = os.open(path, os.O_RDONLY)
+    os.fsync(fd)
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)  # now as the file system has it
+    os.close(fd)
+    _judge_records(path.read_bytes(), writers, records)
+    path.unlink()
+    return writers * records
+
+
+def _judge_records(data: bytes, writers: int, records: int) -> None:
     if len(data) != writers * records * RECORD:
         raise Found(
             f"{len(data)} bytes of {writers * records} appended records, {len(data) / RECORD:.2f} records"
@@ -68,8 +79,6 @@ def append(path: Path, writers: int, records: int) -> int:
                 f"an appended record is damaged or out of order at {at}: {data[at : at + 20]!r}"
             )
         seen[number] += 1
-    path.unlink()
-    return writers * records
 
 
 def entries(fd: int, size: int) -> list[str]:
@@ -100,7 +109,7 @@ def read_changing(path: Path, chance: random.Random, count: int) -> int:
     changes = 0
     try:
         while batch := entries(fd, chance.choice((300, 1000, 5000))):
-            seen += batch
+            seen += (name for name in batch if name not in (".", ".."))
             for _ in range(4):
                 changes += 1
                 kind = chance.randrange(3)
@@ -110,8 +119,14 @@ def read_changing(path: Path, chance: random.Random, count: int) -> int:
                     os.rename(path / doomed.pop(), path / f"moved-{changes}")
                 else:
                     (path / f"new-{changes}").touch()
+        os.lseek(fd, 0, os.SEEK_SET)  # rewinddir(): what is there now
+        again = []
+        while batch := entries(fd, 2000):
+            again += batch
     finally:
         os.close(fd)
+    if sorted(again) != sorted([".", "..", *os.listdir(path)]):
+        raise Found("a listing from the beginning again is not what is there")
     if len(set(seen)) != len(seen):
         raise Found(
             f"entries seen twice: {sorted({name for name in seen if seen.count(name) > 1})[:5]}"

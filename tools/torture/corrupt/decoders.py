@@ -20,7 +20,7 @@ import trio.testing
 from blake3 import blake3
 
 from engine import codec, home, limits, registry
-from engine.errors import HoldfastError
+from engine.errors import Corrupt, HoldfastError
 from engine.index import gcstate, inspect, layout, rows, structure
 from engine.ingest import sketches
 from engine.live import rows as live
@@ -153,6 +153,8 @@ class _Nodes:
         return cid
 
     def read_node(self, cid: bytes) -> bytes:
+        if cid not in self._nodes:
+            raise Corrupt("node", found="none")
         return self._nodes[cid]
 
 
@@ -291,6 +293,9 @@ class _Served:
 
     def status(self) -> remote.Reply:
         return {"state": "served"}
+
+    def incidents(self) -> remote.Reply:
+        return {"incidents": []}
 
     async def barrier(self) -> None:
         return

@@ -119,7 +119,7 @@ def _start(job: Job, name: str, *options: str) -> subprocess.Popen[str]:
         f"-artifact_prefix={job.scratch}/{name}-found/", *options,
     ]  # fmt: skip
     return subprocess.Popen(
-        words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         errors="replace", env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
     )  # fmt: skip
 
@@ -127,10 +127,10 @@ def _start(job: Job, name: str, *options: str) -> subprocess.Popen[str]:
 def _settle(job: Job, name: str, process: subprocess.Popen[str], limit: float) -> None:
     """Count, or fail with the input that was found."""
     try:
-        _, said = process.communicate(timeout=limit)
+        said, _ = process.communicate(timeout=limit)
     except subprocess.TimeoutExpired:
         process.kill()
-        _, said = process.communicate()
+        said, _ = process.communicate()
     found = sorted((job.scratch / f"{name}-found").iterdir())
     if process.returncode or found:
         text = base64.b64encode(found[0].read_bytes()).decode() if found else ""

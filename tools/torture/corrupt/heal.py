@@ -137,6 +137,6 @@ RIGS = (
         attack,
         bugs=("damage-not-noted",),
         teeth=0.02,
-        test=0.03,
+        test=0.02,
     ),
 )

@@ -5,7 +5,8 @@ the disk's own log.  Every place of the log is then a cut: the disks it may have
 one after the other and mounted, which replays the journal, and the store in them is opened and judged.  Of some, the
 recovery and the first steps after it are recorded and cut in turn.
 
-A seed gives the same steps and the same choices; which blocks the kernel writes when differs a little from run to run.
+A seed gives the same steps and the same choices, but which blocks the kernel writes when differs from run to run: a
+case names its cut by what had been told (words, and then writes and flushes), so that it is found again near there.
 """
 
 from __future__ import annotations
@@ -91,6 +92,10 @@ def record(place: Path, kind: str, image: Path, act: Callable[[str, Tell], objec
             os.close(fd)
     recorded = Recorded(load(image), list(decode(log.read_bytes())), result)
     log.unlink()
+    if not any(entry.kind == Kind.FLUSH for entry in recorded.log):
+        raise RuntimeError(
+            "no flush reaches the recorder: nothing it says of lost writes would be so"
+        )
     return recorded
 
 
@@ -144,10 +149,13 @@ def bench(place: Path, kind: str) -> Iterator[Bench]:
 # --- cuts -------------------------------------------------------------------------------------------------------
 
 
-def states(log: list[Entry], rng: random.Random, most: int) -> list[tuple[int, Variant]]:
+def states(
+    log: list[Entry], rng: random.Random, most: int, *, every: bool = False
+) -> list[tuple[int, Variant]]:
     """Cuts to be judged, in order: before every write and flush, and at the end, where there may be something new.
 
-    Behind every write all, none and a chosen part of the loose writes arrive; if that is too many, a random part.
+    Behind every write all, none and a chosen part of the loose writes arrive (``every``: every part); if that is too
+    many, a random part of the cuts is taken.
     """
     found = []
     loose = False
@@ -157,7 +165,8 @@ def states(log: list[Entry], rng: random.Random, most: int) -> list[tuple[int, V
         found.append((at, Variant.KEPT))
         if loose:
             found.append((at, Variant.DROPPED))
-            found.append((at, rng.choice((Variant.SOME, Variant.LATER, Variant.TORN))))
+            parts = (Variant.SOME, Variant.LATER, Variant.TORN)
+            found += [(at, variant) for variant in (parts if every else (rng.choice(parts),))]
         loose = entry.kind == Kind.WRITE
     return sorted(rng.sample(found, most)) if len(found) > most else found
 
@@ -168,15 +177,16 @@ class Walk:
     def __init__(self, recorded: Recorded, story: Story, *, made: bool) -> None:
         self._log, self._story, self._at = recorded.log, story, 0
         self.disk = Disk(recorded.pages)
-        self.told = 0
+        self.told = self.since = 0  # words, and what was written and flushed since the last
         self.made = made
 
     def to(self, cut: int) -> None:
         """Go on to this cut."""
         for entry in self._log[self._at : cut]:
             self.disk.take(entry)
+            self.since += 1
             if entry.kind == Kind.NOTE:
-                self.told += 1
+                self.told, self.since = self.told + 1, 0
                 if entry.data == MADE:
                     self.made = True
                 else:
@@ -214,9 +224,7 @@ def run(kind: str, full: int, job: Job) -> None:
             job.count("writes recorded", sum(e.kind == Kind.WRITE for e in recorded.log))
             job.count("flushes", sum(e.kind == Kind.FLUSH for e in recorded.log))
             walk = Walk(recorded, story_of(job, number), made=False)
-            rng = job.random("cuts", number)
-            chosen = states(recorded.log, rng, budget // stories)
-            _judge(job, judges, walk, chosen, rng, f"{number}")
+            _judge(job, judges, walk, recorded.log, budget // stories, f"{number}")
             for cut in range(round(job.scale * AGAIN * full / STATES / stories)):
                 _again(job, place, judges, recorded, number, cut)
         job.count("different disks", judges.disks())
@@ -233,15 +241,15 @@ def _first(story: Story, path: str, tell: Tell) -> None:
     worker(path, story, tell, STEPS)
 
 
-def _judge(
-    job: Job, judges: Bench, walk: Walk, chosen: list[tuple[int, Variant]], rng: random.Random, label: str
-) -> None:  # fmt: skip
+def _judge(job: Job, judges: Bench, walk: Walk, log: list[Entry], most: int, label: str) -> None:
+    every = bool(job.case)
+    chosen = states(log, job.random("cuts", label), 1 << 30 if every else most, every=every)
     for cut, variant in chosen:
-        case = f"{label}/{cut}/{variant.name.lower()}"
         walk.to(cut)
-        pages = walk.disk.left(variant, rng)
+        case = f"{label}/{walk.told}+{walk.since}/{variant.name.lower()}"
         if not job.wants(case):
             continue
+        pages = walk.disk.left(variant, job.random("left", case))
         wrong = judges.judged(pages, walk.told, walk.wrong)
         if wrong:
             job.fail(
@@ -280,7 +288,7 @@ def _again(
         job.fail(label, f"{judges.kind}: recovery at entry {cut}: {wrong}")
     assert isinstance(found, Found)
     next_walk = Walk(second, Story(random.Random(seed), Scale(), found), made=True)
-    _judge(job, judges, next_walk, states(second.log, rng, AGAIN_STATES), rng, label)
+    _judge(job, judges, next_walk, second.log, AGAIN_STATES, label)
     job.count("recoveries cut")
 
 
@@ -308,6 +316,6 @@ RIGS = (
         test=0.03,
     ),
     # A few of these: their images are ten times as large, and their journals older than ours.
-    Rig("crash-block-xfs", WHAT.format("xfs"), partial(run, "xfs", 300), NEEDS, test=0.02),
-    Rig("crash-block-btrfs", WHAT.format("btrfs"), partial(run, "btrfs", 300), NEEDS, test=0.02),
+    Rig("crash-block-xfs", WHAT.format("xfs"), partial(run, "xfs", 300), (*NEEDS, "xfs"), test=0.02),
+    Rig("crash-block-btrfs", WHAT.format("btrfs"), partial(run, "btrfs", 300), (*NEEDS, "btrfs"), test=0.02),
 )  # fmt: skip

@@ -3,7 +3,9 @@
 Everything is the host's own files, read-only, but for the disk.  The words of the story go to the console; each
 ``begun`` waits for an answer, so that none is lost with the kernel.
 
-    python -m tools.torture.crash.guest SEED
+    python -m tools.torture.crash.guest SEED DIRECTORY
+
+DIRECTORY is one whose content is not needed: the disk and the mount go there.
 """
 
 from __future__ import annotations
@@ -31,8 +33,6 @@ from tools.torture.crash.story import BEGUN, Scale, Step, Story, work
 from tools.torture.history import Op
 from tools.torture.workload import Files, PosixFiles
 
-DISK, TREE = Path("/mnt/disk"), Path("/mnt/tree")
-STORE = DISK / "store"
 MARK = b"\x02"  # before every word: the kernel writes to the console, too
 READY, TROUBLE = b"r", b"!"
 STEPS = 100_000  # more than it gets to
@@ -72,9 +72,10 @@ class HeldFiles:
 class MountPlace:
     """A store whose mount another process serves."""
 
-    def __init__(self) -> None:
-        self._store = Store.open(str(STORE))
-        self._files = HeldFiles(bytes(TREE))
+    def __init__(self, store: Path, tree: Path) -> None:
+        self._path = str(store)
+        self._store = Store.open(self._path)
+        self._files = HeldFiles(bytes(tree))
 
     def files(self) -> Files:
         return self._files
@@ -83,7 +84,7 @@ class MountPlace:
         """As the commands do it."""
         match step.kind:
             case "snapshot":
-                with fsmount.client(str(STORE), MOUNT) as client:
+                with fsmount.client(self._path, MOUNT) as client:
                     client.request("freeze")
                     self._store.snapshot(
                         MOUNT, step.label, thaw=lambda: void(client.request("thaw"))
@@ -106,26 +107,28 @@ def guest_limits() -> None:
     Index.__init__.__kwdefaults__["map_size"] = 16 * limits.GIB
 
 
-def prepare() -> None:
-    """File systems, and the module for FUSE."""
+def prepare(place: Path) -> tuple[Path, Path]:
+    """File systems, and the module for FUSE; where the store is, and where its mount goes."""
     loopfs.mount("proc", Path("/proc"), "proc")
-    loopfs.mount("tmpfs", Path("/mnt"), "tmpfs")
+    loopfs.mount("tmpfs", place, "tmpfs")
     fd = os.open(FUSE.format(platform.release()), os.O_RDONLY)
     if _libc.syscall(_FINIT_MODULE, fd, b"", 0):
         raise OSError(ctypes.get_errno(), "the FUSE module")
     os.close(fd)
-    DISK.mkdir()
-    TREE.mkdir()
-    loopfs.mount("/dev/ubda", DISK, "ext4")
+    disk, tree = place / "disk", place / "tree"
+    disk.mkdir()
+    tree.mkdir()
+    loopfs.mount("/dev/ubda", disk, "ext4")
     tty.setraw(0, termios.TCSANOW)
+    return disk / "store", tree
 
 
-def serve() -> None:
+def serve(store: Path, tree: Path) -> None:
     """[child] The mount, until the end. Never returns."""
     try:
         bugs.plant_chosen()
         guest_limits()
-        fsmount.serve(str(STORE), MOUNT, None, str(TREE), fsmount.Options())
+        fsmount.serve(str(store), MOUNT, None, str(tree), fsmount.Options())
     except BaseException:  # noqa: BLE001
         say(TROUBLE + traceback.format_exc().encode())
     finally:
@@ -147,15 +150,15 @@ def tell(word: bytes) -> None:
 def main() -> None:
     """Until the host ends it."""
     try:
-        prepare()
+        store, tree = prepare(Path(sys.argv[2]))
+        outside = os.stat(tree).st_dev
         if not os.fork():
-            serve()
-        outside = os.stat(TREE).st_dev
-        while os.stat(TREE).st_dev == outside:
+            serve(store, tree)
+        while os.stat(tree).st_dev == outside:
             time.sleep(0.01)
         bugs.plant_chosen()
         guest_limits()
-        place = MountPlace()
+        place = MountPlace(store, tree)
         say(READY)
         work(Story(random.Random(sys.argv[1]), scale()), place, tell, STEPS)
     except BaseException:  # noqa: BLE001  (a first program must not end)

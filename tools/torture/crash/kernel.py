@@ -30,6 +30,15 @@ WORDS = {b"b": BEGUN, b"d": DONE}
 ROOT = Path(__file__).resolve().parents[3]
 
 
+def unneeded(place: Path) -> Path:
+    """A directory of this machine that nothing of ours is in: the guest puts its own things there."""
+    ours = (ROOT, place, Path(sys.prefix), Path(sys.base_prefix), Path(sys.executable).resolve())
+    for path in map(Path, ("/mnt", "/media", "/srv", "/opt")):
+        if path.is_dir() and not any(one.is_relative_to(path) for one in ours):
+            return path
+    raise RuntimeError("no directory for the guest: /mnt, /media, /srv and /opt are all in use")
+
+
 class Machine:
     """A User-Mode Linux at work on a disk. ``words``: what it told."""
 
@@ -40,7 +49,7 @@ class Machine:
             "#!/bin/sh\n"
             f"export PATH={shlex.quote(os.environ['PATH'])} PYTHONPATH={shlex.quote(str(ROOT))}\n"
             f"export PYTHONDONTWRITEBYTECODE=1 {VARIABLE}={shlex.quote(chosen())}\n"
-            f"exec {shlex.quote(sys.executable)} -m tools.torture.crash.guest {seed}\n"
+            f"exec {shlex.quote(sys.executable)} -m tools.torture.crash.guest {seed} {unneeded(place)}\n"
         )
         init.chmod(0o755)
         command = [

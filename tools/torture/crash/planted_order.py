@@ -152,7 +152,7 @@ def _tail() -> None:
     segment.SegmentWriter.adopt = classmethod(adopt)  # type: ignore[assignment]
 
 
-@bug("short-write-ignored")
+@bug("write-cut-short")
 def _short() -> None:
     """A write that stored less than it was given is taken for a whole one."""
 

@@ -264,7 +264,7 @@ RIGS = (
             "barrier-without-seal",
             "early-size",
             "tail-trusted",
-            "short-write-ignored",
+            "write-cut-short",
         ),
         teeth=0.05,
     ),

@@ -21,6 +21,7 @@ from pathlib import Path
 from tools.torture.crash import loopfs
 from tools.torture.crash.local import judge, make, memory, worker
 from tools.torture.crash.story import BEGUN, DONE, Found, Scale, Story
+from tools.torture.needs import missing
 from tools.torture.rig import Job, Rig
 from tools.torture.run import scratch
 
@@ -112,7 +113,7 @@ def run(job: Job) -> None:
             numbers = range(first, min(first + LIFE, cycles))
             if job.case and int(job.case) not in numbers:
                 continue
-            kind = "xfs" if life % 3 == 1 else "ext4"
+            kind = "xfs" if life % 3 == 1 and not missing(("xfs",)) else "ext4"
             with fresh(place, kind) as (device, mounted):
                 _life(job, kind, device, mounted, numbers)
 

@@ -169,7 +169,7 @@ RIGS = (
         bugs=(
             "dead-mount-stays",
             "snapshot-early-word",
-            "killed-after-hasty-fsync",
+            "fsync-without-commit",
             "adopted-too-short",
             "worker-lock-let-go",
         ),

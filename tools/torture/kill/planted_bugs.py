@@ -43,19 +43,6 @@ def snapshot_early_word() -> None:
     put(snapshot, "_commit", late)
 
 
-@bug("killed-after-hasty-fsync")
-def fsync_without_commit() -> None:
-    """An fsync seals the file's data and leaves the commit to a later turn."""
-    from engine.live.tree import LiveTree
-
-    def fsync(tree: LiveTree, ino: int, datasync: bool = False) -> None:
-        with tree._state.lock:
-            inode = tree._state.get(ino)
-        tree._sealing.seal_now([inode])
-
-    put(LiveTree, "fsync", fsync)
-
-
 @bug("adopted-too-short")
 def adopted_too_short() -> None:
     """A dead worker's segment is cut back by a record too many when it is gone on with."""

@@ -103,7 +103,8 @@ def change_tree(root: Path, rng: random.Random) -> None:
     for path in rng.sample(files, len(files) // 6):
         path.unlink()
     left = [path for path in files if path.exists()]
-    left[0].rename(root / "renamed")
+    # Never an old name: over one of several names of a file, rsync --inplace writes into them all.
+    left[0].rename(root / f"renamed-{rng.randrange(10**9)}")
     folders = sorted(path for path in root.rglob("folder *") if path.is_dir())
     shutil.rmtree(folders[-1])
     for number in range(3):

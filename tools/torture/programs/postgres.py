@@ -5,6 +5,7 @@ Acknowledged transactions are recorded here, outside the server: rows of a table
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import signal
@@ -88,8 +89,7 @@ class Cluster:
         for folder in (home, socket, self.data.parent):
             folder.mkdir()
             give(folder, self.account)
-        silent = Console(open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  as long as we live
-        self.runner = Runner(silent, home)
+        self.runner = Runner(Console(io.StringIO()), home)
         self.postgres = Postgres.unpack(self.runner, self.account, home / "programs", socket)
         self._template = home / "template"
         self._make_template()

@@ -7,6 +7,7 @@ rollback modes ``EXTRA`` does (FULL may take the last transaction back: the jour
 from __future__ import annotations
 
 import os
+import random
 import select
 import subprocess
 import threading
@@ -142,44 +143,64 @@ def killed(scene: Scene, mode: Mode) -> None:
     scene.keep_so(scene.live, lambda found: void(sound(scene, found / database.name, acknowledged)))
 
 
+class Writer:
+    """A database that is written in a thread until told to stop."""
+
+    def __init__(self, mode: Mode, database: Path, rng: random.Random) -> None:
+        self.mode = mode
+        self.database = database
+        self._rng = rng
+        self._stop = threading.Event()
+        self._shell = Shell(database, mode.pragmas)
+        self.done = int(self._shell.ask("select count(*) from t;")[0])
+
+    def write(self) -> None:
+        """The thread's work; ``done`` counts what was acknowledged."""
+        while not self._stop.is_set():
+            self._shell.ask(insert(self.done, self._rng.choice((20, 3000, 20_000))))
+            self.done += 1
+
+    def stop(self) -> None:
+        """No more after the transaction that is running."""
+        self._stop.set()
+
+    def close(self) -> None:
+        """End the program."""
+        self._shell.close()
+
+
 def cut(scene: Scene) -> None:
-    """Recovery points while a database is written: each is one after a power cut."""
-    for mode in MODES:
-        database = scene.live / f"{mode.name}.db"
-        for number in range(max(1, scene.rounds(10))):
-            _cut(scene, mode, database, number)
+    """Recovery points while databases of every mode are written: each is one after a power cut."""
+    for number in range(max(1, scene.rounds(10))):
+        writers = [
+            Writer(mode, scene.live / f"{mode.name}.db", scene.random("cut", mode.name, number))
+            for mode in MODES
+        ]
+        try:
+            _cut(scene, writers, number)
+        finally:
+            for writer in writers:
+                writer.close()
 
 
-def _cut(scene: Scene, mode: Mode, database: Path, number: int) -> None:
-    rng = scene.random("cut", mode.name, number)
-    shell = Shell(database, mode.pragmas)
-    try:
-        [before] = shell.ask("select count(*) from t;")
-        first = int(before)
-        done = [first]
-        stop = threading.Event()
-
-        def write() -> None:
-            while not stop.is_set():
-                shell.ask(insert(done[0], rng.choice((20, 3000, 20_000))))
-                done[0] += 1
-
-        with ThreadPoolExecutor(1) as pool:
-            writing = pool.submit(write)
-            try:
-                time.sleep(0.1 * rng.random())
-                promised = done[0]
-                point = scene.stage.snapshot(f"{mode.name}-{number}")
-                later = done[0] + 1
-            finally:
-                stop.set()
-            writing.result()
-    finally:
-        shell.close()
+def _cut(scene: Scene, writers: list[Writer], number: int) -> None:
+    with ThreadPoolExecutor(len(writers)) as pool:
+        writing = [pool.submit(writer.write) for writer in writers]
+        try:
+            time.sleep(0.1 * scene.random("moment", number).random())
+            promised = [writer.done for writer in writers]
+            point = scene.stage.snapshot(f"sqlite-{number}")
+            later = [writer.done + 1 for writer in writers]
+        finally:
+            for writer in writers:
+                writer.stop()
+        for one in writing:
+            one.result()
     restored = scene.stage.restore(point, scene.name)
-    has = sound(scene, restored / database.name, promised, slack=mode.slack)
-    scene.want(has <= later, f"{database.name}: {has} transactions in a point of at most {later}")
-    scene.stage.job.count("points cut in the middle of work", int(done[0] > promised))
+    for writer, least, most in zip(writers, promised, later, strict=True):
+        has = sound(scene, restored / writer.database.name, least, slack=writer.mode.slack)
+        scene.want(has <= most, f"{writer.database.name}: {has} transactions, {most} were sent")
+        scene.stage.job.count("databases cut while written", int(writer.done > least))
 
 
 def shared(scene: Scene) -> None:

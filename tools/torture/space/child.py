@@ -19,6 +19,7 @@ from tools.torture import bugs
 from tools.torture.rig import Found, Job
 
 _FAILED = 70
+SEAL_ON_CLOSE = 40_000
 
 
 class UnsyncedOs(Os):
@@ -90,7 +91,7 @@ def small() -> None:
     limits.DICTIONARY_MIN = 64 * limits.KIB
     limits.TOMBSTONES_KEPT = 8
     limits.SEAL_THREADS = 1  # the order of records is then that of the case
-    segments.SEAL_ON_CLOSE = 40_000
+    segments.SEAL_ON_CLOSE = SEAL_ON_CLOSE
     sketches._FLUSH = 2 * limits.KIB
     sketches._HOOK_MASK = 3
 

@@ -78,9 +78,10 @@ def _forecast_counts_shared() -> None:
     """What rm would free counts everything the points reach, shared with others or not."""
     real = Marker.run
 
-    def run(self: Marker, step: Callable[[int], None], without: Collection[str] = ()) -> None:
+    def run(self: Marker, step: Callable[[int], None], without: Collection[str] = (),
+            forgotten: Collection[bytes] = ()) -> None:  # fmt: skip
         if not without:
-            real(self, step)
+            real(self, step, without, forgotten)
             return
         self.points(step, without)
         states = self.marks._states

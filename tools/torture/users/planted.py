@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import socket
 import stat
+import sys
+import time
 
+from engine.index import Txn
 from engine.live.inode import Attr, Ctx, Inode
 from engine.live.space import Quota, Space
 from tools.torture.bugs import bug
@@ -125,3 +128,18 @@ def no_inodes() -> None:
             self._space._quota = quota
 
     Namespace.make = make  # type: ignore[method-assign]
+
+
+@bug("transaction held while waiting")
+def holds_transaction() -> None:
+    """The worker of the attacked mount waits a quarter of a second inside every write transaction."""
+    from engine.live.batch import Batch
+
+    real = Batch.write
+
+    def write(self: Batch, txn: Txn) -> None:
+        real(self, txn)
+        if any(word.startswith("evil") for word in sys.argv):
+            time.sleep(0.25)
+
+    Batch.write = write  # type: ignore[method-assign]

@@ -125,7 +125,8 @@ def inodes_of(where: Path) -> int:
     return len(found)
 
 
-def _round(job: Job, number: int, mounted: Mounted, other: Mounted) -> None:
+def _round(job: Job, number: int, mounted: Mounted, other: Mounted) -> int:
+    """The most bytes by which the quota was passed."""
     home = mounted.where / f"round{number}"
     home.mkdir()
     os.chmod(home, 0o777)
@@ -160,7 +161,7 @@ def _round(job: Job, number: int, mounted: Mounted, other: Mounted) -> None:
         job.fail(number, f"writers {names} were told {said}, not ENOSPC or EDQUOT")
     if all(one == "ok" for one in said):
         job.fail(number, f"writers {names} wrote all they wanted: nothing was refused")
-    job.note(f"{max(0, most - QUOTA) / MIB:.1f} MiB over by {'+'.join(sorted(set(names)))}")
+    return max(0, most - QUOTA)
 
 
 def _running(child: Child) -> bool:
@@ -200,21 +201,21 @@ def run(job: Job) -> None:
         place.create("limited", QUOTA, FILES)
         place.create("free")
         other = place.mount("free")
-        count = job.size(FULL, least=2)
-        for number in range(count):
-            if job.wants(number):
-                _mounted(job, number, place, other)
+        wanted = filter(job.wants, range(job.size(FULL, least=2)))
+        over = max(_mounted(job, number, place, other) for number in wanted)
+        job.note(f"at most {over / MIB:.1f} MiB over the quota")
         other.end()
         problems = place.problems()
         if problems:
             job.fail("0", f"check finds {problems[:3]}")
 
 
-def _mounted(job: Job, number: int, place: Ground, other: Mounted) -> None:
+def _mounted(job: Job, number: int, place: Ground, other: Mounted) -> int:
     mounted = place.mount("limited", *(("--write-through",) if number % 2 else ()))
-    _round(job, number, mounted, other)
+    over = _round(job, number, mounted, other)
     _empty(job, number, mounted)
     mounted.end()
+    return over
 
 
 RIGS = (

@@ -134,8 +134,10 @@ def _short(thing: Any) -> str:
 
 
 def run(job: Job) -> None:
-    """The whole table, whatever the size."""
+    """The whole table; of a smaller size every so many-th rule."""
     rules = [rule for rule in table() if job.wants(rule.name)]
+    if not job.case and job.scale < 1:
+        rules = rules[:: max(1, round(1 / job.scale))]
     other_mode = {rule.name for part in OTHER_MODE for rule in part()}
     agents = {name: Agent(user) for name, user in USERS.items()}
     mask = os.umask(0)
@@ -165,7 +167,7 @@ def run(job: Job) -> None:
             mounted.remount("--write-through")
             os.chmod(mounted.path, 0o755)
             (mounted.path / "second").mkdir()
-            again = [rule for rule in rules if rule.name in other_mode]
+            again = [rule for rule in table() if rule.name in other_mode and job.wants(rule.name)]
             examiner = Examiner(mounted.path / "second", there / "other", agents, ours=True)
             found = examiner.examine(again)
             job.count("rules with --write-through", len(again))
@@ -185,6 +187,14 @@ RIGS = (
         run,
         needs=("fuse", "root", "loop"),
         test=1.0,
-        teeth=1.0,
+        bugs=(
+            "conform-rename-ctime",
+            "conform-no-sticky",
+            "conform-no-permissions",
+            "conform-set-id-kept",
+            "conform-mkdir-count",
+            "conform-times-kept",
+        ),
+        teeth=0.15,
     ),
 )
