@@ -6,6 +6,7 @@ call that writes.
 
 from __future__ import annotations
 
+import logging
 import stat
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +14,14 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from engine import home, limits, registry
-from engine.errors import HoldfastError, from_os
+from engine.errors import (
+    HoldfastError,
+    LocationUnavailable,
+    PermissionDenied,
+    ReadOnly,
+    StoreFull,
+    from_os,
+)  # fmt: skip
 from engine.incidents import Journal, reset
 from engine.index import Table
 from engine.index.rows import U64
@@ -31,6 +39,8 @@ if TYPE_CHECKING:  # imported where they are used: no process needs all of them
     from engine.maintain.repair import RepairReport
     from engine.maintain.report import CollectReport
     from engine.restore import RestoreReport
+
+log = logging.getLogger("holdfast.engine")
 
 
 class PointInfo(NamedTuple):
@@ -223,12 +233,21 @@ class Store:
             return PointView(self._open.reader, snapshot.find(txn, reference).root)
 
     def view(self, reference: str) -> PointView:
-        """A point's tree, kept from deletion until the store is closed."""
-        with self._noting():
-            worker = self._open.reading.id  # opened before the transaction: it needs one itself
-        with self._open.context.index.write() as txn:
-            point = snapshot.find(txn, reference)
-            txn.put(Table.PINS, U64.pack(worker) + point.id.encode(), b"")
+        """A point's tree, kept from deletion until the store is closed.
+
+        Where the index cannot be written, it is read all the same: a restore must not need a disk in order.
+        """
+        try:
+            with self._noting():
+                worker = self._open.reading.id  # opened before the transaction: it needs one itself
+                with self._open.context.index.write() as txn:
+                    point = snapshot.find(txn, reference)
+                    txn.put(Table.PINS, U64.pack(worker) + point.id.encode(), b"")
+        except (StoreFull, ReadOnly, PermissionDenied, LocationUnavailable) as error:
+            log.warning(
+                "nothing keeps point %s from being deleted while it is read: %s", reference, error
+            )
+            return self.glance(reference)
         return PointView(self._open.reader, point.root)
 
     def diff(self, old: str, new: str) -> Iterator[diff.Change]:
