@@ -199,6 +199,7 @@ def test_after_deleting_what_filled_it_a_store_is_written_to_again(
     (full.live / "more").unlink()
     served(full.live, 1.2)
     good(holdfast(full.store, "gc"))
+    soon(lambda: (full.live / "again").touch())
     assert dd(full.live / "again", 4).stderr.count(NO_SPACE) == 0
     again = (full.live / "again").read_bytes()
     assert len(again) == 4 * MIB
