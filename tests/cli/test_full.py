@@ -197,10 +197,13 @@ def test_after_deleting_what_filled_it_a_store_is_written_to_again(
 ) -> None:
     (full.live / "big").unlink()
     (full.live / "more").unlink()
-    served(full.live, 1.2)
-    good(holdfast(full.store, "gc"))
-    soon(lambda: (full.live / "again").touch())
-    assert dd(full.live / "again", 4).stderr.count(NO_SPACE) == 0
+    end = time.monotonic() + 30
+    while True:  # on a busy machine the worker's turn that gives the files up comes late
+        served(full.live, 1.2)
+        good(holdfast(full.store, "gc"))
+        if dd(full.live / "again", 4).stderr.count(NO_SPACE) == 0:
+            break
+        assert time.monotonic() < end
     again = (full.live / "again").read_bytes()
     assert len(again) == 4 * MIB
     point = snapshot(full.store)
