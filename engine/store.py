@@ -6,6 +6,7 @@ call that writes.
 
 from __future__ import annotations
 
+import logging
 import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +14,14 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from engine import home, limits, registry
-from engine.errors import HoldfastError, from_os
+from engine.errors import (
+    HoldfastError,
+    LocationUnavailable,
+    PermissionDenied,
+    ReadOnly,
+    StoreFull,
+    from_os,
+)  # fmt: skip
 from engine.incidents import Journal, reset
 from engine.ingest import choose_mode
 from engine.nodes import Entry
@@ -31,6 +39,8 @@ if TYPE_CHECKING:  # imported where they are used: no process needs all of them
     from engine.maintain.report import CollectReport
     from engine.maintain.scrub import ScrubReport
     from engine.restore import RestoreReport
+
+log = logging.getLogger("holdfast.engine")
 
 
 class PointInfo(NamedTuple):
@@ -240,9 +250,18 @@ class Store:
             return PointView(self._open.reader, snapshot.find(txn, reference).root)
 
     def view(self, reference: str) -> PointView:
-        """A point's tree, kept from deletion until the store is closed."""
-        with self._noting():
-            return PointView(self._open.reader, snapshot.pin(self._open, reference).root)
+        """A point's tree, kept from deletion until the store is closed.
+
+        Where the index cannot be written, it is read all the same: a restore must not need a disk in order.
+        """
+        try:
+            with self._noting():
+                return PointView(self._open.reader, snapshot.pin(self._open, reference).root)
+        except (StoreFull, ReadOnly, PermissionDenied, LocationUnavailable) as error:
+            log.warning(
+                "nothing keeps point %s from being deleted while it is read: %s", reference, error
+            )
+            return self.glance(reference)
 
     def diff(self, old: str, new: str) -> Iterator[diff.Change]:
         """What differs between two points."""

@@ -6,12 +6,14 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import pytest
 
 from engine import Store, limits
 from engine.errors import HoldfastError, LocationUnavailable, ReadOnly, StoreFull
+from engine.index import Index
 from engine.restore.job import Job
 from tests.restore.support import Maker, noise, seen, wanted
 
@@ -67,6 +69,25 @@ def test_a_target_that_takes_no_names_or_attributes(
         with pytest.raises(ReadOnly, match="restore"):
             engine.restore(point, b"", out, force=True)
     engine.restore(point, b"", out, force=True)
+    assert seen(out) == wanted(make.tree)
+
+
+@pytest.mark.parametrize("error", [StoreFull, ReadOnly, LocationUnavailable])
+def test_a_store_that_cannot_be_written_is_restored_from(
+    engine: Store, make: Maker, point: str, out: bytes, error: type[HoldfastError],
+    monkeypatch: pytest.MonkeyPatch, expect_log: Callable[[str], None],
+) -> None:  # fmt: skip
+    """A restore marks its point as in use; a full or failing disk must not stand in its way for that."""
+    expect_log("nothing keeps point")
+
+    @contextmanager
+    def refused(index: Index) -> Iterator[None]:
+        raise error("index", found="a disk that takes nothing")
+        yield
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Index, "write", refused)
+        engine.restore(point, b"", out)
     assert seen(out) == wanted(make.tree)
 
 

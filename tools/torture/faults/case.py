@@ -73,19 +73,26 @@ class Case:
         self.run.model.states = [content]
         self.run.model.points[point] = content
 
-    def strike(self) -> None:
-        """The workload, and reads of what is safe: each is right, or the engine says why not."""
+    def strike(self, *, readable: bool) -> None:
+        """The workload, and reads: each is right, or the engine says why not.
+
+        ``readable``: the fault hinders no reading, so that what is safely stored must be read.
+        """
         run = self.run
         fill(run, self._rng, self._first)
         for name, data in list(run.model.now.items()):
             found = run.read(name)
+            safe = readable and run.model.allowed(name) == [data]
             verdict.demand(
-                found is None or found == data, f"read {name!r}: other bytes than accepted"
+                found == data or (found is None and not safe), f"read {name!r}: {_said(run)}"
             )
         for number, (point, tree) in enumerate(list(run.model.points.items())):
             if point not in run.model.removed:
                 got = run.restore(point, f"under{number}")
-                verdict.demand(got is None or got == tree, f"restore of {point}: other bytes")
+                verdict.demand(
+                    got == tree or (got is None and not readable),
+                    f"restore of {point}: {_said(run)}",
+                )
                 shutil.rmtree(self.out / f"under{number}", ignore_errors=True)
 
     def told(self) -> list[str]:
@@ -118,6 +125,10 @@ class Case:
         """Nothing stays."""
         shutil.rmtree(self.place)
         shutil.rmtree(self.out)
+
+
+def _said(run: Run) -> str:
+    return run.refusals[-1].text if run.refusals else "other bytes than accepted"
 
 
 def judged(case: str, action: Callable[[], Answer]) -> Answer:

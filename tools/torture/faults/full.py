@@ -75,7 +75,7 @@ def _full(cases: Cases, disk: Path, left: int, bare: bool) -> Answer:
     ballast = fill_disk(disk, left)
     if not bare:
         case.run.tick()  # looks at the room; without it what is accepted is more than there is
-    case.strike()
+    case.strike(readable=True)
     told = case.told()
     copy = case.copy()
     ballast.unlink()
@@ -88,7 +88,7 @@ def _quota(cases: Cases, step: int) -> Answer:
     case = cases.begin()
     space = case.run.tree._space
     space._quota = Quota(step * 10 * limits.KIB)
-    case.strike()
+    case.strike(readable=True)
     told = case.told()
     copy = case.copy()
     space._quota = Quota()

@@ -123,7 +123,7 @@ class Traced:
             if pipe is not None:
                 pipe.close()
 
-    def traced(self, options: list[str], log: Path) -> Answer:
+    def traced(self, options: list[str], log: Path, readable: bool = True) -> Answer:
         """Strike while strace watches; its log is complete when this returns."""
         pid = self._process.pid
         command = ["strace", "-f", "-y", "-o", str(log), "-p", str(pid), *options]
@@ -133,7 +133,7 @@ class Traced:
             while b"attached" not in strace.stderr.readline():
                 if strace.poll() is not None:
                     raise RuntimeError("strace does not attach")
-            return self.tell("strike")
+            return self.tell("strike", *(["readable"] if readable else []))
         finally:
             strace.send_signal(signal.SIGINT)
             strace.wait(20)
@@ -213,7 +213,8 @@ def _one(job: Job, victim: Traced, case: Inject) -> None:
     victim.case = str(case)
     store = victim.tell("begin")["store"]
     log = job.scratch / "case.log"
-    victim.traced(case.options(store), log)
+    # A call on any file may be on the target of a restore.
+    victim.traced(case.options(store), log, readable=case.where == "index" and not case.then)
     fired = injected(log, store)
     how = "EIO" if case.how == "short" else case.how  # LMDB tells a short write as EIO
     victim.tell("over", how, f"{case.call} that failed" if fired else "")

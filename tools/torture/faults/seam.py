@@ -19,6 +19,8 @@ from tools.torture.rig import Job, Rig
 
 ROUNDS = 4  # seeds at full size: each call of each fails in every way
 
+READING = ("open", "pread", "size")  # calls that reading needs
+
 SILENT = {
     "write_behind": "an aid: what it would tell, the sync tells",
     "size": "only incidents and checks ask for it",
@@ -40,7 +42,7 @@ def _case(cases: Cases, fault: Fault | None) -> Answer:
     opening = dict(system.calls)
     if fault is not None:
         system.fault = fault._replace(number=fault.number + opening.get(fault.kind, 0))
-    case.strike()
+    case.strike(readable=fault is None or fault.kind not in READING)
     counts = {kind: count - opening.get(kind, 0) for kind, count in system.calls.items()}
     told = case.told()
     copy = case.copy()

@@ -1,8 +1,8 @@
 """``python -m tools.torture.faults.victim SCRATCH SEED``: cases driven from outside, by whoever traces this process.
 
-Each line of standard input is a word: ``strike FILTER…`` begins a case and does the workload, ``over HOW FIRED`` judges
-it.  Each answer is a line of JSON.  The index's map and its readers can be made short from within: ``map PAGES``,
-``readers``.
+Each line of standard input is a word: ``begin`` opens a store, ``strike [readable]`` does the workload, ``over HOW
+FIRED`` judges it.  Each answer is a line of JSON.  The index's map and its readers can be made short from within:
+``map PAGES``, ``readers``.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ class Victim:
         self.case = self.cases.begin()
         say({"ready": os.getpid(), "store": self.case.store})
 
-    def strike(self) -> Answer:
+    def strike(self, readable: bool) -> Answer:
         assert self.case is not None
-        self.case.strike()
+        self.case.strike(readable=readable)
         return {"told": self.case.told()}
 
     def judge(self, how: str, fired: str) -> Answer:
@@ -65,7 +65,7 @@ class Victim:
         _map_size((data.stat().st_size // _PAGE + pages) * _PAGE)
         case = self.case = self.cases.begin()
         _map_size(limits.MAP_SIZE)
-        case.strike()
+        case.strike(readable=True)
         env: Any = case.run.store._open.context.index._env
         env.set_mapsize(limits.MAP_SIZE)
         case.run.store._open.context.index._map_size = limits.MAP_SIZE
@@ -75,7 +75,7 @@ class Victim:
         """All slots of the reader table are taken when ``after`` changes were made."""
         case = self.case = self.cases.begin()
         with _taken(case, after):
-            case.strike()
+            case.strike(readable=False)
         return self.judge("busy", "the reader table" if case.told() else "")
 
 
@@ -113,7 +113,7 @@ def main() -> None:
         if word == "begin":
             victim.begin()
         elif word == "strike":
-            say(judged("", victim.strike))
+            say(judged("", lambda rest=rest: victim.strike(rest == ["readable"])))  # type: ignore[misc]
         elif word == "map":
             say(judged("", lambda rest=rest: victim.full_map(int(rest[0]))))  # type: ignore[misc]
         elif word == "readers":
