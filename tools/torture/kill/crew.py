@@ -231,7 +231,7 @@ def reader(part: Part) -> None:
                             raise Wrong(f"point {point}: {report.damaged}")
                         found = fingerprint(observe(os.fsencode(target)))
                         shutil.rmtree(target)
-                except NotFound:
+                except (NotFound, Busy):  # removed, or about to be
                     if part.print_of(point) is not None and not _going_away(part, point):
                         raise
                     continue

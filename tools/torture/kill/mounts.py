@@ -16,9 +16,11 @@ import time
 from pathlib import Path
 
 from engine import Store
+from engine.errors import HoldfastError
 from tools.torture.kill import leaks
 from tools.torture.kill.book import Book
 from tools.torture.kill.commands import Command, end_all, mounts, processes
+from tools.torture.kill.heard import heard
 from tools.torture.kill.place import quick
 from tools.torture.kill.round import Round
 from tools.torture.kill.served import Broken, Served
@@ -67,6 +69,7 @@ class Life:
         self.home = home
         self.times = times
         self.book = Book()
+        self._at = -1
 
     def run(self, rounds: int) -> None:
         """Raises Found."""
@@ -76,21 +79,26 @@ class Life:
             for name in ("a", "b"):
                 opened.create_mount(name)
         served = [Served(self.home, "a"), Served(self.home, "b", ("script", "pages"))]
-        at = -1
-        try:
-            for one in served:
-                one.start()
-                one.make_places()
-            for at in range(rounds):
-                rng = self.job.random(self.case, at)
-                Round(self.job, self.home, served, self.book, rng, at).run(self.mounted)
-                self.job.count("rounds")
-                self.job.say(f"store {self.case} round {at}: {dict(self.job.figures)}")
-            self.end(served)
-        except Broken as error:
-            self.job.fail(self.case, f"round {at}: {error}")
-        finally:
-            clear(self.home, served)
+        with heard() as said:
+            try:
+                self._live(served, rounds)
+                if said:
+                    raise Broken(f"the store complains: {said}")
+            except (Broken, HoldfastError) as error:
+                self.job.fail(self.case, f"round {self._at}: {error}")
+            finally:
+                clear(self.home, served)
+
+    def _live(self, served: list[Served], rounds: int) -> None:
+        for one in served:
+            one.start()
+            one.make_places()
+        for self._at in range(rounds):
+            rng = self.job.random(self.case, self._at)
+            Round(self.job, self.home, served, self.book, rng, self._at).run(self.mounted)
+            self.job.count("rounds")
+            self.job.say(f"store {self.case} round {self._at}: {dict(self.job.figures)}")
+        self.end(served)
 
     def mounted(self, served: Served, rng: random.Random) -> None:
         """Mount again what is dead, in time. Raises Broken."""

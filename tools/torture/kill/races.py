@@ -191,7 +191,7 @@ def play(home: Path, kind: str, earlier: int, look: int, commit: int, content: b
             with Store.open(path) as other, stepped(game.moment):
                 collect.collect(
                     other._open, dry_run=False, budget_s=None, report=game.reports, sleep=game.waits
-                )  # fmt: skip
+                )
             game.moment(END)
             game.tree.close()
         with Store.open(path) as store:
@@ -264,7 +264,9 @@ RIGS = (
         run,
         bugs=(
             "bases-unprotected",
+            "bases-unmarked",
             "commit-touches-nothing",
+            "sweep-before-condemning",
             "sweep-without-waiting",
             "old-readers-forgotten",
         ),

@@ -206,7 +206,7 @@ class Round:
                 else:  # again, over what the dead one has left
                     self._begin(ended, "restore", "--force", point, str(target))
                 return
-            if command.status == NotFound.kind.exit and point == self._removing:
+            if command.status in (NotFound.kind.exit, BUSY) and point == self._removing:
                 return
             if command.status:
                 raise Broken(f"restoring {point} failed: {command.complained}")
@@ -227,7 +227,11 @@ class Round:
             def look(point: PointInfo) -> dict[bytes, Seen]:
                 if rng.random() < 0.5:
                     return observe_point(store.glance(point.id))
-                return observe(os.path.join(where[point.mount], b".snapshots", point.id.encode()))
+                try:
+                    folder = os.path.join(where[point.mount], b".snapshots", point.id.encode())
+                    return observe(folder)
+                except OSError as error:
+                    raise Broken(f"point {point.id} cannot be read: {error!r}") from None
 
             self._job.count("points compared", self._book.compare(store.points(), look, 1))
             report = store.check(read_data=True)

@@ -138,7 +138,10 @@ class Served:
     def compare(self) -> None:
         """What is there is what may be there. Raises Broken; writers then go on from what was found."""
         for writer in self.writers:
-            seen = observe(self.top(writer))
+            try:
+                seen = observe(self.top(writer))
+            except OSError as error:
+                raise Broken(f"the tree of {writer.name} cannot be read: {error!r}") from None
             floor = None if self.died else writer.history.finished
             wrong = writer.history.picture(floor).misfit(seen)
             if wrong:
