@@ -26,7 +26,7 @@ MODES: tuple[tuple[str, ...], ...] = (
     (),
     ("--write-through",),
 )  # how rigs mount: mostly as everybody does
-START_LIMIT = 60.0  # s for a worker to come up, or to end
+START_LIMIT = 120.0  # s for a worker to come up, or to end
 # A reply to a request that the kernel has given up, as it does with RELEASE while a file system is unmounted.
 TOO_LATE = re.compile(r"fuse_reply_\* failed with No such file or directory")
 CONTROL_SIZE = 64 << 30  # bytes, sparse: room for every offset a rig writes at
@@ -129,7 +129,7 @@ class Mounted:
     def unmount(self) -> None:
         """Unmount and wait until the worker has written everything down. Raises Found when it did not end well."""
         assert self._worker is not None
-        end = time.monotonic() + 10
+        end = time.monotonic() + 30
         while True:
             done = subprocess.run(
                 ["fusermount3", "-u", self.path], capture_output=True, text=True, check=False
