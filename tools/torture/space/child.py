@@ -89,6 +89,7 @@ def small() -> None:
     limits.GC_SWEEP_ROWS = 40
     limits.TXN_DELETES_MAX = 200
     limits.DICTIONARY_MIN = 64 * limits.KIB
+    limits.DICTIONARY_SAMPLE = 2 * limits.KIB
     limits.TOMBSTONES_KEPT = 8
     limits.SEAL_THREADS = 1  # the order of records is then that of the case
     segments.SEAL_ON_CLOSE = SEAL_ON_CLOSE
