@@ -24,7 +24,6 @@ LONG_MODULES: dict[str, str] = {
     # "engine/example.py": "why it is one thing, and longer than 400 lines",
     "engine/live/content.py": "one class: the layers of a file's content; its truncation wants them all in sight",
     "engine/live/tree.py": "the facade of the live tree: one short method per operation",
-    "tests/engine/test_index.py": "the index's own promises, over one set of fixtures",
     "tests/live/test_crash.py": "the crash table of the live tree, a test per row",
     "tests/nodes/test_dirs.py": "one property family over one fixture",
 }

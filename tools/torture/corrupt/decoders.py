@@ -30,9 +30,7 @@ from engine.seam import Os
 from fsmount import control, remote
 
 Decode = Callable[[bytes], None]
-GROWTH_MAX = (
-    96 << 20
-)  # bytes a process may grow by while it decodes: every declared bound is far below
+GROWTH_MAX = 96 << 20  # bytes a process may grow by while it decodes: far above every bound
 
 
 class Wrong(AssertionError):
@@ -300,14 +298,12 @@ class _Served:
     async def barrier(self) -> None:
         return
 
-    async def freeze(self) -> None:
-        return
+    freeze = barrier
 
     def thaw(self) -> None:
         return
 
-    def drain(self) -> None:
-        return
+    drain = thaw
 
 
 def request(raw: bytes) -> None:
