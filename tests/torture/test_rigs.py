@@ -9,7 +9,10 @@ from tools.torture.run import run
 
 SEED = 20261121  # fixed: the suite says the same every time; `make torture` chooses new ones
 RIGS = registry.rigs()
-TEETH = [(rig, bug) for rig in RIGS.values() for bug in rig.bugs]
+
+
+def alone(rig: registry.Rig) -> list[pytest.MarkDecorator]:
+    return [pytest.mark.alone] if rig.alone else []
 
 
 def skip_unless(rig_needs: tuple[str, ...]) -> None:
@@ -18,7 +21,9 @@ def skip_unless(rig_needs: tuple[str, ...]) -> None:
         pytest.skip(reason)
 
 
-@pytest.mark.parametrize("rig", RIGS.values(), ids=RIGS.keys())
+@pytest.mark.parametrize(
+    "rig", [pytest.param(rig, id=rig.name, marks=alone(rig)) for rig in RIGS.values()]
+)
 def test_promises_are_kept(rig: registry.Rig) -> None:
     skip_unless(rig.needs)
     outcome = run(rig, SEED, rig.test)
@@ -26,7 +31,9 @@ def test_promises_are_kept(rig: registry.Rig) -> None:
     assert outcome.figures, "a rig that counts nothing did nothing"
 
 
-@pytest.mark.parametrize(("rig", "bug"), TEETH, ids=[f"{rig.name}-{bug}" for rig, bug in TEETH])
+@pytest.mark.parametrize(
+    ("rig", "bug"), [pytest.param(r, b, id=f"{r.name}-{b}") for r in RIGS.values() for b in r.bugs]
+)
 def test_a_planted_bug_is_found(rig: registry.Rig, bug: str) -> None:
     skip_unless(rig.needs)
     outcome = run(rig, SEED, rig.teeth, bug=bug)

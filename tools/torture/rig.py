@@ -77,3 +77,4 @@ class Rig:
     bugs: tuple[str, ...] = ()
     teeth: float = 0.02  # scale of the run that must catch a planted bug
     test: float = 0.05  # scale of the run in the test suite
+    alone: bool = False  # it measures time: nothing runs beside it

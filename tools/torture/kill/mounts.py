@@ -175,5 +175,6 @@ RIGS = (
         ),
         teeth=0.005,
         test=0.05,
+        alone=True,
     ),
 )

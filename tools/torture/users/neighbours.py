@@ -153,5 +153,6 @@ RIGS = (
         bugs=("transaction held while waiting",),
         teeth=0.01,
         test=0.02,
+        alone=True,
     ),
 )
