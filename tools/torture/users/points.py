@@ -14,6 +14,7 @@ import os
 import random
 import stat
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from engine import Store
@@ -112,6 +113,10 @@ def work(root: Path, points: list[str], count: int, chance: random.Random) -> Ca
 
     def done() -> int:
         worked = 0
+        for point in points:  # chance hits these too seldom
+            for act in (os.rmdir, os.unlink, lambda path: os.rename(path, root / "stolen")):
+                with suppress(OSError):
+                    act(str(root / ".snapshots" / point))
         for _ in range(count):
             try:
                 chance.choice(OPERATIONS)(place(), place(), chance)
