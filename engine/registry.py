@@ -51,7 +51,7 @@ def _decode(name: str, raw: bytes) -> Mount:
         number, mode, quota, worker, points = _ROW.unpack_from(raw)
         limited = len(raw) > _ROW.size
         files = _FILES.unpack_from(raw, _ROW.size)[0] if limited else NO_QUOTA
-        if len(raw) != _ROW.size + limited * _FILES.size:
+        if len(raw) != _ROW.size + limited * _FILES.size or (limited and not files):
             raise struct.error
         return Mount(name, number, _MODES[mode], quota, worker, points, files)
     except (struct.error, IndexError):

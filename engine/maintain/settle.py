@@ -200,12 +200,14 @@ def dictionaries(context: Context) -> int:
 
 
 def suspects(context: Context) -> int:
-    """Delete SUSPECTS rows of chunks that have no row, or were stored anew; returns how many.
+    """Delete SUSPECTS rows of chunks that have no row, or were stored anew, and of packs that are gone; how many.
 
     A chunk without a row is stored by whoever writes it next, wanted or not.
     """
 
     def lost(txn: Txn, cid: bytes, _: bytes) -> bool:
+        if len(cid) != ID_LEN:
+            return txn.get(Table.PACKS, cid) is None
         raw = txn.get(Table.CHUNKS, cid)
         return raw is None or not chunk_row(raw).flags & FLAG_SUSPECT
 

@@ -173,6 +173,6 @@ def test_a_write_of_which_the_disk_took_a_part_is_told_as_a_full_disk(
     index: Index, monkeypatch: pytest.MonkeyPatch, left: int, kind: type[HoldfastError]
 ) -> None:
     """LMDB tells it as an I/O error; met on a small ext4."""
-    monkeypatch.setattr("engine.index.env._room", lambda path: left)
+    monkeypatch.setattr("engine.index.translate._room", lambda path: left)
     error = lmdb.Error("mdb_txn_commit: Input/output error")
     assert type(index.failed(error)) is kind

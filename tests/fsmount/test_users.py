@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -33,7 +34,9 @@ def mount(tmp_path: Path) -> Iterator[Mount]:
     with Store.open(str(store)) as opened:
         opened.create_mount("data")
     where.mkdir()
-    for folder in (tmp_path, *tmp_path.parents[:2]):
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder == Path(tempfile.gettempdir()) or folder.owner() != tmp_path.owner():
+            break
         os.chmod(folder, 0o755)  # the others must get as far as the mount
 
     def start(**options: object) -> Path:

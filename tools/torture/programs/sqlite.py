@@ -55,7 +55,11 @@ class Shell:
             env=environment(), bufsize=0, cwd="/",
         )  # fmt: skip
         self._rest = b""
-        self.ask(f".timeout {BUSY_S}000\n{pragmas}\n{SETUP}")
+        try:
+            self.ask(f".timeout {BUSY_S}000\n{pragmas}\n{SETUP}")
+        except BaseException:
+            self.close()
+            raise
 
     def send(self, sql: str) -> None:
         """Hand over statements; do not wait."""

@@ -69,8 +69,10 @@ def no_squash_of_attributes() -> None:
 def no_default_permissions() -> None:
     """Mounts are made without default_permissions: anybody may chown, chmod, read and delete."""
     from fsmount import worker
+    from fsmount.channel.adapter import Adapter
     from fsmount.options import Options
 
+    Adapter.enable_acl = False  # with access lists the kernel judges modes as well, asked or not
     real = vars(worker)["mount_options"]
 
     def options(given: Options, source: str, *, read_only: bool) -> list[str]:
