@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tools.torture import bugs
@@ -26,6 +27,15 @@ class Outcome:
     figures: dict[str, int]
     notes: tuple[str, ...]
     found: str = ""
+
+    def save(self, path: Path) -> None:
+        """Write it to a file."""
+        path.write_text(json.dumps(asdict(self)))
+
+    @classmethod
+    def load(cls, path: Path) -> Outcome:
+        """What ``save`` wrote."""
+        return cls(**json.loads(path.read_text()))
 
     def line(self) -> str:
         """One line for people."""

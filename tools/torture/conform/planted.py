@@ -158,7 +158,9 @@ def sticky_bits_are_lost() -> None:
 def permissions_are_not_checked() -> None:
     """The kernel is not told to check permissions."""
     from fsmount import options, worker
+    from fsmount.channel.adapter import Adapter
 
+    Adapter.enable_acl = False  # with access lists the kernel checks modes as well, asked or not
     real = options.mount_options
 
     def mount_options(*given: Any, **more: Any) -> list[str]:

@@ -25,6 +25,7 @@ from tools.torture.programs.stage import Refused, Stage, run
 SESSIONS = 2
 SETTINGS = """
 fsync = on
+dynamic_shared_memory_type = mmap
 full_page_writes = on
 synchronous_commit = on
 shared_buffers = 16MB
