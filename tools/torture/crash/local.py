@@ -93,6 +93,7 @@ def make(path: str) -> None:
 
 def worker(path: str, story: Story, tell: Callable[[bytes], None], steps: int) -> None:
     """The life of a worker process, to be called in a child: the chosen bug is planted in it."""
+    faulthandler.disable()  # what lies on a disk that is lost may end it by SIGBUS, and no word is due then
     bugs.plant_chosen()
     small_limits()
     place = LocalPlace(path)
