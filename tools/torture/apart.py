@@ -33,17 +33,20 @@ def all_of(
     together = [one for one in work if not (one.rig.alone and not one.bug)]
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(max(1, jobs)) as pool:
         asked = {
-            pool.submit(_run, one, f"{folder}/{number}", scratch, say): one
+            pool.submit(one_of, one, f"{folder}/{number}", scratch, say): one
             for number, one in enumerate(together)
         }
         for future in as_completed(asked):
             yield asked[future], future.result()
         for one in work:
             if one not in together:
-                yield one, _run(one, f"{folder}/alone-{one.rig.name}", scratch, say)
+                yield one, one_of(one, f"{folder}/alone-{one.rig.name}", scratch, say)
 
 
-def _run(one: Work, place: str, scratch: str | None, say: Callable[[str], None]) -> Outcome | None:
+def one_of(
+    one: Work, place: str, scratch: str | None, say: Callable[[str], None]
+) -> Outcome | None:
+    """One run; ``place`` is where its outcome goes. Of its own process: what a rig leaves in memory is nobody's."""
     command = [
         sys.executable, "-m", "tools.torture", one.rig.name, "--seed", str(one.seed),
         "--scale", repr(one.scale), "--no-teeth", "--outcome", place,
