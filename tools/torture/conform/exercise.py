@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 
 from tools.torture.conform.fsstress import Inconsistent, Record, stress, walk
 from tools.torture.conform.fsx import Different, Exerciser
@@ -58,6 +59,19 @@ def fsx(job: Job) -> None:
         mounted.verify()
 
 
+def _settled(top: str) -> None:
+    """Have the kernel hand over pages and times it holds: until then a page's time is that of its arrival."""
+    for folder, _, names in os.walk(top):
+        for name in names:
+            path = os.path.join(folder, name)
+            if stat.S_ISREG(os.lstat(path).st_mode):
+                fd = os.open(path, os.O_RDONLY)
+                try:
+                    os.fsync(fd)
+                finally:
+                    os.close(fd)
+
+
 def _compared(
     job: Job, case: int, what: str, have: dict[str, Record], want: dict[str, Record]
 ) -> None:
@@ -82,6 +96,7 @@ def fsstress(job: Job) -> None:
             top = str(mounted.path / f"tree-{case}")
             try:
                 stress(top, min(PART, whole), PROCESSES, f"{job.seed}:{case}")
+                _settled(top)
                 live = walk(top)
                 point = mounted.snapshot()
                 _compared(
