@@ -32,7 +32,10 @@ OPERATIONS = 140  # of a session
 SECOND = 0.02  # part of the states of which the recovery is cut as well
 OF_SECOND = 40  # states of such a recovery
 OVER = 1.3 / (1 + SECOND * OF_SECOND)  # of those drawn, some are equal to others
-FURTHER = 0.1  # part of the states that are gone on with, collected, and rebuilt
+FURTHER = 0.05  # part of the states that are gone on with, collected, and rebuilt
+FURTHER_TORN = (
+    0.4  # the same of states in which some data is there and some is not: what is gone on behind
+)
 CORES = 2
 MEMORY = "/dev/shm"
 
@@ -109,7 +112,7 @@ class Examiner:
         self._only = only
         self._known: dict[int, tuple[bytes, bytes]] = {}
 
-    def state(self, case: str, state: State, expected: Expected) -> bool:
+    def state(self, case: str, state: State, expected: Expected, further: float) -> bool:
         """Judge one state; False when it was seen before."""
         digest = state.digest(self._known)
         if len(self._known) > 2_000:
@@ -122,7 +125,7 @@ class Examiner:
         state.write(str(place))
         try:
             wrong = judged(
-                str(place), expected, further=bool(self._only) or self._chance.random() < FURTHER
+                str(place), expected, further=bool(self._only) or self._chance.random() < further
             )
         except (HoldfastError, AssertionError, OSError) as error:
             wrong = f"{type(error).__name__}: {error}"
@@ -162,7 +165,8 @@ class Examiner:
         recording: Recording,
     ) -> None:
         state = disk.state(style, rng)
-        fresh = self.state(case, state, expected)
+        partly = style.torn or style.name in ("pages", "mixed")
+        fresh = self.state(case, state, expected, FURTHER_TORN if partly else FURTHER)
         second = recording.first is None and expected.made and fresh and rng.random() < SECOND
         if self.tally.finding or not (second or len(self._only) > len(case)):
             return
