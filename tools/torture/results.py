@@ -37,7 +37,7 @@ def section(
     teeth: int = 0,
 ) -> str:
     """The page's part about one run."""
-    machine = f"{os.cpu_count()} cores, {platform.system()} {platform.release()}"
+    machine = f"{os.cpu_count()} cores, {platform.system()} {platform.release().partition('-')[0]}"
     lines = [f"## {now:%Y-%m-%d %H:%M} UTC, {machine}", ""]
     lines += ["| rig | seed | scale | did | took | promises |", "|---|---|---|---|---|---|"]
     lines += [_row(outcome) for outcome in outcomes]
