@@ -154,21 +154,6 @@ def sticky_bits_are_lost() -> None:
     )
 
 
-@bug("conform-no-permissions")
-def permissions_are_not_checked() -> None:
-    """The kernel is not told to check permissions."""
-    from fsmount import options, worker
-    from fsmount.channel.adapter import Adapter
-
-    Adapter.enable_acl = False  # with access lists the kernel checks modes as well, asked or not
-    real = options.mount_options
-
-    def mount_options(*given: Any, **more: Any) -> list[str]:
-        return [word for word in real(*given, **more) if word != "default_permissions"]
-
-    setattr(worker, "mount_options", mount_options)  # noqa: B010  imported there, not exported
-
-
 @bug("conform-set-id-kept")
 def set_id_bits_stay() -> None:
     """Writing to a set-user-id program leaves it one."""

@@ -190,7 +190,7 @@ RIGS = (
         bugs=(
             "conform-rename-ctime",
             "conform-no-sticky",
-            "conform-no-permissions",
+            "kernel checks nothing",
             "conform-set-id-kept",
             "conform-mkdir-count",
             "conform-times-kept",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,19 +9,6 @@ import pytest
 from engine import Store
 from engine.errors import Busy, NotFound
 from tests.maintain.support import three_points
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    Store.init(str(tmp_path / "store"))
-    return tmp_path / "store"
-
-
-@pytest.fixture
-def store(home: Path) -> Iterator[Store]:
-    with Store.open(str(home)) as one:
-        one.create_mount("m")
-        yield one
 
 
 def test_points_are_deleted_together_or_not_at_all(store: Store) -> None:
