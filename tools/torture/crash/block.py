@@ -309,9 +309,9 @@ RIGS = (
     Rig(
         "crash-block-ext4", WHAT.format("ext4"), partial(run, "ext4", STATES), NEEDS,
         bugs=(
-            "disk-pack-not-synced", "disk-write-behind-for-sync", "disk-only-directory-synced",
-            "disk-commit-before-data", "disk-index-not-synced", "disk-index-meta-not-synced",
-            "disk-seal-not-synced",
+            "data-sync-skipped", "disk-write-behind-for-sync", "disk-only-directory-synced",
+            "commit-before-data", "index-sync-off", "index-metasync-off",
+            "file-sync-skipped",
         ),
         test=0.025,
     ),

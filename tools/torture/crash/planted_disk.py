@@ -1,19 +1,10 @@
-"""Planted bugs in what a store does to make its data durable: faults that only lost writes show."""
+"""Planted bugs in how a store makes its data durable; more are in ``planted_order``. Only lost writes show them."""
 
 from __future__ import annotations
 
 import os
-from typing import Any
 
 from tools.torture.bugs import bug
-
-
-@bug("disk-pack-not-synced")
-def pack_not_synced() -> None:
-    """a commit does not wait for the data of its segments to reach the disk"""
-    from engine.seam import Os
-
-    Os.fdatasync = lambda self, fd: None  # type: ignore[method-assign]
 
 
 @bug("disk-write-behind-for-sync")
@@ -33,55 +24,6 @@ def only_directory_synced() -> None:
         self.fsync_dir(os.path.dirname(os.readlink(f"/proc/self/fd/{fd}")))
 
     Os.fdatasync = fdatasync  # type: ignore[method-assign]
-
-
-@bug("disk-commit-before-data")
-def commit_before_data() -> None:
-    """the index is committed first, the data it points to is synced afterwards"""
-    from engine.chunks.segments import Segments
-
-    synced = Segments.sync
-    committed = Segments.committed
-
-    def sync(self: Segments, moved: Any) -> dict[int, int]:
-        segments = self._in_use()
-        for segment in segments:
-            segment._flush()
-        return {segment.number: segment.length for segment in segments}
-
-    def after(self: Segments, lengths: dict[int, int]) -> None:
-        synced(self, lambda old, moves: None)
-        committed(self, lengths)
-
-    Segments.sync = sync  # type: ignore[method-assign]
-    Segments.committed = after  # type: ignore[method-assign]
-
-
-def _lmdb_with(**options: bool) -> None:
-    import lmdb
-
-    real = lmdb.open
-    setattr(lmdb, "open", lambda *args, **kwargs: real(*args, **{**kwargs, **options}))  # noqa: B010  (untyped)
-
-
-@bug("disk-index-not-synced")
-def index_not_synced() -> None:
-    """LMDB is opened with sync=False"""
-    _lmdb_with(sync=False)
-
-
-@bug("disk-index-meta-not-synced")
-def index_meta_not_synced() -> None:
-    """LMDB is opened with metasync=False"""
-    _lmdb_with(metasync=False)
-
-
-@bug("disk-seal-not-synced")
-def seal_not_synced() -> None:
-    """a pack gets its name before its trailer is on the disk"""
-    from engine.seam import Os
-
-    Os.fsync = lambda self, fd: None  # type: ignore[method-assign]
 
 
 @bug("mount-not-laundered")

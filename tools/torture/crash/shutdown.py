@@ -162,6 +162,6 @@ RIGS = (
         "the file system beneath a store loses everything not yet written, again and again",
         run,
         needs=("loop",),
-        bugs=("disk-pack-not-synced", "disk-index-not-synced", "disk-index-meta-not-synced"),
+        bugs=("data-sync-skipped", "index-sync-off", "index-metasync-off"),
     ),
 )
