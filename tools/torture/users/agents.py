@@ -59,8 +59,9 @@ class Child:
                     break
                 said += more
         finally:
-            self.end()
-        kind, value = json.loads(said) if said else ("failed", "ended without a word")
+            status = self.end()
+        without = f"ended without a word, exit {status}"
+        kind, value = json.loads(said) if said else ("failed", without)
         if kind == "failed":
             raise RuntimeError(f"a child failed: {value}")
         return value
@@ -70,13 +71,18 @@ class Child:
         ready, _, _ = select.select([self._ours], [], [], 0)
         return os.read(self._ours, 4096) if ready else b""
 
-    def end(self) -> None:
-        """Kill it if it still runs; harmless when called twice."""
-        if self.pid:
-            os.close(self._ours)
-            os.kill(self.pid, signal.SIGKILL)
-            os.waitpid(self.pid, 0)
-            self.pid = 0
+    def end(self) -> int:
+        """Kill it if it still runs; harmless when called twice.
+
+        Returns its exit code, or the signal that ended it, negative; 0 when it had ended already.
+        """
+        if not self.pid:
+            return 0
+        os.close(self._ours)
+        os.kill(self.pid, signal.SIGKILL)
+        _, status = os.waitpid(self.pid, 0)
+        self.pid = 0
+        return os.waitstatus_to_exitcode(status)
 
 
 def _live(who: Who, action: Callable[[], Any], out: int) -> None:

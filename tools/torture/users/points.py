@@ -13,6 +13,7 @@ import mmap
 import os
 import random
 import stat
+import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -45,8 +46,11 @@ def _write(path: str, other: str, chance: random.Random) -> None:
 def _map(path: str, other: str, chance: random.Random) -> None:
     fd = os.open(path, chance.choice((os.O_RDWR, os.O_RDONLY)) | SOON)
     try:
-        with mmap.mmap(fd, 0) as pages:
-            pages[: len(pages)] = chance.randbytes(len(pages))
+        with mmap.mmap(fd, 0) as pages, tempfile.TemporaryFile(buffering=0) as source:
+            source.write(chance.randbytes(len(pages)))
+            # The kernel copies: what another writer has cut off meanwhile is EFAULT then, where a store of our own
+            # would be SIGBUS and end the writer.
+            os.preadv(source.fileno(), [pages], 0)
             pages.flush()
     except (TypeError, ValueError):
         raise PermissionError(errno.EACCES, "no shared mapping") from None  # read-only, or empty
