@@ -135,7 +135,7 @@ class _Builder:
         dropped = self._copies.settle()
         if dropped:
             self._result.done.append(
-                f"{dropped} records are left out: what they are deltas of is gone"
+                f"{dropped} chunks are left out: torn records, or what they are deltas of is gone"
             )
         with self._context.index.write() as txn:
             txn.put(Table.META, b"next_pack", U64.pack(max(numbers, default=0) + 1))
@@ -180,7 +180,7 @@ class _Builder:
         if not kind:
             data = any(row.kind in (KIND_DATA, KIND_SKETCH) for _, row in rows)
             kind = KIND_DATA if data else KIND_NODE
-        self._store(number, pack._replace(kind=kind), rows)
+        self._store(number, pack._replace(kind=kind), rows, vouched=footer is not None)
 
     def _kind(self, number: int) -> int:
         """What the header says the pack is of, 0 when it is damaged: of records it says nothing. Raises Corrupt."""
@@ -213,7 +213,9 @@ class _Builder:
                 f"segment {number} ends at {at}, {size - at} bytes before its file does"
             )
 
-    def _store(self, number: int, pack: PackRow, rows: list[tuple[bytes, ChunkRow]]) -> None:
+    def _store(
+        self, number: int, pack: PackRow, rows: list[tuple[bytes, ChunkRow]], *, vouched: bool
+    ) -> None:
         with self._context.index.write() as txn:
             txn.put(Table.PACKS, U32.pack(number), pack.pack_bytes())
             for cid, row in rows:
@@ -222,7 +224,7 @@ class _Builder:
                     continue
                 if row.kind in (KIND_POINT, KIND_TOMBSTONE):
                     self._records.append((row.kind, cid))
-                self._copies.put(txn, cid, row)
+                self._copies.put(txn, cid, row, vouched=vouched)
 
     def _hooks(self, txn: Txn, number: int, row: ChunkRow) -> None:
         try:

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from engine import Store, limits
+from engine import Store, codec, limits
+from engine.home import OpenStore
 from engine.index import Table
-from engine.index.rows import ChunkRow, chunk_row
+from engine.index.rows import ENC_RAW, KIND_DATA, ChunkRow, chunk_row
 from engine.live import ROOT
 from engine.live.tree import LiveTree
+from engine.packs.records import encode_record_head
 from tests.maintain.support import CTX, damage, noise, pack_path, put, restored, sound
 
 Expect = Callable[[str], None]
@@ -203,3 +205,27 @@ def test_a_delta_is_suspect_no_longer_once_its_base_is_whole(
         tree.close()
         sound(store)
         assert not rows(store)[delta].flags
+
+
+def test_a_torn_record_is_no_chunk_of_an_index_made_anew(
+    home: Path, three: tuple[str, list[ChunkRow]], tmp_path: Path
+) -> None:
+    """A power cut kept its head and lost pages of the rest: content written later was found in it, unreadable."""
+    _, found = three
+    content = noise(50_000, 77)
+    with OpenStore(str(home)) as opened:
+        cid = codec.chunk_id(opened.context.key, content)
+    head = encode_record_head(KIND_DATA, ENC_RAW, 0, len(content), len(content), cid)
+    with pack_path(home, found[0].pack).open("ab") as file:
+        file.write(head + content[:4000] + bytes(len(content) - 4000))
+
+    Store.rebuild_index(str(home))
+
+    with Store.open(str(home)) as store:
+        sound(store)
+        tree = store.open_live("m")
+        put(tree, b"late", content)
+        tree.close()
+        point = store.snapshot("m").id
+        sound(store)
+        assert restored(store, point, tmp_path / "out")["late"] == content

@@ -46,7 +46,7 @@ class SessionError(AssertionError):
 
 @dataclass
 class Finding:
-    """A state that broke a promise."""
+    """A state that broke a promise. It is kept: a session's threads never run in quite the same order again."""
 
     case: str
     text: str
@@ -131,7 +131,9 @@ class Examiner:
             wrong = f"{type(error).__name__}: {error}"
         shutil.rmtree(place)
         if wrong:
-            self.tally.finding = Finding(case, wrong)
+            kept = tempfile.mkdtemp(prefix="holdfast-torn-")
+            state.write(kept)
+            self.tally.finding = Finding(case, f"{wrong} (that disk is kept in {kept})")
         return True
 
     def session(self, recording: Recording, share: tuple[int, int], wanted: int, name: str) -> None:
