@@ -1,0 +1,287 @@
+"""What can be asked of a Holdfast, wherever it is asked: the values, and the ``Backend`` that answers.
+
+``service.Service`` answers in this process, ``client.Remote`` over HTTP; the HTTP layer asks the first, the command
+line either.  Everything here is plain data: frozen, fit for JSON by ``dataclasses.asdict``.  Times are nanoseconds since
+the epoch, sizes bytes, paths inside points are text with bytes that are not UTF-8 as surrogate escapes.  Every method
+is synchronous, may block, may be called from any thread, and raises the errors of the engine's table only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Generic, Literal, Protocol, TypeVar
+
+from engine import PointInfo
+
+T = TypeVar("T")
+
+MountState = Literal["stopped", "starting", "serving", "draining", "failed", "deleting"]
+SessionState = Literal["open", "committing", "committed", "abandoned"]
+JobState = Literal["queued", "running", "done", "failed", "cancelled"]
+JobKind = Literal["collect", "scrub", "check", "restore", "delete-mount"]
+HookEvent = Literal["before_begin", "after_begin", "before_commit", "after_commit", "after_restore"]
+Role = Literal["admin", "operator", "writer", "restorer", "auditor"]
+Consistency = Literal["consistent", "crash-consistent"]
+
+
+@dataclass(frozen=True)
+class Page(Generic[T]):
+    """Part of a list. ``cursor``: where the next part begins; "" after the last."""
+
+    items: list[T]
+    cursor: str = ""
+
+
+@dataclass(frozen=True)
+class MountSpec:
+    """A mount to be made; 0 means no limit. ``path``: where it is mounted, "" below the configured root."""
+
+    name: str
+    quota: int = 0
+    max_files: int = 0
+    chunking: str = "auto"
+    path: str = ""
+
+
+@dataclass(frozen=True)
+class MountInfo:
+    """A mount and how it is served. ``session``: id of the one that is open, "" for none."""
+
+    name: str
+    chunking: str
+    quota: int
+    max_files: int
+    points: int
+    state: MountState
+    path: str = ""
+    pid: int = 0
+    session: str = ""
+    exports: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Attachment:
+    """Text kept with a session and its recovery point: a log that was sent, or what a hook printed."""
+
+    id: int
+    kind: Literal["log", "hook"]
+    name: str
+    size: int
+    time_ns: int
+    session: str = ""
+    point: str = ""
+
+
+@dataclass(frozen=True)
+class SessionInfo:
+    """A write window of a mount. ``expires_ns``: end of its lease; ``stale``: that has passed and it is still open.
+
+    ``holder``: who began it, as they call themselves; ``point``: what its commit made.
+    """
+
+    id: str
+    mount: str
+    state: SessionState
+    begun_ns: int
+    expires_ns: int
+    stale: bool = False
+    holder: str = ""
+    label: str = ""
+    point: str = ""
+    ended_ns: int = 0
+
+
+@dataclass(frozen=True)
+class ManifestFile:
+    """A regular file of a point. ``root``: BLAKE3 id (hex) of the node its content hangs from; equal roots, equal
+    content. Small files may have no node: then it is the id of their extents."""
+
+    path: str
+    size: int
+    root: str
+
+
+@dataclass(frozen=True)
+class PointDetail:
+    """A recovery point with what is kept beside it. ``open_files``: what was open for writing, the first of them."""
+
+    point: PointInfo
+    session: str = ""
+    consistency: Consistency = "consistent"
+    open_files: list[str] = field(default_factory=list)
+    attachments: list[Attachment] = field(default_factory=list)
+    kept: bool = False
+
+
+@dataclass(frozen=True)
+class Committed:
+    """What a commit made. ``manifest``: files, the first ``MANIFEST_INLINE``; ``more``: there are others."""
+
+    session: SessionInfo
+    detail: PointDetail
+    manifest: list[ManifestFile]
+    more: bool
+
+
+@dataclass(frozen=True)
+class EntryInfo:
+    """A name in a point's directory. ``type``: file, directory, link, fifo, socket, block, char."""
+
+    name: str
+    type: str
+    mode: int
+    uid: int
+    gid: int
+    size: int
+    mtime_ns: int
+    target: str = ""
+
+
+@dataclass(frozen=True)
+class Change:
+    """A difference between two points."""
+
+    kind: Literal["added", "removed", "changed"]
+    path: str
+
+
+@dataclass(frozen=True)
+class JobInfo:
+    """Work in the background. ``options`` as asked, ``progress`` {stage, done, total, unit}, ``result`` by kind,
+    ``error`` {kind, message} of the error table, all empty when there is none."""
+
+    id: int
+    kind: JobKind
+    state: JobState
+    created_ns: int
+    started_ns: int = 0
+    ended_ns: int = 0
+    mount: str = ""
+    options: dict[str, Any] = field(default_factory=dict)
+    progress: dict[str, Any] = field(default_factory=dict)
+    result: dict[str, Any] = field(default_factory=dict)
+    error: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RestoreSpec:
+    """A restore to be made. ``place``: "mount" shows it read-only under ``restores/JOBID`` of the mount at no cost;
+    else the name of a configured target, below which a directory ``JOBID`` is filled."""
+
+    point: str
+    path: str = ""
+    place: str = "mount"
+
+
+@dataclass(frozen=True)
+class ExportInfo:
+    """A mount served over NFS to the addresses of ``client`` (CIDR). ``state``: active, pending, or failed: why."""
+
+    mount: str
+    client: str
+    read_only: bool = False
+    squash: Literal["root", "all", "none"] = "root"
+    state: str = ""
+
+
+@dataclass(frozen=True)
+class TokenInfo:
+    """A token without its secret. ``mounts``: those it is for, empty for all; 0 for never."""
+
+    id: str
+    role: Role
+    mounts: list[str]
+    label: str
+    created_ns: int
+    expires_ns: int = 0
+    revoked_ns: int = 0
+    used_ns: int = 0
+
+
+@dataclass(frozen=True)
+class AuditLine:
+    """One administrative act. ``result``: ok, or the slug of the error. ``chain``: hash over this and all before."""
+
+    number: int
+    time_ns: int
+    who: str
+    origin: str
+    act: str
+    about: str
+    result: str
+    chain: str
+
+
+@dataclass(frozen=True)
+class PointQuery:
+    """Which points: all that agree with everything given."""
+
+    mount: str = ""
+    label: str = ""
+    since_ns: int = 0
+    until_ns: int = 0
+    cursor: str = ""
+    limit: int = 100
+
+
+class Backend(Protocol):
+    """A Holdfast. See the module for threads and errors; one that has no daemon raises Unsupported for exports and
+    jobs that outlive the call."""
+
+    # mounts
+    def mounts(self) -> list[MountInfo]: ...
+    def mount(self, name: str) -> MountInfo: ...
+    def create_mount(self, spec: MountSpec) -> MountInfo: ...
+    def start_mount(self, name: str) -> MountInfo: ...
+    def stop_mount(self, name: str) -> MountInfo: ...
+    def delete_mount(self, name: str) -> JobInfo: ...
+
+    # sessions
+    def begin(self, mount: str, *, holder: str = "", label: str = "", lease_s: float = 0) -> SessionInfo: ...
+    def session(self, session_id: str) -> SessionInfo: ...
+    def sessions(self, mount: str = "", state: str = "") -> list[SessionInfo]: ...
+    def renew(self, session_id: str, lease_s: float = 0) -> SessionInfo: ...
+    def attach_log(self, session_id: str, name: str, content: Iterable[bytes]) -> Attachment: ...
+    def commit(self, session_id: str, *, label: str = "") -> Committed: ...
+    def abandon(self, session_id: str) -> SessionInfo: ...
+
+    # recovery points
+    def snapshot(self, mount: str, *, label: str = "") -> PointDetail: ...
+    def points(self, query: PointQuery) -> Page[PointInfo]: ...
+    def point(self, reference: str) -> PointDetail: ...
+    def remove_points(self, references: list[str]) -> list[PointInfo]: ...
+    def forecast(self, references: list[str]) -> dict[str, int]: ...
+    def entries(self, reference: str, path: str = "", *, cursor: str = "", limit: int = 1000) -> Page[EntryInfo]: ...
+    def file(self, reference: str, path: str, *, offset: int = 0, length: int = -1) -> tuple[EntryInfo, Iterator[bytes]]: ...
+    def tar(self, reference: str, path: str = "") -> Iterator[bytes]: ...
+    def manifest(self, reference: str, *, cursor: str = "", limit: int = 1000) -> Page[ManifestFile]: ...
+    def attachment(self, attachment_id: int) -> tuple[Attachment, Iterator[bytes]]: ...
+    def diff(self, old: str, new: str, *, cursor: str = "", limit: int = 1000) -> Page[Change]: ...
+
+    # restores and jobs
+    def restore(self, spec: RestoreSpec) -> JobInfo: ...
+    def delete_restore(self, mount: str, job_id: int) -> None: ...
+    def start_job(self, kind: JobKind, options: dict[str, Any]) -> JobInfo: ...
+    def jobs(self, *, kind: str = "", state: str = "", cursor: str = "", limit: int = 100) -> Page[JobInfo]: ...
+    def job(self, job_id: int) -> JobInfo: ...
+    def cancel_job(self, job_id: int) -> JobInfo: ...
+
+    # exports
+    def exports(self, mount: str = "") -> list[ExportInfo]: ...
+    def export(self, wanted: ExportInfo) -> ExportInfo: ...
+    def unexport(self, mount: str, client: str) -> None: ...
+
+    # the store
+    def stats(self, mount: str = "") -> dict[str, int | float]: ...
+    def history(self, since_ns: int = 0, limit: int = 1000) -> list[dict[str, int | float]]: ...
+    def incidents(self) -> list[dict[str, Any]]: ...
+    def reset_incidents(self) -> None: ...
+    def config(self) -> dict[str, Any]: ...
+    def reload_config(self) -> list[str]: ...
+
+    # tokens and audit
+    def tokens(self) -> list[TokenInfo]: ...
+    def create_token(self, role: Role, mounts: list[str], *, label: str = "", lifetime_s: float = 0) -> tuple[TokenInfo, str]: ...
+    def revoke_token(self, token_id: str) -> TokenInfo: ...
+    def audit(self, *, after: int = 0, limit: int = 1000) -> list[AuditLine]: ...
