@@ -163,9 +163,9 @@ class LiveFiles(Files):
                 self.lost.pop(ino, None)
         self._settle(lambda: self.tree.released(ino))
 
-    def open_writers(self) -> list[int]:
-        """Files open for writing; one that is mapped stays open until the last mapping goes."""
-        return list(self.writers)
+    def open_writers(self) -> list[tuple[int, int]]:
+        """Files open for writing, with their sizes here; one that is mapped stays open until the last mapping goes."""
+        return [(ino, self.tree.getattr(ino).size) for ino in self.writers]
 
     # --- changing -----------------------------------------------------------------------------------
 
