@@ -73,6 +73,8 @@ class LiveFiles(Files):
     # --- looking ------------------------------------------------------------------------------------
 
     async def lookup(self, parent: int, name: bytes) -> Attr:
+        if name == b".":  # how the kernel finds the inode of a handle again, which need not be a directory
+            return self.tree.getattr(parent)
         return self.tree.lookup(parent, name)
 
     async def getattr(self, ino: int) -> Attr:
