@@ -10,7 +10,7 @@ import traceback
 import click
 from click.shell_completion import get_completion_class
 
-from daemon.cli import fatal, mounts, points, stores
+from daemon.cli import configs, fatal, mounts, points, stores
 from daemon.cli.output import shown
 from engine import HoldfastError
 from engine.seam import keep_memory
@@ -44,7 +44,7 @@ def cli(ctx: click.Context, store: str | None) -> None:
     ctx.obj = store
 
 
-for command in (*stores.COMMANDS, *mounts.COMMANDS, *points.COMMANDS):
+for command in (*stores.COMMANDS, *mounts.COMMANDS, *points.COMMANDS, *configs.COMMANDS):
     cli.add_command(command)
 
 
