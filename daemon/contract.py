@@ -140,10 +140,11 @@ class EntryInfo:
 
 @dataclass(frozen=True)
 class Change:
-    """A difference between two points."""
+    """A difference between two points. ``detail``: what changed."""
 
     kind: Literal["added", "removed", "changed"]
     path: str
+    detail: str = ""
 
 
 @dataclass(frozen=True)
