@@ -47,7 +47,8 @@ _MODULES = {
     "daemon.cli.browse": "ls cat tar manifest show attachment",
     "daemon.cli.sessions": "begin commit abandon renew sessions log",
     "daemon.cli.jobs": "jobs job cancel restores",
-    "daemon.cli.service": "status token audit config",
+    "daemon.cli.service": "status token audit",
+    "daemon.cli.configs": "config",
     "daemon.cli.install": "install-files",
 }
 

@@ -1,14 +1,10 @@
-"""Commands about the service itself: status, token, audit, config."""
+"""Commands about the service itself: status, token, audit."""
 
 from __future__ import annotations
-
-import json
-from collections.abc import Iterator
 
 import click
 
 from daemon.cli.common import backend
-from daemon.cli.lazy import LazyGroup
 from daemon.cli.output import Duration, as_json, counted, moment, say, shown, table, when
 from daemon.contract import AuditLine, Backend, Role, TokenInfo
 
@@ -181,67 +177,13 @@ def _verify(ctx: click.Context, json_: bool) -> None:
     if json_:
         as_json({"lines": count, "bad": bad, "chain": chain})
     elif not bad:
-        say(f"{counted(count, 'line')}, none changed, taken out or put in; keep this elsewhere: {chain}")
+        say(
+            f"{counted(count, 'line')}, none changed, taken out or put in; keep this elsewhere: {chain}"
+        )
     if bad:
         raise Corrupt("audit log", expected=f"line {bad} as it was written",
                       found="that it, or one before it, was changed, taken out or put in",
                       do="compare it with a copy, and ask who may write it")  # fmt: skip
 
 
-@click.group(cls=LazyGroup)
-def config() -> None:
-    """The configuration of the service.
-
-    \b
-      holdfast config show
-      holdfast config reload
-    """
-
-
-@config.command("show")
-@click.option("--json", "json_", is_flag=True)
-@click.pass_context
-def config_show(ctx: click.Context, json_: bool) -> None:
-    """Tell the configuration the service works by, its defaults included.
-
-    \b
-      holdfast config show --json
-    """
-    with backend(ctx) as asked:
-        found = asked.config()
-    if json_:
-        as_json(found)
-        return
-    for key, value in _flat(found, ""):
-        say(f"{shown(key)} = {shown(value)}")
-
-
-def _flat(value: object, key: str) -> Iterator[tuple[str, str]]:
-    if isinstance(value, dict) and value:
-        for name, inner in value.items():
-            yield from _flat(inner, f"{key}.{name}" if key else str(name))
-    else:
-        yield key, json.dumps(value)
-
-
-@config.command("reload")
-@click.option("--json", "json_", is_flag=True)
-@click.pass_context
-def config_reload(ctx: click.Context, json_: bool) -> None:
-    """Have the service read its configuration again; what is wrong in it changes nothing.
-
-    \b
-      holdfast config reload
-    """
-    with backend(ctx) as asked:
-        changed = asked.reload_config()
-    if json_:
-        as_json(changed)
-        return
-    for line in changed:
-        say(shown(line))
-    if not changed:
-        say("nothing changed")
-
-
-COMMANDS = (status, token, audit, config)
+COMMANDS = (status, token, audit)
