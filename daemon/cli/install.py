@@ -44,10 +44,23 @@ def units(program: str, python: str) -> Iterator[tuple[str, str]]:
 def manuals(top: click.Group) -> Iterator[tuple[str, str]]:
     """(path below the prefix, text) of the manual pages."""
     from daemon.cli import manual
+    from daemon.config import example
 
+    version = metadata.version("holdfast")
     every = top.every() if isinstance(top, LazyGroup) else dict(top.commands)
-    for name, text in manual.pages(top, every, metadata.version("holdfast")).items():
-        yield f"share/man/man{name.rpartition('.')[2]}/{name}", text
+    for name, text in manual.pages(top, every, version).items():
+        yield f"share/man/man1/{name}", text
+    yield "share/man/man5/holdfast.toml.5", manual.configuration(example(), version)
+
+
+def configuration() -> Iterator[tuple[str, str]]:
+    """(path below the prefix, text) of the example, for the user that the units know."""
+    from daemon.config import example
+
+    yield (
+        "share/holdfast/holdfast.toml",
+        example().replace('\nuser = ""\n', '\nuser = "holdfast"\n'),
+    )
 
 
 def completions(top: click.Group) -> Iterator[tuple[str, str]]:
@@ -95,7 +108,13 @@ def install_files(ctx: click.Context, prefix: str, destdir: str, program: str, p
     program = program or os.path.abspath(sys.argv[0])
     below = destdir + os.path.abspath(prefix)
     count = 0
-    for path, text in (*units(program, python or sys.executable), *manuals(top), *completions(top)):
+    found = [
+        *units(program, python or sys.executable),
+        *manuals(top),
+        *completions(top),
+        *configuration(),
+    ]
+    for path, text in found:
         _write(os.path.join(below, path), text)
         count += 1
     say(f"{counted(count, 'file')} below {shown(below)}")

@@ -22,12 +22,48 @@ _ENVIRONMENT = (
 
 def pages(top: click.Group, every: dict[str, click.Command], version: str) -> dict[str, str]:
     """File name and roff text: ``holdfast.1`` and one page for each command, those of groups included."""
-    root = click.Context(top, info_name="holdfast")
+    root = click.Context(top, info_name="holdfast", **top.context_settings)
     found = {f"holdfast.{SECTION}": _whole(root, every, version)}
     for context in _contexts(root, every):
         name = context.command_path.replace(" ", "-")
         found[f"{name}.{SECTION}"] = _one(context, name, version)
     return found
+
+
+def configuration(example: str, version: str) -> str:
+    """The page of the configuration file, made of the example that names every key with its reason."""
+    # What is commented out is in force here; its own comments lose one mark.
+    text = re.sub(r"^# ((?:[a-z_]+ = |\[|# ).*)$", r"\1", example, flags=re.MULTILINE)
+    top, _, rest = text.partition("\n\n")
+    lines = _head("holdfast.toml", "the configuration of holdfast serve", version, 5)
+    lines += [".SH DESCRIPTION", *(escaped(line.lstrip("# ")) for line in top.split("\n"))]
+    lines += [".SH KEYS"]
+    reasons: list[str] = []
+    keys: list[str] = []
+
+    def flush() -> None:
+        for number, key in enumerate(keys):
+            lines.extend([".TQ" if number else ".TP", f"\\fB{escaped(key)}\\fR"])
+        if keys:
+            lines.append(escaped(" ".join(reasons)) or "\\&")
+            reasons.clear()
+            keys.clear()
+
+    for line in rest.split("\n"):
+        if line.startswith("["):
+            flush()
+            lines.extend([f'.SS "{escaped(line)}"', escaped(" ".join(reasons))] if reasons
+                         else [f'.SS "{escaped(line)}"'])  # fmt: skip
+            reasons.clear()
+        elif line.startswith("#"):
+            flush()
+            reasons.append(line.lstrip("# "))
+        elif line:
+            keys.append(line)
+        else:
+            flush()
+    flush()
+    return "\n".join([*lines, ".SH SEE ALSO", _see("holdfast"), ""])
 
 
 def _contexts(root: click.Context, every: dict[str, click.Command]) -> Iterator[click.Context]:
@@ -55,11 +91,11 @@ def escaped(text: str) -> str:
     return "\n".join(f"\\&{line}" if line.startswith(".") else line for line in text.split("\n"))
 
 
-def _head(name: str, about: str, version: str) -> list[str]:
+def _head(name: str, about: str, version: str, section: int = SECTION) -> list[str]:
     title = escaped(name.upper())
     return [
-        '.\\" Made from the help of the command: change that.',
-        f'.TH "{title}" "{SECTION}" "" "Holdfast {escaped(version)}" "Holdfast"',
+        '.\\" Made from what the program says of itself: change that.',
+        f'.TH "{title}" "{section}" "" "Holdfast {escaped(version)}" "Holdfast"',
         ".SH NAME",
         f"{escaped(name)} \\- {escaped(about)}",
     ]
@@ -70,24 +106,22 @@ def _synopsis(context: click.Context) -> list[str]:
     return [".SH SYNOPSIS", f"\\fB{escaped(context.command_path)}\\fR {escaped(words)}"]
 
 
-def _prose(help_text: str) -> tuple[list[str], list[str]]:
-    """(description, examples) of a help text, in which what follows \\b is set as it stands."""
-    said: list[str] = []
-    shown: list[str] = []
+def _prose(help_text: str) -> list[tuple[bool, list[str]]]:
+    """Paragraphs of a help text: (whether it is an example, roff). What follows \\b is set as it stands."""
+    found: list[tuple[bool, list[str]]] = []
     for block in re.split(r"\n\s*\n", inspect.cleandoc(help_text)):
         if block.startswith("\b"):
-            shown += [".PP", ".nf", ".RS"]
-            shown += [escaped(line.strip()) for line in block.split("\n")[1:]]
-            shown += [".RE", ".fi"]
+            lines = [escaped(line.strip()) for line in block.split("\n")[1:]]
+            found.append((True, [".PP", ".nf", ".RS", *lines, ".RE", ".fi"]))
         elif block:
-            said += [".PP", escaped(" ".join(block.split()))]
-    return said, shown
+            found.append((False, [".PP", escaped(" ".join(block.split()))]))
+    return found
 
 
 def _options(context: click.Context) -> list[str]:
     lines: list[str] = []
     for parameter in context.command.get_params(context):
-        record = parameter.get_help_record(context)
+        record = None if isinstance(parameter, click.Argument) else parameter.get_help_record(context)
         if record is None:
             continue
         what = record[1]
@@ -103,7 +137,9 @@ def _first_sentence(command: click.Command) -> str:
 
 def _one(context: click.Context, name: str, version: str) -> str:
     command = context.command
-    said, shown = _prose(command.help or "")
+    prose = _prose(command.help or "")
+    said = [line for example, lines in prose if not example for line in lines]
+    shown = [line for example, lines in prose if example for line in lines]
     lines = [*_head(name, _first_sentence(command), version), *_synopsis(context)]
     lines += [".SH DESCRIPTION", *said, *_options(context)]
     if isinstance(command, click.Group):
@@ -115,9 +151,9 @@ def _one(context: click.Context, name: str, version: str) -> str:
 
 
 def _whole(root: click.Context, every: dict[str, click.Command], version: str) -> str:
-    said, shown = _prose(root.command.help or "")
+    said = [line for _, lines in _prose(root.command.help or "") for line in lines]
     lines = [*_head("holdfast", "keep recovery points of what programs write", version)]
-    lines += [*_synopsis(root), ".SH DESCRIPTION", *said, *shown]
+    lines += [*_synopsis(root), ".SH DESCRIPTION", *said]
     lines += [*_options(root), *_commands(every, "holdfast"), ".SH ENVIRONMENT"]
     for name, what in _ENVIRONMENT:
         lines += [".TP", f"\\fB{name}\\fR", escaped(what)]

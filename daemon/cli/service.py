@@ -7,6 +7,7 @@ import click
 from daemon.cli.common import backend
 from daemon.cli.output import Duration, as_json, counted, moment, say, shown, table, when
 from daemon.contract import AuditLine, Backend, Role, TokenInfo
+from engine.errors import Corrupt
 
 ROLES: tuple[Role, ...] = ("admin", "operator", "writer", "restorer", "auditor")
 _AUDIT_PART = 1000  # lines asked for at a time

@@ -218,7 +218,7 @@ def stats(ctx: click.Context, name: str | None, json_: bool) -> None:
         say(f"{key.removesuffix('_ns').replace('_', ' '):18} {_number(key, value)}")
 
 
-def _number(key: str, value: float) -> str:
+def _number(key: str, value: int | float) -> str:
     """A number as its name says what it is."""
     if key.endswith("_bytes"):
         return size(value)
