@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fsmount.lifecycle import serve, start_background, unmount
+from fsmount.mountpoint import mounted_at
 from fsmount.options import Options
 from fsmount.remote import Client, client, incidents, request
 
@@ -11,6 +12,7 @@ __all__ = [
     "Options",
     "client",
     "incidents",
+    "mounted_at",
     "request",
     "serve",
     "start_background",
