@@ -24,6 +24,8 @@ HookEvent = Literal["before_begin", "after_begin", "before_commit", "after_commi
 Role = Literal["admin", "operator", "writer", "restorer", "auditor"]
 Consistency = Literal["consistent", "crash-consistent"]
 
+MANIFEST_INLINE = 1_000  # files in the answer to a commit; the others are asked for
+
 
 @dataclass(frozen=True)
 class Page(Generic[T]):

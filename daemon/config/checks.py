@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from itertools import combinations
 
 from daemon.config.models import Config
-from daemon.config.values import Bind
+from daemon.config.values import Bind, inside
 
 Key = tuple[str | int, ...]
 Found = Iterator[tuple[Key, str]]
@@ -26,11 +26,6 @@ def problems(config: Config) -> list[tuple[Key, str]]:
     ]  # fmt: skip
 
 
-def inside(path: str, directory: str) -> bool:
-    """Whether a path is that directory or below it, both normal and absolute."""
-    return path == directory or path.startswith(directory.rstrip("/") + "/")
-
-
 def _places(config: Config) -> Found:
     store = config.store
     for key, path in (("mount_root", config.mount_root), ("run_dir", config.run_dir)):
@@ -42,6 +37,12 @@ def _places(config: Config) -> Found:
                 ("restore_targets", name),
                 f"restore_targets.{name}: expected a path neither inside nor around the store {store}, found {path}",
             )
+        for mount, where in _paths(config).items():
+            if inside(path, where):
+                yield (
+                    ("restore_targets", name),
+                    f"restore_targets.{name}: {path} is inside the mount mounts.{mount}; choose another",
+                )
     if len(config.api_socket().encode()) > SOCKET_MAX:
         key = "api.socket" if config.api.socket else "run_dir"
         yield (
@@ -50,8 +51,13 @@ def _places(config: Config) -> Found:
         )
 
 
+def _paths(config: Config) -> dict[str, str]:
+    root = config.mount_root.rstrip("/")
+    return {name: mount.path or f"{root}/{name}" for name, mount in config.mounts.items()}
+
+
 def _mounts(config: Config) -> Found:
-    paths = {name: config.mount_path(name) for name in config.mounts}
+    paths = _paths(config)
     for name, path in paths.items():
         key: Key = ("mounts", name, "path")
         if inside(path, config.store):

@@ -30,6 +30,7 @@ from daemon.config.values import (
     User,
     bind,
     ids,
+    inside,
 )
 from daemon.contract import HookEvent
 from engine.errors import InvalidRequest
@@ -185,8 +186,14 @@ class Config(_Table):
         return self.mounts.get(valid_name(name)) or Mount()
 
     def mount_path(self, name: str) -> str:
-        """Where a mount is mounted. Raises InvalidRequest for no name."""
-        return self.mount(name).path or f"{self.mount_root.rstrip('/')}/{name}"
+        """Where a mount is mounted. Raises InvalidRequest for no name, and where it would hide the store."""
+        path = self.mount(name).path or f"{self.mount_root.rstrip('/')}/{name}"
+        if inside(self.store, path):
+            raise InvalidRequest(
+                f"mount {name}", expected=f"a path that does not hide the store {self.store}", found=path,
+                do=f"write another as mounts.{name}.path",
+            )  # fmt: skip
+        return path
 
     def api_socket(self) -> str:
         """Where the native API's Unix socket is."""

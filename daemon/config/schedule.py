@@ -22,7 +22,7 @@ SECOND = 1_000_000_000
 LONGEST_S = 3650 * 86400
 _LONGEST_TEXT = 200  # characters: no expression of use is longer, and lists in it cost time
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_LAST_S = int((datetime(9900, 1, 1, tzinfo=UTC) - _EPOCH).total_seconds())
+_LAST_S = int((datetime(2200, 1, 1, tzinfo=UTC) - _EPOCH).total_seconds())  # NEVER is in 2262
 
 
 @dataclass(frozen=True)

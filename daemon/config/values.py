@@ -79,6 +79,11 @@ def duration(value: object) -> float:
     return float(value)
 
 
+def inside(path: str, directory: str) -> bool:
+    """Whether a path is that directory or below it, both normal and absolute."""
+    return path == directory or path.startswith(directory.rstrip("/") + "/")
+
+
 def _path(value: str) -> str:
     if (
         not value.startswith("/")
