@@ -46,7 +46,8 @@ class MountSpec:
 
 @dataclass(frozen=True)
 class MountInfo:
-    """A mount and how it is served. ``session``: id of the one that is open, "" for none."""
+    """A mount and how it is served. ``session``: id of the one that is open, "" for none; ``pending``: points not yet
+    verified at the copy target, 0 without one."""
 
     name: str
     chunking: str
@@ -58,6 +59,7 @@ class MountInfo:
     pid: int = 0
     session: str = ""
     exports: list[str] = field(default_factory=list)
+    pending: int = 0
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from engine.ingest import choose_mode
 from engine.nodes import Entry
 from engine.nodes.point import Point
 from engine.points import diff, snapshot
+from engine.points.snapshot import PlannedPoint
 from engine.points.view import PointView
 from engine.progress import Report, silent
 from engine.registry import Mount
@@ -229,17 +230,28 @@ class Store:
 
     # --- recovery points ----------------------------------------------------------------------------------
 
+    def plan_point(self) -> PlannedPoint:
+        """Id and time of a point to be made: its id can be written down before ``snapshot`` makes it."""
+        return snapshot.plan(self._open.context)
+
     def snapshot(
         self,
         name: str,
         label: str = "",
         *,
+        planned: PlannedPoint | None = None,
         thaw: Callable[[], None] = lambda: None,
         report: Report = silent,
     ) -> PointInfo:
-        """A new point of a mount that stands still; ``thaw`` is called when it may go on."""
+        """A new point of a mount that stands still; ``thaw`` is called when it may go on.
+
+        Raises NotFound, Busy, StoreFull, AlreadyExists when there is a point of the planned id.
+        """
         with self._noting():
-            return _info(snapshot.snapshot(self._open, name, label, thaw=thaw, report=report))
+            made = snapshot.snapshot(
+                self._open, name, label, planned=planned, thaw=thaw, report=report
+            )
+        return _info(made)
 
     def points(self, name: str | None = None) -> list[PointInfo]:
         """Points of one mount or of all, oldest first. Raises NotFound for a mount that does not exist."""

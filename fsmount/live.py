@@ -73,6 +73,8 @@ class LiveFiles(Files):
     # --- looking ------------------------------------------------------------------------------------
 
     async def lookup(self, parent: int, name: bytes) -> Attr:
+        if name == b".":  # how the kernel finds the inode of a handle again, which need not be a directory
+            return self.tree.getattr(parent)
         return self.tree.lookup(parent, name)
 
     async def getattr(self, ino: int) -> Attr:
@@ -163,9 +165,9 @@ class LiveFiles(Files):
                 self.lost.pop(ino, None)
         self._settle(lambda: self.tree.released(ino))
 
-    def open_writers(self) -> list[int]:
-        """Files open for writing; one that is mapped stays open until the last mapping goes."""
-        return list(self.writers)
+    def open_writers(self) -> list[tuple[int, int]]:
+        """Files open for writing, with their sizes here; one that is mapped stays open until the last mapping goes."""
+        return [(ino, self.tree.getattr(ino).size) for ino in self.writers]
 
     # --- changing -----------------------------------------------------------------------------------
 

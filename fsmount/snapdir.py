@@ -1,7 +1,8 @@
 """``.snapshots``: the recovery points of a mount as directories in its root, not listed there, read-only.
 
 The directory itself is inode ``VIRTUAL``; the inodes of a point are ``VIRTUAL | number << 40 | inode`` with a number
-given when the point is first looked at, kept while this worker runs.  Points come and go by other
+given when the point is first looked at, kept while this worker runs; so that a handle from before never leads into
+another point, the generation of a point's root is made from its name.  Points come and go by other
 processes' doing, so the kernel may remember their names for a moment only; what is in a point never changes.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import stat
+import zlib
 from collections.abc import AsyncGenerator
 from typing import NamedTuple, Protocol
 
@@ -101,12 +103,18 @@ class SnapDir(Files):
         if parent != VIRTUAL:
             if name == b".." and is_root(parent):
                 return await self.getattr(VIRTUAL)
-            return await (await self._of(parent)).lookup(parent, name)
+            return self._marked(await (await self._of(parent)).lookup(parent, name))
         if name == b".":
             return await self.getattr(VIRTUAL)
         if all(name != known.name for known in await self._listed()):
             raise NotFound(f"recovery point {name!r}")
-        return await self.getattr(VIRTUAL | self._number(name) << INODE_BITS | ROOT)
+        return self._marked(await self.getattr(VIRTUAL | self._number(name) << INODE_BITS | ROOT))
+
+    def _marked(self, attr: Attr) -> Attr:
+        """Attributes for an entry reply: the kernel puts the generation into handles, and compares it."""
+        if is_root(attr.ino) and attr.ino != VIRTUAL:
+            attr.generation = zlib.crc32(self._names[number_of(attr.ino)])
+        return attr
 
     async def parent(self, ino: int) -> int:
         return ROOT if ino == VIRTUAL else await (await self._of(ino)).parent(ino)
@@ -130,7 +138,7 @@ class SnapDir(Files):
         for number, point in sorted(listed.items()):
             if number > cookie:
                 attr = PointAttr(VIRTUAL | number << INODE_BITS | ROOT, point.root)
-                yield point.name, attr, number
+                yield point.name, self._marked(attr), number
 
     async def readlink(self, ino: int) -> bytes:
         return await (await self._of(ino)).readlink(ino)

@@ -63,7 +63,12 @@ class Worker:
         self.subject = subject
         self.options = options
         self.freeze_limit = options.freeze_limit
-        self.mountpoint = mountpoint.prepare(where, lambda path: kernel.detach(path, lazy=True))
+        self._mounts = options.fuse_fd < 0
+        if self._mounts:
+            where = mountpoint.prepare(where, lambda path: kernel.detach(path, lazy=True))
+        else:
+            where = mountpoint.absolute(where)  # not touched: it is mounted, and nobody answers yet
+        self.mountpoint = where
         self.state = "starting"
         self._draining = trio.Event()
         self._committing = trio.Lock()
@@ -88,6 +93,7 @@ class Worker:
             self.mountpoint,
             mount_options(options, subject.source, read_only=self.live is None),
             self._spin,
+            options.fuse_fd,
         )
 
     def _adapted(self, files: Files, virtual: Files | None) -> Adapter:
@@ -126,8 +132,14 @@ class Worker:
             self._leave()
 
     def _leave(self) -> None:
-        """Nothing stays behind: no mount that answers to nobody, no socket, nothing uncommitted."""
+        """Nothing stays behind: no mount that answers to nobody, no socket, nothing uncommitted.
+
+        A mount that another made is that one's to take away.
+        """
         try:
+            if not self._mounts:
+                self.session.close()
+                return
             there = mountpoint.at(self.mountpoint)
             self.session.close()
             ours = there is not None and there.source == self.subject.source
@@ -142,7 +154,7 @@ class Worker:
     async def _announce(self, ready: Callable[[], None]) -> None:
         await self.session.ready.wait()
         there = mountpoint.at(self.mountpoint)
-        if there is not None:
+        if there is not None and self._mounts:
             kernel.tune(there.device, self.options.readahead)
         self.state = "serving"
         ready()
@@ -259,21 +271,30 @@ class Worker:
         await self._draining.wait()
         self.state = "draining"
         self.thaw()
+        if not self._mounts:
+            await self._barrier_before_the_end()
+            await trio.sleep(self.options.drain_limit)  # who mounted sees the state, and unmounts
+            log.warning("%s: still mounted, ending", self.mountpoint)
+            self.session.stop()
+            return
         why = await trio.to_thread.run_sync(lambda: kernel.detach(self.mountpoint, lazy=False))
         if not why:
             return  # the kernel tells the session
         log.warning(
             "%s is in use (%s): files still open are served for a while", self.mountpoint, why
         )
+        await self._barrier_before_the_end()
+        await trio.to_thread.run_sync(lambda: kernel.detach(self.mountpoint, lazy=True))
+        await trio.sleep(self.options.drain_limit)
+        log.warning("%s: cutting off files still open", self.mountpoint)
+        self.session.stop()
+
+    async def _barrier_before_the_end(self) -> None:
         if self.live is not None:
             try:
                 await self.barrier()
             except (HoldfastError, OSError) as error:
                 log.error("draining: %s", error)
-        await trio.to_thread.run_sync(lambda: kernel.detach(self.mountpoint, lazy=True))
-        await trio.sleep(self.options.drain_limit)
-        log.warning("%s: cutting off files still open", self.mountpoint)
-        self.session.stop()
 
 
 def the_cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
