@@ -1,4 +1,4 @@
-"""Commands about mounts: mount, umount, snapshot."""
+"""Commands about mounts: mount, umount, snapshot, mounts, start, stop, delete."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ from dataclasses import replace
 
 import click
 
-import fsmount
-from daemon.cli.common import open_store, path_of
-from daemon.cli.output import Ids, as_json, progress, say, shown
-from engine import PointInfo, Store
-from engine.errors import NotFound
+from daemon.cli import following
+from daemon.cli.common import backend, beside, path_of
+from daemon.cli.output import Ids, as_json, counted, say, shown, size, table
+from engine import Store
 
 
 @click.command()
@@ -48,6 +47,8 @@ def mount(
     """
     if squash_to and not root_squash:
         raise click.UsageError("--squash-to needs --root-squash")
+    import fsmount
+
     store_path = path_of(ctx)
     base, _, reference = name.partition("@")
     with Store.open(store_path) as store:
@@ -65,12 +66,16 @@ def mount(
 
 @click.command()
 @click.argument("path")
-def umount(path: str) -> None:
+@click.pass_context
+def umount(ctx: click.Context, path: str) -> None:
     """Unmount, and wait until everything written is durable.
 
     \b
       holdfast umount /mnt/oracle
     """
+    import fsmount
+
+    beside(ctx)
     fsmount.unmount(path)
     say(f"{shown(path)} unmounted")
 
@@ -88,28 +93,97 @@ def snapshot(ctx: click.Context, name: str, label: str, json_: bool) -> None:
     \b
       point=$(holdfast snapshot oracle --label nightly | awk '{print $NF}')
     """
-    with open_store(ctx) as store:
-        made = _snapshot(store, path_of(ctx), name, label)
+    with backend(ctx) as asked:
+        made = asked.snapshot(name, label=label).point
     if json_:
-        as_json(made._asdict())
+        as_json(made)
     else:
         say(f"point {made.seq} of {made.mount}: {made.id}")
 
 
-def _snapshot(store: Store, store_path: str, name: str, label: str) -> PointInfo:
-    store.mount(name)
-    with progress() as report:
-        try:
-            client = fsmount.client(store_path, name)
-        except NotFound:  # not mounted: the tree stands still
-            return store.snapshot(name, label, report=report)
-        with client:
-            client.request("freeze")
+@click.command()
+@click.option("--json", "json_", is_flag=True)
+@click.pass_context
+def mounts(ctx: click.Context, json_: bool) -> None:
+    """List mounts, and how each is served.
 
-            def thaw() -> None:
-                client.request("thaw")
+    \b
+      holdfast mounts --json
+    """
+    with backend(ctx) as asked:
+        found = asked.mounts()
+    if json_:
+        as_json(found)
+        return
+    rows = [
+        [shown(one.name), one.state, str(one.points), size(one.quota) if one.quota else "-",
+         one.session or "-", shown(one.path) or "-", shown(", ".join(one.exports)) or "-"]
+        for one in found
+    ]  # fmt: skip
+    table(rows, ["MOUNT", "STATE", "POINTS", "QUOTA", "SESSION", "PATH", "EXPORTED TO"])
 
-            return store.snapshot(name, label, thaw=thaw, report=report)
+
+@click.command()
+@click.argument("name")
+@click.option("--json", "json_", is_flag=True)
+@click.pass_context
+def start(ctx: click.Context, name: str, json_: bool) -> None:
+    """Have the service serve a mount; returns when it can be used.
+
+    \b
+      holdfast start oracle
+    """
+    with backend(ctx) as asked:
+        found = asked.start_mount(name)
+    if json_:
+        as_json(found)
+    else:
+        say(f"{shown(name)} {found.state} at {shown(found.path)}")
 
 
-COMMANDS = (mount, umount, snapshot)
+@click.command()
+@click.argument("name")
+@click.option("--json", "json_", is_flag=True)
+@click.pass_context
+def stop(ctx: click.Context, name: str, json_: bool) -> None:
+    """Have the service unmount a mount; returns when everything written is durable.
+
+    \b
+      holdfast stop oracle
+    """
+    with backend(ctx) as asked:
+        found = asked.stop_mount(name)
+    if json_:
+        as_json(found)
+    else:
+        say(f"{shown(name)} {found.state}")
+
+
+@click.command()
+@click.argument("name")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--json", "json_", is_flag=True)
+@click.pass_context
+def delete(ctx: click.Context, name: str, yes: bool, json_: bool) -> None:
+    """Delete a mount with all that is in it, and all of its recovery points.
+
+    \b
+      holdfast delete scratch
+      holdfast delete scratch --yes
+    """
+    with backend(ctx) as asked:
+        found = asked.mount(name)
+        if not yes:
+            count = counted(found.points, "recovery point")
+            click.confirm(
+                f"Delete mount {shown(name)} with {count}, for ever?", abort=True, err=True
+            )
+        done = following.follow(asked, asked.delete_mount(name))
+    if json_:
+        as_json(done)
+    following.result(done)
+    if not json_:
+        say(f"mount {shown(name)} deleted; 'holdfast gc' frees its space")
+
+
+COMMANDS = (mount, umount, snapshot, mounts, start, stop, delete)

@@ -16,11 +16,14 @@ _MANY = 500  # values of one statement; SQLite takes more
 
 @dataclass(frozen=True)
 class Note:
-    """``open_files``: the first of those that were open for writing; ``kept``: retention leaves the point alone."""
+    """``open_files``: the first of those that were open for writing; ``kept``: retention leaves the point alone.
+
+    Of a point without a note nobody knows what was open: no more is claimed than holds of any.
+    """
 
     point: str
     session: str = ""
-    consistency: Consistency = "consistent"
+    consistency: Consistency = "crash-consistent"
     open_files: list[str] = field(default_factory=list)
     kept: bool = False
 

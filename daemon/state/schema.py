@@ -57,12 +57,13 @@ CREATE TABLE attachment_parts (
     PRIMARY KEY (attachment, number)
 ) STRICT;
 
--- What is known of a point beside the engine's. A point without a row: consistent, nothing open, not kept.
+-- What is known of a point beside the engine's. A point without a row: nobody knows what was
+-- open, so crash-consistent, as any is; not kept.
 -- open_files: the first of those open for writing. kept: retention leaves it alone.
 CREATE TABLE notes (
     point TEXT PRIMARY KEY,
     session TEXT NOT NULL DEFAULT '',
-    consistency TEXT NOT NULL DEFAULT 'consistent',
+    consistency TEXT NOT NULL DEFAULT 'crash-consistent',
     open_files TEXT NOT NULL DEFAULT '[]',
     kept INTEGER NOT NULL DEFAULT 0
 ) STRICT;

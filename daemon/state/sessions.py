@@ -23,6 +23,12 @@ class Plan(NamedTuple):
     note: Note
 
 
+def occupied(known: SessionInfo) -> Busy:
+    """What is said where a session stands in the way."""
+    return Busy(f"mount {known.mount!r}", expected="no open session", found=f"session {known.id}",
+                do="commit or abandon it first")  # fmt: skip
+
+
 class Sessions:
     """The table of sessions. Thread-safe."""
 
@@ -36,10 +42,7 @@ class Sessions:
             with self._database.write() as txn:
                 known = self._open_of(txn, session.mount)
                 if known is not None:
-                    raise Busy(
-                        f"mount {session.mount!r}", expected="no open session", found=f"session {known.id}",
-                        do="commit or abandon it first",
-                    )  # fmt: skip
+                    raise occupied(known)
                 txn.execute(
                     "INSERT INTO sessions (id, mount, state, begun_ns, expires_ns, holder, label)"
                     " VALUES (?, ?, 'open', ?, ?, ?, ?)",
