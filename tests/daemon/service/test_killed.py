@@ -83,7 +83,9 @@ def commit(path: str, session: str, step: int, answer: int, table: dict[str, Any
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def all_steps(made: tuple[Path, str], tmp_path: Path, table: dict[str, Any]) -> Iterator[tuple[str, str]]:  # fmt: skip
+def all_steps(
+    made: tuple[Path, str], tmp_path: Path, table: dict[str, Any]
+) -> Iterator[tuple[str, str]]:
     """(a copy of the store after each step, the point that was acknowledged or "")."""
     path, session = made
     step = 0
@@ -140,13 +142,20 @@ def test_a_commit_killed_at_every_step_and_a_daemon_that_starts_again(
             service.recover()
             state = service.session(made[1]).state
             states.add((left, state))
-            ran = [line.split(" ") for line in told.read_text().splitlines()] if told.exists() else []  # fmt: skip
+            ran = (
+                [line.split(" ") for line in told.read_text().splitlines()] if told.exists() else []
+            )
             if left != "open":  # what was quiesced goes on
                 assert ran[-1] == ["after_commit", service.session(made[1]).point]
             check(service, made[1], acknowledged)
             assert service.start_job("check", {"read_data": True}).state == "done"
         told.unlink(missing_ok=True)
-    assert states == {("open", "open"), ("committing", "open"), ("committing", "committed"), ("committed", "committed")}  # fmt: skip
+    assert states == {
+        ("open", "open"),
+        ("committing", "open"),
+        ("committing", "committed"),
+        ("committed", "committed"),
+    }
 
 
 def test_a_commit_killed_at_every_step_and_a_client_that_asks_again(
@@ -161,7 +170,9 @@ def test_a_commit_killed_at_every_step_and_a_client_that_asks_again(
             check(service, made[1], acknowledged)
 
 
-def test_a_deletion_of_a_mount_goes_on_after_a_crash(made: tuple[Path, str], tmp_path: Path) -> None:  # fmt: skip
+def test_a_deletion_of_a_mount_goes_on_after_a_crash(
+    made: tuple[Path, str], tmp_path: Path
+) -> None:
     path, session = made
 
     def delete(copy: str, step: int) -> None:
