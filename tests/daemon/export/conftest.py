@@ -61,11 +61,11 @@ def free_ports() -> int:
 class Site:
     """Mounts of one store, and their exports. ``exports``: what is wanted, by mount."""
 
-    def __init__(self, base: Path) -> None:
+    def __init__(self, base: Path, bind: str = "127.0.0.1") -> None:
         self.base = base
         self.store = str(base / "store")
         Store.init(self.store)
-        self.settings = Settings(port=free_ports(), grace_s=GRACE)
+        self.settings = Settings(port=free_ports(), bind=bind, grace_s=GRACE)
         self.exports: dict[str, list[ExportInfo]] = {}
         self.down: set[str] = set()
         self._identities: dict[str, str] = {}
