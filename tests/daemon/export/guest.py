@@ -24,7 +24,7 @@ MODULES = (
     "fs/nfs_common/nfs_acl", "fs/nfs/nfsv3", "net/dns_resolver/dns_resolver", "fs/nfs/nfsv4",
 )  # fmt: skip
 FOLDER = "/usr/lib/uml/modules/{}/kernel/{}.ko"
-LIMIT = 120  # s for one command
+LIMIT = 60  # s for one command
 _FINIT_MODULE = 313
 _libc = ctypes.CDLL(None, use_errno=True)
 

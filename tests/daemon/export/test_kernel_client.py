@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from daemon.contract import ExportInfo
-from tests.daemon.export.conftest import Site, why_no_ganesha
+from tests.daemon.export.conftest import Site, killed, why_no_ganesha
 from tests.daemon.export.guest import MARK
 from tests.daemon.export.support import SCALE
 from tests.daemon.export.test_ganesha import noise
@@ -37,10 +37,17 @@ def why_no_guest() -> str:
     for program in ("linux.uml", "ip"):
         if shutil.which(program) is None:
             return f"needs a User-Mode Linux: there is no {program}"
-    return "" if os.path.exists("/dev/net/tun") else "needs a User-Mode Linux: there is no /dev/net/tun"
+    return (
+        ""
+        if os.path.exists("/dev/net/tun")
+        else "needs a User-Mode Linux: there is no /dev/net/tun"
+    )
 
 
-pytestmark = [pytest.mark.needs_fuse, pytest.mark.skipif(bool(why_no_guest()), reason=why_no_guest() or "-")]
+pytestmark = [
+    pytest.mark.needs_fuse,
+    pytest.mark.skipif(bool(why_no_guest()), reason=why_no_guest() or "-"),
+]
 
 
 class Guest:
@@ -59,7 +66,7 @@ class Guest:
         self.process = subprocess.Popen(
             [
                 "linux.uml", "mem=256M", "root=/dev/root", "rootfstype=hostfs", "rootflags=/", "ro", f"init={init}",
-                f"uml_dir={base}/uml", "vec0:transport=tap,ifname=tap0,depth=64,gro=0", "con=null", "con0=fd:0,fd:1",
+                f"uml_dir={base}/uml", "vec0:transport=tap,ifname=tap0,depth=128,gro=1", "con=null", "con0=fd:0,fd:1",
                 "quiet",
             ],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
@@ -134,11 +141,17 @@ def options(site: Site, version: str) -> str:
 def story(site: Site, guest: Guest, version: str) -> None:
     """What a client does; the worker, and then the server, die under it."""
     here = site.path("db") / f"v{version}"
-    guest.run(f"mkdir n; mount -i -t nfs -o {options(site, version)} {HERE}:{site.path('db')} n && mkdir n/v{version}")
+    guest.run(
+        f"mkdir n; mount -i -t nfs -o {options(site, version)} {HERE}:{site.path('db')} n && mkdir n/v{version}"
+    )
     top = f"n/v{version}"
     size = 8 * MIB * SCALE
-    guest.run(f"head -c {size} /dev/urandom > data; cp data {top}/in; sync {top}/in; cmp data {top}/in")
-    guest.run(f"cp {top}/in {top}/again; mv {top}/again {top}/moved; ls -l {top}; cmp data {top}/moved")
+    guest.run(
+        f"head -c {size} /dev/urandom > data; cp data {top}/in; sync {top}/in; cmp data {top}/in"
+    )
+    guest.run(
+        f"cp {top}/in {top}/again; mv {top}/again {top}/moved; ls -l {top}; cmp data {top}/moved"
+    )
     assert (here / "in").read_bytes() == (here / "moved").read_bytes()
     guest.run(f"exec 3<>{top}/moved; rm {top}/moved; cmp data - <&3")
     assert not (here / "moved").exists()
@@ -152,8 +165,10 @@ def story(site: Site, guest: Guest, version: str) -> None:
     site.serve("db")
     site.port.apply()
     guest.run(f"cmp data {top}/before; cp data {top}/after; sync {top}/after; cmp data {top}/after")
-    guest.begin(f"for i in 1 2 3 4; do cp data {top}/long$i || exit 1; done; sync {top}/long*; cat {top}/long* | wc -c")
-    os.kill(int((site.base / "nfs" / "pid").read_text()), signal.SIGKILL)
+    guest.begin(
+        f"for i in 1 2 3 4; do cp data {top}/long$i || exit 1; done; sync {top}/long*; cat {top}/long* | wc -c"
+    )
+    killed(site.server_pid())
     site.port.apply()
     assert int(guest.result()) == 4 * size
     guest.run("umount n; rmdir n")
