@@ -15,6 +15,11 @@ import httpx
 import pytest
 
 from daemon.contract import RestoreSpec
+from daemon.http import native
+from daemon.http.gate import Gate
+from daemon.observe import Audit
+from daemon.observe.metrics import Metrics
+from tests.daemon.http.serving import serving
 from tests.daemon.phoenix.rig import BASE
 from tests.daemon.phoenix.scripts import ROOT, SCRIPTS, Rig, served, wait_for
 
@@ -201,6 +206,33 @@ def test_a_restore_that_was_made_is_copied_and_given_up(rig: Rig, repository: Pa
         "restore", "--job", job, "--mount-point", rig.live, "--to", rig.place / "x"
     )
     assert status == 8
+
+
+def test_a_restore_is_made_through_the_native_api(rig: Rig, repository: Path) -> None:
+    assert rig.run("vm-repository-rsync", "--source", repository)[0] == 0
+    state, back = rig.service.state, rig.place / "back"
+    token = rig.place / "token"
+    token.touch(0o600)
+    token.write_text(state.tokens.create("restorer", ["db"])[1] + "\n")
+    gate = Gate(state.tokens, Audit(str(rig.place / "audit.log")), clock=time.time_ns)
+    with serving(native.app(rig.service, gate, Metrics(), state.keys)) as listener:
+        words = (
+            "--native",
+            f"http://127.0.0.1:{listener.port}",
+            "--to",
+            back,
+            "--path",
+            "repository",
+        )
+        point = rig.points()[0].id
+        status, _, err = rig.run("restore", "--point", point, *words)
+        assert status == 4 and "401" in err
+        status, _, err = rig.run("restore", "--point", "0" * 32, *words, "--token-file", token)
+        assert status == 4
+        status, _, err = rig.run("restore", "--point", point, *words, "--token-file", token)
+        assert status == 0, err
+    assert same(repository, back)
+    assert list((rig.live / "restores").iterdir()) == []
 
 
 # --- what goes wrong around the writer ----------------------------------------------------------
