@@ -144,6 +144,27 @@ class Store:
             create_tree(txn, mount.id, secret=context.system.random(16), now_ns=now)
         return mount
 
+    def remove_mount(self, name: str, *, report: Report = silent) -> int:
+        """Delete a mount with its points and all that is in it; how many points it had.
+
+        Raises NotFound, Busy while it is served or one of its points is open. What is killed half way is finished by
+        the next collection.
+        """
+        from engine.maintain import unmake
+
+        with self._noting():
+            return unmake.remove_mount(self._open, name, report=report)
+
+    def change_mount(
+        self, name: str, *, quota: int | None = None, files: int | None = None
+    ) -> Mount:
+        """Other limits for a mount: 0 for none, None as they are. Who serves it follows within seconds.
+
+        What is in it already stays, also when it is more. Raises NotFound, InvalidRequest.
+        """
+        with self._noting(), self._open.context.index.write() as txn:
+            return registry.change(txn, name, quota, files)
+
     def mounts(self) -> list[Mount]:
         """All mounts, by name."""
         with self._open.context.index.read() as txn:
@@ -179,7 +200,12 @@ class Store:
             choose_mode=choose_mode, space_left=self.space_left, last_point_entry=self._last_point(mount.name),
             entry_span=self._entry_span, entry_mode=lambda entry: entry.chunking, flush=session.sealer.flush,
             heartbeat=session.writer.acknowledge, incidents=self.incidents, name=f"mount {mount.name}",
+            quota=lambda: self._quota(mount.name),
         )  # fmt: skip
+
+    def _quota(self, name: str) -> tuple[int, int]:
+        mount = self.mount(name)
+        return mount.quota, mount.files
 
     def _last_point(self, name: str) -> Callable[[bytes], Entry | None]:
         """Look-up by path in the mount's newest point; the point is found again when there is a newer one."""

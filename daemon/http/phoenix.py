@@ -9,36 +9,36 @@ read the body), everything else with a true one (``phoenix_rules`` has the numbe
 - A PUT answers when the point is durable. A client that got no answer may ask again: the point was made if it is told
   that nothing was begun.
 - Mount names are taken from the bytes of the request, decoded once, and looked up; nothing of a request is a path.
-- There is no authentication in the published interface. So: listeners on loopback, addresses that may ask
-  (``Settings.allow``), no requests of web pages (they carry ``Origin``), and tokens where ``authorise`` wants them.
+- There is no authentication in the published interface. So: listeners on loopback, addresses that may ask, no web
+  pages, and tokens where they are wanted (``phoenix_access``).
 """
 
 from __future__ import annotations
 
-import ipaddress
 import json
-import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import unquote_to_bytes
 
 import trio
-from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from daemon.contract import Backend, MountInfo
 from daemon.http import phoenix_rules as rules
+from daemon.http import problem
+from daemon.http.gate import Caller, Gate
+from daemon.http.guard import EXTENSION
+from daemon.http.phoenix_access import Access, Settings, within
 from daemon.http.phoenix_rules import Call, Facts, StoreState
-from daemon.http.upload import ENVELOPE, TooLarge, Upload
+from daemon.http.upload import ENVELOPE, Upload
 from engine.errors import Busy, HoldfastError, InvalidRequest, NotFound, PermissionDenied
 from engine.registry import valid_name
 
-log = logging.getLogger("holdfast.http.phoenix")
 T = TypeVar("T")
 
 BASE = b"/druva-phoenix/v1"
@@ -55,37 +55,24 @@ MOUNT_PARAMS = {"timeo": 1200, "retrans": 5}
 """NFS mount options: tenths of a second, and a count."""
 JOB_DIGITS = 18  # of a job's number: it is a 64-bit integer
 
-Authorise = Callable[[Request, Call, str], str]
-"""Who asks this of that mount, in words. Raises PermissionDenied. Called in a thread."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """``allow``: networks that may ask; ``max_pending``: 0 for no limit; ``max_upload``: bytes of a log."""
-
-    allow: tuple[str, ...] = ("127.0.0.0/8", "::1/128")
-    max_pending: int = 5
-    max_upload: int = 64 << 20
-
-
-def anyone(request: Request, call: Call, mount: str) -> str:
-    """Asks for no token."""
-    return f"client {request.client.host}" if request.client else "client"
+COMMIT_S = (
+    7200.0  # s a commit may take until its answer begins: much that is dirty has to be written
+)
 
 
 def app(
     backend: Backend,
     settings: Callable[[], Settings] = Settings,
     *,
-    authorise: Authorise = anyone,
+    gate: Gate | None = None,
     store_state: Callable[[], StoreState] = lambda: "active",
     requests: trio.CapacityLimiter | None = None,
     commits: trio.CapacityLimiter | None = None,
 ) -> ASGIApp:
     """The API as an ASGI application. ``settings`` is asked at each request; ``requests`` and ``commits`` limit the
     threads that wait for the backend."""
-    endpoint = _Phoenix(backend, settings, authorise, store_state, requests, commits)
-    return Starlette(routes=[Route("/{rest:path}", endpoint)])
+    endpoint = _Phoenix(backend, settings, gate, store_state, requests, commits)
+    return Router(default=endpoint)
 
 
 @dataclass(frozen=True)
@@ -95,9 +82,8 @@ class _Asked:
     call: Call
     mount: str
     job: str
-    who: str
-    client: str
-    body: Request
+    caller: Caller
+    request: Request
 
 
 class _Failed(Exception):
@@ -108,8 +94,7 @@ class _Failed(Exception):
 
 
 def _own(error: HoldfastError) -> _Failed:
-    status = getattr(error, "status", error.kind.http)
-    return _Failed(rules.own_code(error), str(error), status)
+    return _Failed(rules.own_code(error), str(error), problem.status_of(error))
 
 
 def _answer(code: int, message: str, result: dict[str, Any], status: int = 200) -> Response:
@@ -124,13 +109,13 @@ class _Phoenix:
         self,
         backend: Backend,
         settings: Callable[[], Settings],
-        authorise: Authorise,
+        gate: Gate | None,
         store_state: Callable[[], StoreState],
         requests: trio.CapacityLimiter | None,
         commits: trio.CapacityLimiter | None,
     ) -> None:
         self._backend, self._settings = backend, settings
-        self._authorise, self._store_state = authorise, store_state
+        self._access, self._store_state = Access(settings, gate), store_state
         self._requests, self._commits = requests, commits
         self._handlers = {
             "status": self._status, "begin": self._begin, "log": self._log, "commit": self._commit,
@@ -147,24 +132,42 @@ class _Phoenix:
             headers = {"Allow": failed.allow} if failed.allow else {}
         except ClientDisconnect:
             return  # in the middle of an upload: nobody is there to be told
-        except Exception:
-            log.exception("a request could not be answered")
+        except Exception as error:  # noqa: BLE001 - whatever it is: an answer in this form, and the log has the rest
+            problem.bug(error, f"{request.method} {request.url.path!r}")
             bug = HoldfastError("internal error", do="look at the daemon's log")
             response = _answer(rules.own_code(bug), str(bug), {}, bug.kind.http)
         response.headers.update(headers)
         await response(scope, receive, send)
 
     async def _asked(self, request: Request) -> dict[str, Any]:
-        client = _admitted(request, self._settings().allow)
-        call, mount, job = _route(request)
         try:
-            who = await self._run(partial(self._authorise, request, call, mount))
-            asked = _Asked(call, mount, job, who, client, request)
-            facts = await self._facts(asked)
-            _refuse(call, facts)
-            return await self._handlers[call](asked, facts)
+            address = self._access.reach(request)
+            call, mount, job = _route(request)
+            caller = await self._run(partial(self._access.admit, request, address, call, mount))
+            asked = _Asked(call, mount, job, caller, request)
+            try:
+                result = await self._done(asked)
+            except HoldfastError as error:
+                await self._run(partial(self._access.record, call, caller, mount, error))
+                raise
+            await self._run(partial(self._access.record, call, caller, mount, None))
+            return result
         except HoldfastError as error:
             raise _own(error) from None
+
+    async def _done(self, asked: _Asked) -> dict[str, Any]:
+        facts = await self._facts(asked)
+        _refuse(asked.call, facts)
+        if facts.session and asked.call in ("begin", "log", "commit"):
+            await self._run(partial(self._own_session, asked, facts.session))
+        return await self._handlers[asked.call](asked, facts)
+
+    def _own_session(self, asked: _Asked, session: str) -> None:
+        """In a thread: a writer's token is for sessions begun with it."""
+        if not asked.caller.owns(self._backend.session(session)):
+            raise PermissionDenied(
+                f"session {session}", found="another's", do="use the token it was begun with"
+            )
 
     async def _facts(self, asked: _Asked, *, restore: bool = True) -> Facts:
         limit = self._settings().max_pending
@@ -178,7 +181,7 @@ class _Phoenix:
             exports = self._backend.exports(mount.name) if asked.call == "begin" else []
         except (InvalidRequest, NotFound):
             return Facts(None, store)
-        mine = [one for one in exports if _within(asked.client, (one.client,))]
+        mine = [one for one in exports if within(asked.caller.origin, (one.client,))]
         return Facts(mount, store, mine or exports, limit, restore)
 
     async def _run(self, work: Callable[[], T], *, commit: bool = False) -> T:
@@ -213,7 +216,7 @@ class _Phoenix:
         known = facts.session
         if not known:
             try:
-                self._backend.begin(asked.mount, holder=asked.who)
+                self._backend.begin(asked.mount, holder=asked.caller.id)
             except HoldfastError:
                 # Two asked at once, and the other was first?
                 known = self._backend.mount(asked.mount).session
@@ -229,11 +232,11 @@ class _Phoenix:
 
     async def _log(self, asked: _Asked, facts: Facts) -> dict[str, Any]:
         limit = self._settings().max_upload
-        if int(_number(asked.body.headers.get("content-length", ""))) > limit + ENVELOPE:
+        if int(_number(asked.request.headers.get("content-length", ""))) > limit + ENVELOPE:
             # Before anything of it is read: curl waits to be asked for a large body, and reads this instead.
-            raise TooLarge("upload", expected=f"at most {limit} bytes", found="more")
-        with Upload(asked.body.headers.get("content-type", ""), "file", limit) as upload:
-            await upload.read(_body(asked.body))
+            raise problem.too_large(limit)
+        with Upload(asked.request.headers.get("content-type", ""), "file", limit) as upload:
+            await upload.read(partial(_piece, asked.request, [True]))
             await self._try(asked, partial(self._attach, facts.session, upload))
         return {"mount_name": asked.mount}
 
@@ -248,6 +251,9 @@ class _Phoenix:
         self._backend.attach_log(session, upload.name, upload.pieces())
 
     async def _commit(self, asked: _Asked, facts: Facts) -> dict[str, Any]:
+        patience = asked.request.scope.get("extensions", {}).get(EXTENSION, {}).get("patience")
+        if patience is not None:
+            patience(COMMIT_S)
         made = await self._try(asked, partial(self._backend.commit, facts.session), commit=True)
         point = made.detail.point
         return {"snap_name": f"{point.id}_{point.seq}", "mount_name": asked.mount}
@@ -271,34 +277,17 @@ def _number(text: str) -> int:
     return int(text) if text.isascii() and text.isdigit() and len(text) <= JOB_DIGITS else -1
 
 
-async def _body(request: Request) -> AsyncIterator[bytes]:
-    async for piece in request.stream():
-        yield piece
-
-
-def _within(address: str, networks: tuple[str, ...]) -> bool:
-    try:
-        found = ipaddress.ip_address(address)
-        if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped:
-            found = found.ipv4_mapped
-        return any(found in ipaddress.ip_network(one, strict=False) for one in networks)
-    except ValueError:
-        return False
-
-
-def _admitted(request: Request, allow: tuple[str, ...]) -> str:
-    """The client's address. Refused when it may not ask, or when it is a web page that does."""
-    address = request.client.host if request.client else ""
-    if not _within(address, allow):
-        raise _own(
-            PermissionDenied(
-                "this address", expected="one that the configuration allows", found=address or "none",
-                do="have it added to phoenix.allow",
-            )
-        )  # fmt: skip
-    if "origin" in request.headers:
-        raise _own(PermissionDenied("this interface", expected="scripts", found="a web page"))
-    return address
+async def _piece(request: Request, more: list[bool]) -> bytes | None:
+    """The next piece of the body; None behind the last. ``more`` says whether one will come."""
+    if not more.pop():
+        more.append(False)
+        return None
+    message = await request.receive()
+    if message["type"] != "http.request":
+        raise ClientDisconnect
+    more.append(message.get("more_body", False))
+    body: bytes = message.get("body", b"")
+    return body
 
 
 def _route(request: Request) -> tuple[Call, str, str]:

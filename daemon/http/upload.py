@@ -8,15 +8,20 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import AsyncIterator, Iterator
-from typing import IO
+from collections.abc import Awaitable, Callable, Iterator
+from typing import IO, TYPE_CHECKING
 
 import python_multipart
 import trio
 from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartCallbacks, parse_options_header
+from python_multipart.multipart import parse_options_header
 
+from daemon.http import problem
+from daemon.http.problem import Refused
 from engine.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
 
 FIELD_MAX = 4096  # bytes of a field that is no file: paths and names
 FIELDS_MAX = 16  # parts of a body: the interface has three
@@ -25,12 +30,6 @@ _NAME_MAX = 100
 _IN_MEMORY = 1 << 20  # bytes kept in memory before there is a file on disk
 _READ = 1 << 20
 _UNWANTED = re.compile(r"[^A-Za-z0-9._-]+")
-
-
-class TooLarge(InvalidRequest):
-    """An upload is over its limit."""
-
-    status = 413  # HTTP has a status of its own for it
 
 
 def safe_name(name: str) -> str:
@@ -54,7 +53,6 @@ class Upload:
         self.size = 0
         self.fields: dict[str, str] = {}
         self._wanted, self._limit = wanted, limit
-        self._file: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY)  # noqa: SIM115
         self._complete = False
         self._parts = 0
         self._part, self._in_file, self._value = "", False, bytearray()
@@ -72,6 +70,7 @@ class Upload:
             self._parser = python_multipart.MultipartParser(boundary, callbacks)
         except (FormParserError, ValueError):
             raise InvalidRequest("upload", found="a boundary that cannot be one") from None
+        self._file: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY)  # noqa: SIM115
 
     def __enter__(self) -> Upload:
         return self
@@ -79,10 +78,10 @@ class Upload:
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    async def read(self, body: AsyncIterator[bytes]) -> None:
-        """Take the whole body. Raises InvalidRequest when it is broken, TooLarge when it is over the limit."""
+    async def read(self, next_piece: Callable[[], Awaitable[bytes | None]]) -> None:
+        """Take the whole body, None at its end. Raises InvalidRequest when it is broken, Refused over the limit."""
         total = 0
-        async for piece in body:
+        while (piece := await next_piece()) is not None:
             total += len(piece)
             if total > self._limit + ENVELOPE:
                 raise self._too_large()
@@ -108,8 +107,8 @@ class Upload:
                 "upload", expected="multipart/form-data", found="other bytes"
             ) from None
 
-    def _too_large(self) -> TooLarge:
-        return TooLarge("upload", expected=f"at most {self._limit} bytes", found="more")
+    def _too_large(self) -> Refused:
+        return problem.too_large(self._limit)
 
     def _begin(self) -> None:
         self._parts += 1

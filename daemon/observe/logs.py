@@ -126,7 +126,8 @@ class Journal(logging.Handler):
         with open(fd, "wb", buffering=0) as file:
             file.write(data)
             fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
-            socket.send_fds(self._socket, [b""], [fd], 0, self._path)
+            rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", fd))
+            self._socket.sendmsg([b""], [rights], 0, self._path)
 
 
 def fields(record: logging.LogRecord) -> dict[str, str]:

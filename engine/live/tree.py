@@ -346,6 +346,7 @@ class LiveTree:
     def tick(self) -> None:
         """[T] About once a second: seal and commit what is due, try again what failed."""
         state = self._state
+        self._space.follow_quota()
         with state.lock:
             due = state.clock.monotonic() - (limits.COMMIT_INTERVAL - limits.TICK)
             self._sealing.flush_small()
