@@ -24,7 +24,7 @@ from daemon.http.gate import Gate
 from daemon.http.guard import EXTENSION
 from daemon.http.native import admin, jobs, mounts, points, restores, sessions  # noqa: F401 - their routes
 from daemon.http.native.base import ENDPOINTS, Asked, Endpoint, Keys, Metrics, Shared, served
-from daemon.http.native.schema import described, responses
+from daemon.http.native.schema import described, model_of, responses
 from engine.errors import HoldfastError, InvalidRequest
 
 KEY_MAX = 200
@@ -69,7 +69,8 @@ class Application:
         self._fastapi.router.add_api_route(
             endpoint.row.path, served(endpoint), methods=[endpoint.row.method], status_code=endpoint.status,
             operation_id=endpoint.run.__name__, tags=[endpoint.run.__module__.rpartition(".")[2]],
-            responses=responses(endpoint), response_model=None, route_class_override=Route,
+            responses=responses(endpoint), route_class_override=Route,
+            response_model=endpoint.answer and model_of(endpoint.answer),
         )  # fmt: skip
 
 

@@ -44,7 +44,7 @@ MountName = Annotated[
 ]
 Text = Annotated[str, Query(max_length=1000)]
 Time = Annotated[int, Query(ge=0, le=2**63 - 1, description="Nanoseconds since 1970.")]
-Number = Annotated[int, Path(ge=1, le=2**63 - 1)]
+Number = Annotated[int, Path(description="The number of a thing; there are none below 1.")]
 Reference = Annotated[
     str, Path(max_length=1000, description="A point: its id, the beginning of it, or MOUNT@latest.")
 ]
