@@ -234,11 +234,6 @@ def _end(fd: int) -> tuple[int, str, int, bytes]:
         want *= 8
 
 
-def follows(line: AuditLine, number: int, chain: str) -> bool:
-    """Whether a line is the one of this number after a line with this chain, unchanged; "" before the first."""
-    return line == _chained(line, number, chain)
-
-
 def _text(text: str, most: int) -> str:
     return printable(masked(text[: 4 * most]), most)
 
