@@ -154,6 +154,17 @@ class Store:
         with self._noting(), self._open.context.index.write() as txn:
             return registry.change(txn, name, quota, files)
 
+    def remove_mount(self, name: str, *, report: Report = silent) -> int:
+        """Delete a mount with its points and all that is in it; how many points it had.
+
+        Raises NotFound, Busy while it is served or one of its points is open. What is killed half way is finished by
+        the next collection.
+        """
+        from engine.maintain import unmake
+
+        with self._noting():
+            return unmake.remove_mount(self._open, name, report=report)
+
     def mounts(self) -> list[Mount]:
         """All mounts, by name."""
         with self._open.context.index.read() as txn:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fsmount.lifecycle import serve, start_background, unmount
+from fsmount.mountpoint import mounted_at
 from fsmount.options import Options
 from fsmount.remote import Client, client, incidents, request
 from fsmount.unprivileged import become
@@ -13,6 +14,7 @@ __all__ = [
     "become",
     "client",
     "incidents",
+    "mounted_at",
     "request",
     "serve",
     "start_background",

@@ -73,7 +73,9 @@ class LiveFiles(Files):
     # --- looking ------------------------------------------------------------------------------------
 
     async def lookup(self, parent: int, name: bytes) -> Attr:
-        if name == b".":  # how the kernel finds the inode of a handle again, which need not be a directory
+        if (
+            name == b"."
+        ):  # how the kernel finds the inode of a handle again, which need not be a directory
             return self.tree.getattr(parent)
         return self.tree.lookup(parent, name)
 

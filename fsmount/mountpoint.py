@@ -56,6 +56,12 @@ def at(path: str) -> Mounted | None:
     return next((one for one in reversed(table()) if one.path == path), None)
 
 
+def mounted_at(path: str) -> tuple[int, int] | None:
+    """The device of the Holdfast mount that is uppermost at exactly this path; None when there is none."""
+    there = at(path)
+    return there.device if there is not None and there.type == TYPE else None
+
+
 def absolute(path: str) -> str:
     """The path without links, touching only the directory above it."""
     path = os.path.abspath(path)

@@ -9,13 +9,14 @@ import os
 import socket
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import click
 
-from engine import Store
+from daemon.cli.output import progress
+from engine import Progress, Report, Store
 from engine.errors import InvalidRequest, NotFound, PermissionDenied, Unsupported
 
 if TYPE_CHECKING:
@@ -92,10 +93,22 @@ def backend(ctx: click.Context) -> Iterator[Backend]:
     elif path := _endpoint(path_of(ctx)):
         yield from _remote(f"unix:{path}", None, None)
     else:
-        from daemon.service import alone as here
+        from daemon.cli import recorded
 
-        with here.service(path_of(ctx)) as service:
-            yield service
+        with ExitStack() as stack:
+            yield stack.enter_context(recorded.service(path_of(ctx), _late(stack)))
+
+
+def _late(stack: ExitStack) -> Report:
+    """Progress that is drawn from the first word on: most calls have none to tell."""
+    drawn: list[Report] = []
+
+    def report(state: Progress) -> None:
+        if not drawn:
+            drawn.append(stack.enter_context(progress()))
+        drawn[0](state)
+
+    return report
 
 
 def _remote(address: str, token_file: str | None, ca: str | None) -> Iterator[Backend]:

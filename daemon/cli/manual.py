@@ -121,7 +121,9 @@ def _prose(help_text: str) -> list[tuple[bool, list[str]]]:
 def _options(context: click.Context) -> list[str]:
     lines: list[str] = []
     for parameter in context.command.get_params(context):
-        record = None if isinstance(parameter, click.Argument) else parameter.get_help_record(context)
+        record = (
+            None if isinstance(parameter, click.Argument) else parameter.get_help_record(context)
+        )
         if record is None:
             continue
         what = record[1]

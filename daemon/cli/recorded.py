@@ -54,9 +54,9 @@ class _Recorded:
         self._audit = audit
 
     def __getattr__(self, name: str) -> Any:
-        found = getattr(self._inner, name)
         if name == "audit":
             return self._lines
+        found = getattr(self._inner, name)
         return self._told(found, ACTS[name]) if name in ACTS else found
 
     def _lines(self, *, after: int = 0, limit: int = 1000) -> Any:
@@ -88,10 +88,8 @@ class _Recorded:
 
 def _about(arguments: tuple[Any, ...]) -> str:
     """What an act was about: names and ids of what it was told, no content."""
-    words: list[str] = []
-    for one in arguments:
-        for name in one if isinstance(one, list) else [one]:
-            words.append(str(getattr(name, "name", "") or getattr(name, "point", "") or name))
+    flat = [name for one in arguments for name in (one if isinstance(one, list) else [one])]
+    words = [str(getattr(one, "name", "") or getattr(one, "point", "") or one) for one in flat]
     more = f" and {len(words) - _ABOUT_MAX} others" if len(words) > _ABOUT_MAX else ""
     return " ".join(one for one in words[:_ABOUT_MAX] if not one.startswith("<")) + more
 

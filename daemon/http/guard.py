@@ -42,7 +42,9 @@ _ALWAYS = (
 class Limits:
     """Of one listener; bytes, seconds, counts. Each is there so that no client can take what others need."""
 
-    header: int = 16 << 10  # all header lines and the address; nothing of ours needs a tenth
+    header: int = (
+        32 << 10
+    )  # all header lines and the address: a path of 4096 bytes, each as %XX, and a cursor
     body: int = 1 << 20
     upload: int = 64 << 20  # instead of ``body`` where the content is multipart/form-data
     request_s: float = 60  # until the request is there, and again until its answer begins

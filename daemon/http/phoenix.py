@@ -16,17 +16,16 @@ read the body), everything else with a true one (``phoenix_rules`` has the numbe
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import unquote_to_bytes
 
 import trio
-from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from daemon.contract import Backend, MountInfo
@@ -73,7 +72,7 @@ def app(
     """The API as an ASGI application. ``settings`` is asked at each request; ``requests`` and ``commits`` limit the
     threads that wait for the backend."""
     endpoint = _Phoenix(backend, settings, gate, store_state, requests, commits)
-    return Starlette(routes=[Route("/{rest:path}", endpoint)])
+    return Router(default=endpoint)
 
 
 @dataclass(frozen=True)
@@ -237,7 +236,7 @@ class _Phoenix:
             # Before anything of it is read: curl waits to be asked for a large body, and reads this instead.
             raise problem.too_large(limit)
         with Upload(asked.request.headers.get("content-type", ""), "file", limit) as upload:
-            await upload.read(_body(asked.request))
+            await upload.read(partial(_piece, asked.request, [True]))
             await self._try(asked, partial(self._attach, facts.session, upload))
         return {"mount_name": asked.mount}
 
@@ -278,9 +277,17 @@ def _number(text: str) -> int:
     return int(text) if text.isascii() and text.isdigit() and len(text) <= JOB_DIGITS else -1
 
 
-async def _body(request: Request) -> AsyncIterator[bytes]:
-    async for piece in request.stream():
-        yield piece
+async def _piece(request: Request, more: list[bool]) -> bytes | None:
+    """The next piece of the body; None behind the last. ``more`` says whether one will come."""
+    if not more.pop():
+        more.append(False)
+        return None
+    message = await request.receive()
+    if message["type"] != "http.request":
+        raise ClientDisconnect
+    more.append(message.get("more_body", False))
+    body: bytes = message.get("body", b"")
+    return body
 
 
 def _route(request: Request) -> tuple[Call, str, str]:

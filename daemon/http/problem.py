@@ -14,7 +14,7 @@ from typing import Any
 
 from starlette.responses import Response
 
-from engine.errors import TABLE, Busy, HoldfastError, InvalidRequest, NotFound, Unsupported
+from engine.errors import Busy, HoldfastError, InvalidRequest, NotFound, Unsupported
 
 log = logging.getLogger("holdfast.http")
 
@@ -107,13 +107,3 @@ def too_slow(seconds: float, what: str) -> Refused:
     """A request that was not there, or not answered, in time."""
     text = f"{what} took longer than {seconds:g} seconds"
     return Refused(408, Busy(text), {"Connection": "close"})
-
-
-def revived(found: Mapping[str, Any]) -> HoldfastError:
-    """The error a problem tells of, as the class of its kind: the other way round, for clients."""
-    kind = str(found.get("kind", ""))
-    detail = str(found.get("detail", "")) or f"HTTP status {found.get('status', 'unknown')}"
-    for each in TABLE:
-        if each.kind.slug == kind:
-            return each(detail)
-    return HoldfastError(detail)

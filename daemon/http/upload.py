@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import IO, TYPE_CHECKING
 
 import python_multipart
@@ -53,7 +53,6 @@ class Upload:
         self.size = 0
         self.fields: dict[str, str] = {}
         self._wanted, self._limit = wanted, limit
-        self._file: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY)  # noqa: SIM115
         self._complete = False
         self._parts = 0
         self._part, self._in_file, self._value = "", False, bytearray()
@@ -71,6 +70,7 @@ class Upload:
             self._parser = python_multipart.MultipartParser(boundary, callbacks)
         except (FormParserError, ValueError):
             raise InvalidRequest("upload", found="a boundary that cannot be one") from None
+        self._file: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY)  # noqa: SIM115
 
     def __enter__(self) -> Upload:
         return self
@@ -78,10 +78,10 @@ class Upload:
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    async def read(self, body: AsyncIterator[bytes]) -> None:
-        """Take the whole body. Raises InvalidRequest when it is broken, Refused when it is over the limit."""
+    async def read(self, next_piece: Callable[[], Awaitable[bytes | None]]) -> None:
+        """Take the whole body, None at its end. Raises InvalidRequest when it is broken, Refused over the limit."""
         total = 0
-        async for piece in body:
+        while (piece := await next_piece()) is not None:
             total += len(piece)
             if total > self._limit + ENVELOPE:
                 raise self._too_large()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 import fsmount
-from daemon.config import Config, Mount
 from daemon.contract import JobInfo, MountState
 from daemon.service import work
 from daemon.service.jobs import told
@@ -14,8 +16,48 @@ from daemon.service.service import Service
 from daemon.state import State
 from engine.errors import HoldfastError, NotFound, Unsupported
 from engine.progress import Report, silent
+from engine.registry import valid_name
+
+if TYPE_CHECKING:
+    from daemon.config import Config, Mount
 
 _NO_DAEMON = "start the daemon with 'holdfast serve'"
+
+
+class Unsaid:
+    """What a configuration says of a mount that it does not name: the defaults of ``config.Mount``."""
+
+    quota = 0
+    max_files = 0
+    chunking = "auto"
+    open_files = "label"
+    outside_sessions = "write"
+    hooks: Mapping[str, Any] = MappingProxyType({})
+    exports = ()
+
+    def __getattr__(self, name: str) -> Any:
+        from daemon.config import Mount
+
+        return getattr(Mount(), name)
+
+
+class Unwritten:
+    """The configuration of a store that no file speaks of, as ``config.Config`` has it.
+
+    What reads configurations takes longer to import than most commands run: it is imported for what is not said here.
+    """
+
+    def __init__(self, store: str) -> None:
+        self.store = store
+
+    def mount(self, name: str) -> Unsaid:
+        valid_name(name)
+        return Unsaid()
+
+    def __getattr__(self, name: str) -> Any:
+        from daemon.config import Config
+
+        return getattr(Config(store=os.path.abspath(self.store)), name)
 
 
 def worker_options(policy: Mount) -> fsmount.Options:

@@ -8,9 +8,8 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-from daemon.config import Config, Mount
 from daemon.service.ports import Ports
 from daemon.state import State
 from daemon.state.database import FOLDER
@@ -18,6 +17,9 @@ from engine import PointView, Store
 from engine.errors import Busy, InvalidRequest, from_os
 from engine.registry import valid_name
 from engine.seam import REAL
+
+if TYPE_CHECKING:  # what reads configurations takes longer to import than most commands run
+    from daemon.config import Config, Mount
 
 LOCKS = "locks"
 LOCK_WAIT = (

@@ -1,14 +1,15 @@
-"""A listener in a thread, and a Backend in memory with the states a real store is hard to bring into."""
+"""A Backend in memory, with the states a real store is hard to bring into, and a listener for it."""
 
 from __future__ import annotations
 
-import threading
+import http.client
+import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import trio
+import httpx
 
 from daemon.contract import (
     Attachment,
@@ -19,39 +20,23 @@ from daemon.contract import (
     PointDetail,
     SessionInfo,
 )
-from daemon.http import listen, sockets
+from daemon.http import phoenix_rules as rules
+from daemon.http.gate import Gate
+from daemon.http.phoenix_access import Settings
 from engine import PointInfo
 from engine.errors import Busy, NotFound
+from tests.daemon.http.serving import serving
 
 BASE = "/druva-phoenix/v1"
+MOUNT = f"{BASE}/mounts/testmount"
+LOG = b"piece handle=/local/testmount/0a_1_1\n"
 
 
 @contextmanager
 def listening(app: Any) -> Iterator[str]:
     """Serve an application at a free port; its URL. Ends when the block does."""
-    [bound] = sockets.listen(["127.0.0.1:0"])
-    started = threading.Event()
-    held: dict[str, Any] = {}
-
-    async def main() -> None:
-        held["token"], held["stop"] = trio.lowlevel.current_trio_token(), trio.Event()
-        async with trio.open_nursery() as nursery:
-            await nursery.start(_serve, bound, app, held["stop"])
-            started.set()
-
-    thread = threading.Thread(target=trio.run, args=(main,))
-    thread.start()
-    assert started.wait(10)
-    try:
-        yield f"http://{bound.name}"
-    finally:
-        held["token"].run_sync_soon(held["stop"].set)
-        thread.join(20)
-        assert not thread.is_alive()
-
-
-async def _serve(bound: Any, app: Any, stop: trio.Event, task_status: Any) -> None:
-    await listen.serve([bound], app, stop=stop, task_status=task_status)
+    with serving(app) as served:
+        yield f"http://127.0.0.1:{served.port}"
 
 
 @dataclass
@@ -84,7 +69,9 @@ class Memory:
     def exports(self, mount: str = "") -> list[ExportInfo]:
         return [one for one in self.shared if one.mount == mount]
 
-    def begin(self, mount: str, *, holder: str = "", label: str = "", lease_s: float = 0) -> SessionInfo:
+    def begin(
+        self, mount: str, *, holder: str = "", label: str = "", lease_s: float = 0
+    ) -> SessionInfo:
         if self.infos[mount].session:
             raise Busy(f"mount {mount}")
         found = SessionInfo(f"s{len(self.known) + 1}", mount, "open", 1, 2, holder=holder)
@@ -121,3 +108,44 @@ class Memory:
 
     def job(self, job_id: int) -> JobInfo:
         return JobInfo(job_id, "restore", "done", 1)
+
+
+class Rig:
+    """A served API, its backend, its settings and a client."""
+
+    def __init__(self) -> None:
+        self.memory = Memory()
+        self.memory.add("testmount", path="/Phoenix/testmount/oracle_data")
+        self.settings = Settings(max_upload=1 << 20)
+        self.store: rules.StoreState = "active"
+        self.gate: Gate | None = None
+        self.client = httpx.Client()
+
+    def ask(self, method: str, path: str, **more: Any) -> tuple[int, int, str, dict[str, Any]]:
+        """HTTP status, error_code, error_msg, result."""
+        answer = self.client.request(method, path, **more)
+        assert answer.headers["content-type"] == "application/json"
+        found = json.loads(answer.text)
+        assert list(found) == ["error_code", "error_msg", "result"]
+        return answer.status_code, found["error_code"], found["error_msg"], found["result"]
+
+    def log(
+        self, content: bytes = LOG, name: str = "rman.log"
+    ) -> tuple[int, int, str, dict[str, Any]]:
+        return self.ask(
+            "POST", f"{MOUNT}/uploadlog", files={"file": (name, content)},
+            data={"mountpoint": "/local/testmount", "platform": "linux"},
+        )  # fmt: skip
+
+
+def as_it_is(rig: Rig, method: str, target: str) -> tuple[int, dict[str, Any]]:
+    """A request whose path no client library has tidied."""
+    line = http.client.HTTPConnection(
+        rig.client.base_url.host, rig.client.base_url.port, timeout=20
+    )
+    try:
+        line.request(method, target)
+        answer = line.getresponse()
+        return answer.status, json.loads(answer.read())
+    finally:
+        line.close()
