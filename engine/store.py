@@ -144,16 +144,6 @@ class Store:
             create_tree(txn, mount.id, secret=context.system.random(16), now_ns=now)
         return mount
 
-    def change_mount(
-        self, name: str, *, quota: int | None = None, files: int | None = None
-    ) -> Mount:
-        """Other limits for a mount: 0 for none, None as they are. Who serves it follows within seconds.
-
-        What is in it already stays, also when it is more. Raises NotFound, InvalidRequest.
-        """
-        with self._noting(), self._open.context.index.write() as txn:
-            return registry.change(txn, name, quota, files)
-
     def remove_mount(self, name: str, *, report: Report = silent) -> int:
         """Delete a mount with its points and all that is in it; how many points it had.
 
@@ -164,6 +154,16 @@ class Store:
 
         with self._noting():
             return unmake.remove_mount(self._open, name, report=report)
+
+    def change_mount(
+        self, name: str, *, quota: int | None = None, files: int | None = None
+    ) -> Mount:
+        """Other limits for a mount: 0 for none, None as they are. Who serves it follows within seconds.
+
+        What is in it already stays, also when it is more. Raises NotFound, InvalidRequest.
+        """
+        with self._noting(), self._open.context.index.write() as txn:
+            return registry.change(txn, name, quota, files)
 
     def mounts(self) -> list[Mount]:
         """All mounts, by name."""

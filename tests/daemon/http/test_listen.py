@@ -55,7 +55,14 @@ async def small(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 LIMITS = Limits(
-    header=16 << 10, body=100_000, upload=300_000, request_s=0.6, idle_s=0.6, stall_s=0.6, connections=6, stop_s=1
+    header=16 << 10,
+    body=100_000,
+    upload=300_000,
+    request_s=0.6,
+    idle_s=0.6,
+    stall_s=0.6,
+    connections=6,
+    stop_s=1,
 )
 
 
