@@ -208,6 +208,7 @@ class Worker:
             "mountpoint": self.mountpoint,
             "pid": os.getpid(),
             "state": self.state,
+            "options": self.options.served(),
             "frozen": live is not None and live.gate.closed,
             "requests": self._adapter.requests,
             "open_writers": len(live.writers) if live is not None else 0,
