@@ -52,7 +52,7 @@ class Mounter:
         return fds[0]
 
     def unmount(self, path: str, *, lazy: bool) -> str:
-        """Take the mount away; returns "" or why that did not work. ``lazy``: out of the tree at once, in use or not."""
+        """Take the mount away; returns "" or why that did not work. ``lazy``: out of the tree at once, used or not."""
         try:
             self._ask(Request("unmount-lazy" if lazy else "unmount", path))
         except Busy as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import struct
@@ -19,6 +20,10 @@ log = logging.getLogger("holdfast.fsmount.channel")
 
 TASKS = 64  # requests served at once; each may come to hold a buffer of 1 MiB
 INVAL_INODE = 2
+INVAL_ENTRY = 3
+_NAME_CHANGED = struct.Struct(
+    "=IiQQII"
+)  # header; then the directory, the length of the name, flags
 _INVALIDATE = struct.Struct("=IiQQqq")  # header: length, code, 0; then inode, offset, length
 
 
@@ -85,6 +90,13 @@ class Session:
             os.write(self._fd, message)
         except FileNotFoundError:
             return
+
+    def name_changed(self, parent: int, name: bytes) -> None:
+        """[T] Tell the kernel to ask again for a name. It waits for who holds the directory's lock."""
+        size = _NAME_CHANGED.size + len(name) + 1
+        message = _NAME_CHANGED.pack(size, INVAL_ENTRY, 0, parent, len(name), 0) + name + b"\0"
+        with contextlib.suppress(FileNotFoundError):
+            os.write(self._fd, message)
 
     def attributes_changed(self, ino: int) -> None:
         """Tell the kernel to ask again for an inode's attributes; short, fit for the loop's thread."""

@@ -23,8 +23,7 @@ VALUES = JSON | st.sampled_from([*wire.VERBS, "/a", "/a/../b", ["ro"], ["suid"],
 def check(data: bytes) -> None:
     try:
         request = wire.decode(data)
-    except Refused as refused:
-        assert refused.kind == "invalid_request"
+    except Refused:
         return
     assert request.verb in wire.VERBS and request.path.startswith("/")
     assert not {"", ".", ".."} & set(request.path[1:].split("/"))
