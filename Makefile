@@ -1,5 +1,8 @@
 # The usual names for what the scripts in tools/ do.
-.PHONY: rescue help setup demo test torture bench clean
+.PHONY: rescue help setup demo test torture bench install clean
+
+PREFIX ?= /usr/local
+DESTDIR ?=
 
 help:
 	@echo "make setup   install system packages where missing, and .venv with the holdfast command"
@@ -7,6 +10,7 @@ help:
 	@echo "make test    every check and every test"
 	@echo "make torture try for an hour to break it, record what came out (HOURS=N: go on for so long)"
 	@echo "make bench   measure against the peers, ends with one table"
+	@echo "make install PREFIX=$(PREFIX) DESTDIR=$(DESTDIR)  for the whole system: command, units, manual pages"
 	@echo "make clean   remove .venv and every cache"
 
 setup:
@@ -24,6 +28,9 @@ torture:
 bench:
 	./tools/setup --dev
 	.venv/bin/python -m tools.bench
+
+install: setup
+	.venv/bin/python -m tools.install --prefix "$(PREFIX)" --destdir "$(DESTDIR)"
 
 clean:
 	rm -rf .venv .venv.lock build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache \

@@ -24,6 +24,8 @@ HookEvent = Literal["before_begin", "after_begin", "before_commit", "after_commi
 Role = Literal["admin", "operator", "writer", "restorer", "auditor"]
 Consistency = Literal["consistent", "crash-consistent"]
 
+MANIFEST_INLINE = 1_000  # files in the answer to a commit; the others are asked for
+
 
 @dataclass(frozen=True)
 class Page(Generic[T]):
@@ -46,7 +48,8 @@ class MountSpec:
 
 @dataclass(frozen=True)
 class MountInfo:
-    """A mount and how it is served. ``session``: id of the one that is open, "" for none."""
+    """A mount and how it is served. ``session``: id of the one that is open, "" for none; ``pending``: points not yet
+    verified at the copy target, 0 without one."""
 
     name: str
     chunking: str
@@ -58,6 +61,7 @@ class MountInfo:
     pid: int = 0
     session: str = ""
     exports: list[str] = field(default_factory=list)
+    pending: int = 0
 
 
 @dataclass(frozen=True)
@@ -140,10 +144,11 @@ class EntryInfo:
 
 @dataclass(frozen=True)
 class Change:
-    """A difference between two points."""
+    """A difference between two points. ``detail``: what changed."""
 
     kind: Literal["added", "removed", "changed"]
     path: str
+    detail: str = ""
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Self
@@ -80,6 +81,7 @@ class OpenStore:
             PackFiles(self.path, system, index.journal), system,
         )  # fmt: skip
         self.reader = ChunkReader(self.context)
+        self._opening = threading.Lock()  # of the two below: one each, whatever threads ask first
         self._session: Session | None = None
         self._reading: Worker | None = None
 
@@ -99,18 +101,20 @@ class OpenStore:
     @property
     def session(self) -> Session:
         """The session, opened at first use."""
-        if self._session is None:
-            self._session = Session(self.context, self.reader)
-        return self._session
+        with self._opening:
+            if self._session is None:
+                self._session = Session(self.context, self.reader)
+            return self._session
 
     @property
     def reading(self) -> Worker:
         """A worker that only reads, for pins; the session's when there is one."""
-        if self._session is not None:
-            return self._session.worker
-        if self._reading is None:
-            self._reading = Worker(self.context, reads_only=True)
-        return self._reading
+        with self._opening:
+            if self._session is not None:
+                return self._session.worker
+            if self._reading is None:
+                self._reading = Worker(self.context, reads_only=True)
+            return self._reading
 
     def close(self) -> None:
         reading, self._reading = self._reading, None

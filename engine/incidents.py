@@ -36,6 +36,11 @@ OTHER_KINDS = {
     "index_reopened": "the index was closed and opened again after a commit that failed",
     "readers_full": "the index has no slot left for one more reader",
     "stalled": "a background turn of a mount takes long: a disk does not answer",
+    "session_stale": "the lease of a session has ended, and it is still open",
+    "hook_failed": "a hook after begin, commit or restore failed",
+    "job_failed": "a job in the background failed",
+    "worker_failed": "the process that serves a mount ended, or did not start",
+    "export_failed": "a mount could not be exported",
 }
 """Incidents that are no errors, and what they say."""
 

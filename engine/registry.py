@@ -21,6 +21,7 @@ _NEXT = b"next_mount"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _MODES = tuple(CHOICES)
 NO_QUOTA = 0
+_MOST = 2**63 - 1
 
 
 class Mount(NamedTuple):
@@ -95,6 +96,21 @@ def create(txn: Txn, name: str, quota: int, chunking: str, files: int = NO_QUOTA
     number = 1 if raw is None else U64.unpack(raw)[0]
     txn.put(Table.META, _NEXT, U64.pack(number + 1))
     mount = Mount(name, number, chunking, quota, 0, 0, files)
+    save(txn, mount)
+    return mount
+
+
+def change(txn: Txn, name: str, quota: int | None, files: int | None) -> Mount:
+    """Other limits for a mount; None leaves one as it is. Raises NotFound, InvalidRequest."""
+    mount = find(txn, name)
+    quota = mount.quota if quota is None else quota
+    files = mount.files if files is None else files
+    for what, value in (("quota", quota), ("largest number of files", files)):
+        if not 0 <= value <= _MOST:
+            raise InvalidRequest(
+                f"{what} of mount {name!r}", expected=f"0, for none, to {_MOST}", found=str(value)
+            )
+    mount = mount._replace(quota=quota, files=files)
     save(txn, mount)
     return mount
 

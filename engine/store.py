@@ -27,6 +27,7 @@ from engine.ingest import choose_mode
 from engine.nodes import Entry
 from engine.nodes.point import Point
 from engine.points import diff, snapshot
+from engine.points.snapshot import PlannedPoint
 from engine.points.view import PointView
 from engine.progress import Report, silent
 from engine.registry import Mount
@@ -143,6 +144,27 @@ class Store:
             create_tree(txn, mount.id, secret=context.system.random(16), now_ns=now)
         return mount
 
+    def remove_mount(self, name: str, *, report: Report = silent) -> int:
+        """Delete a mount with its points and all that is in it; how many points it had.
+
+        Raises NotFound, Busy while it is served or one of its points is open. What is killed half way is finished by
+        the next collection.
+        """
+        from engine.maintain import unmake
+
+        with self._noting():
+            return unmake.remove_mount(self._open, name, report=report)
+
+    def change_mount(
+        self, name: str, *, quota: int | None = None, files: int | None = None
+    ) -> Mount:
+        """Other limits for a mount: 0 for none, None as they are. Who serves it follows within seconds.
+
+        What is in it already stays, also when it is more. Raises NotFound, InvalidRequest.
+        """
+        with self._noting(), self._open.context.index.write() as txn:
+            return registry.change(txn, name, quota, files)
+
     def mounts(self) -> list[Mount]:
         """All mounts, by name."""
         with self._open.context.index.read() as txn:
@@ -162,11 +184,8 @@ class Store:
             mount = registry.claim(self._open.context, name, session.worker.id)
         self._served.append(name)
         return LiveTree(
-            mount.id,
-            self._ports(mount),
-            quota=Quota(mount.quota, mount.files),
-            chunking=mount.chunking,
-        )
+            mount.id, self._ports(mount), quota=Quota(mount.quota, mount.files), chunking=mount.chunking
+        )  # fmt: skip
 
     def _ports(self, mount: Mount) -> Ports:
         from engine.live import Ports
@@ -178,7 +197,12 @@ class Store:
             choose_mode=choose_mode, space_left=self.space_left, last_point_entry=self._last_point(mount.name),
             entry_span=self._entry_span, entry_mode=lambda entry: entry.chunking, flush=session.sealer.flush,
             heartbeat=session.writer.acknowledge, incidents=self.incidents, name=f"mount {mount.name}",
+            quota=lambda: self._quota(mount.name),
         )  # fmt: skip
+
+    def _quota(self, name: str) -> tuple[int, int]:
+        mount = self.mount(name)
+        return mount.quota, mount.files
 
     def _last_point(self, name: str) -> Callable[[bytes], Entry | None]:
         """Look-up by path in the mount's newest point; the point is found again when there is a newer one."""
@@ -214,17 +238,28 @@ class Store:
 
     # --- recovery points ----------------------------------------------------------------------------------
 
+    def plan_point(self) -> PlannedPoint:
+        """Id and time of a point to be made: its id can be written down before ``snapshot`` makes it."""
+        return snapshot.plan(self._open.context)
+
     def snapshot(
         self,
         name: str,
         label: str = "",
         *,
+        planned: PlannedPoint | None = None,
         thaw: Callable[[], None] = lambda: None,
         report: Report = silent,
     ) -> PointInfo:
-        """A new point of a mount that stands still; ``thaw`` is called when it may go on."""
+        """A new point of a mount that stands still; ``thaw`` is called when it may go on.
+
+        Raises NotFound, Busy, StoreFull, AlreadyExists when there is a point of the planned id.
+        """
         with self._noting():
-            return _info(snapshot.snapshot(self._open, name, label, thaw=thaw, report=report))
+            made = snapshot.snapshot(
+                self._open, name, label, planned=planned, thaw=thaw, report=report
+            )
+        return _info(made)
 
     def points(self, name: str | None = None) -> list[PointInfo]:
         """Points of one mount or of all, oldest first. Raises NotFound for a mount that does not exist."""
@@ -262,6 +297,11 @@ class Store:
                 "nothing keeps point %s from being deleted while it is read: %s", reference, error
             )
             return self.glance(reference)
+
+    def differences(self, old: str, new: str) -> Iterator[diff.Change]:
+        """As ``diff``, of points that nothing keeps from being deleted meanwhile."""
+        a, b = self.glance(old), self.glance(new)
+        return diff.diff(self._open.reader, a.root_entry, b.root_entry)
 
     def diff(self, old: str, new: str) -> Iterator[diff.Change]:
         """What differs between two points."""

@@ -14,6 +14,7 @@ import select
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from typing import BinaryIO
 
 from engine.errors import HoldfastError
@@ -24,20 +25,32 @@ LOG_KEEP = 1 << 20  # bytes of an old log worth keeping when a new worker starts
 SAID_MAX = 1 << 16
 
 
-def start(request: dict[str, object], log_path: str, *, module: str = "fsmount") -> int:
+def start(
+    request: dict[str, object],
+    log_path: str,
+    *,
+    module: str = "fsmount",
+    user: tuple[int, int] | None = None,
+    keep: Sequence[int] = (),
+) -> int:
     """Start ``python -m module`` with this request; returns its process id once it says that it is ready.
 
-    Raises the error that the child reported, or HoldfastError when it ended or hung without a word.
+    ``user``: whom it becomes before it does anything; it then opens its log itself, for the directory is that
+    user's, and root must not write where another says.  ``keep``: descriptors it is to have.  Raises the error that
+    the child reported, or HoldfastError when it ended or hung without a word.
     """
     ours, theirs = os.pipe()
     try:
-        with _log(log_path) as log:
+        request = {**request, "ready_fd": theirs}
+        if user is not None:
+            request.update(user=user, log=log_path)
+        with contextlib.nullcontext() if user is not None else open_log(log_path) as log:
             child = subprocess.Popen(
-                [sys.executable, "-m", module, json.dumps({**request, "ready_fd": theirs})],
+                [sys.executable, "-m", module, json.dumps(request)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                pass_fds=[theirs],
+                pass_fds=[theirs, *keep],
                 start_new_session=True,
                 cwd="/",
                 env=_environment(),
@@ -73,7 +86,8 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path}
 
 
-def _log(path: str) -> BinaryIO:
+def open_log(path: str) -> BinaryIO:
+    """The log of a worker, opened to be added to; an old one that has grown long is begun anew."""
     os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
     keep = os.path.exists(path) and os.path.getsize(path) < LOG_KEEP
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | (os.O_APPEND if keep else os.O_TRUNC), 0o600)

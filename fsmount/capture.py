@@ -16,7 +16,11 @@ Evidence, kernel 6.18, bytes counted on this side:
   all pages are written: so *the files open for writing* are all there is to launder.
 * Without an upper bound laundering runs after a process that keeps appending (5 s, until that one stopped).  So the
   range ends at the size the file had when the capture began; the kernel knows it, and tells it through a handle
-  (``open_by_handle_at``, which needs CAP_DAC_READ_SEARCH).  Without that privilege the range is open.
+  (``open_by_handle_at``, which needs CAP_DAC_READ_SEARCH).
+* Without that privilege the size has a bound: a file that is being appended to is at most as much longer than what has
+  arrived of it as there are dirty pages in the whole kernel.  What is beyond the bound is laundered first: nothing,
+  or the end of a file with a hole before it; then all before it.  So every page is laundered whatever the bound is,
+  and an appender is followed no further than the bound.
 
 A page whose write fails while laundering is dropped by the kernel; ``LiveFiles.lost`` knows of it, and the freeze is
 then refused.
@@ -35,24 +39,34 @@ _FILEID_INO64_GEN = 0x81
 _libc = ctypes.CDLL(None, use_errno=True)
 
 PAGE = 4096
+SLACK = (
+    16 << 20
+)  # what the kernel's counters may lag behind, and an appender may write until we begin
 
 
-def capture(mountpoint: str, inodes: Iterable[int], launder: Callable[[int, int], None]) -> None:
-    """[T] Return when every page of these inodes that is dirty now has arrived here.
+def capture(
+    mountpoint: str, files: Iterable[tuple[int, int]], launder: Callable[[int, int, int], None]
+) -> None:
+    """[T] Return when every page of these files that is dirty now has arrived here.
 
-    ``launder(ino, end)`` writes back the bytes before ``end`` (0: all) and waits.  Must run in a thread: the pages
-    arrive as requests to the loop. Raises OSError when the kernel refuses.
+    ``files``: inodes, each with the size that has arrived.  ``launder(ino, offset, length)`` writes back these bytes
+    (length 0: all from there on) and waits.  Must run in a thread: the pages arrive as requests to the loop. Raises
+    OSError when the kernel refuses.
     """
-    inodes = list(inodes)
-    if not inodes:
+    files = list(files)
+    if not files:
         return
     root = _open_root(mountpoint)
     try:
-        ends = [(ino, _size(root, ino)) for ino in inodes]
+        ends = [(ino, arrived, _size(root, ino)) for ino, arrived in files]
+        dirty = 0 if all(end for _, _, end in ends) else _dirty()
         if root >= 0:
             _libc.syncfs(root)  # only for speed: whole runs instead of single pages
-        for ino, end in ends:
-            launder(ino, end)
+        for ino, arrived, end in ends:
+            if not end:
+                end = _whole_pages(arrived + dirty)
+                launder(ino, end, 0)
+            launder(ino, 0, end)
     finally:
         if root >= 0:
             os.close(root)
@@ -79,4 +93,21 @@ def _size(root: int, ino: int) -> int:
         return 0
     finally:
         os.close(fd)
+    return _whole_pages(size)
+
+
+def _whole_pages(size: int) -> int:
     return max(PAGE, (size + PAGE - 1) // PAGE * PAGE)
+
+
+def _dirty() -> int:
+    """How much more than has arrived of it a file can be long, bytes, if it has no hole."""
+    found = 0
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            for line in file:
+                if line.startswith(("Dirty:", "Writeback:")):
+                    found += int(line.split()[1]) * 1024
+    except (OSError, ValueError):
+        found = os.sysconf("SC_PHYS_PAGES") * PAGE // 4  # hidden from us
+    return found + SLACK

@@ -6,6 +6,9 @@
     {"op": "freeze"}   capture, changes held up, everything committed; they stay held up until {"op": "thaw"}
                        on the same connection, its loss, or the limit
     {"op": "drain"}    unmount and end
+    {"op": "writers"}  paths of files open for writing
+    {"op": "fence", "writable": false}   refuse changes, after capture; true: let them in again
+    {"op": "restores", "show": {"7": {"point": ID, "path": PATH}}}   what the directory ``restores`` shows
 
 A reply has "ok"; when that is false, "kind" (a slug of the error table) and "message" too.  The socket is
 ``run/NAME.sock`` in the store, mode 0600, and only its owner and root are listened to.  Paths of sockets are limited to
@@ -30,7 +33,8 @@ from fsmount.remote import Place, Reply
 
 log = logging.getLogger("holdfast.fsmount")
 
-LINE_MAX = 4096
+LINE_MAX = 1 << 18  # bytes of a request: a thousand restores
+RECEIVED = 4096  # bytes taken from a connection in one go
 LISTENERS = 32  # connections at once; the daemon needs one or two
 
 
@@ -45,6 +49,9 @@ class Served(Protocol):
     async def freeze(self) -> None: ...
     def thaw(self) -> None: ...
     def drain(self) -> None: ...
+    async def writers(self) -> Reply: ...
+    async def fence(self, writable: bool, /) -> None: ...
+    async def show_restores(self, wanted: object, /) -> None: ...
 
 
 def listen(folder: str, name: str) -> socket.socket:
@@ -112,7 +119,7 @@ class _Lines:
         while b"\n" not in self._rest:
             if len(self._rest) > LINE_MAX:
                 return None
-            more = await self._stream.receive_some(LINE_MAX)
+            more = await self._stream.receive_some(RECEIVED)
             if not more:
                 return None
             self._rest += more
@@ -125,28 +132,45 @@ class _Lines:
 
 async def _answer(line: bytes, lines: _Lines, served: Served, freezing: trio.Lock) -> None:
     try:
-        operation = json.loads(line)["op"]
+        request = json.loads(line)
+        operation = request["op"]
     except (ValueError, KeyError, TypeError, RecursionError):
-        operation = None
+        request, operation = {}, None
     if operation == "freeze":
         async with freezing:
             await _freeze(lines, served)
-        return
-    await lines.send(await _guarded(lambda: _simple(operation, served)))
+    elif operation == "fence":
+        async with freezing:
+            await lines.send(await _guarded(lambda: _fence(request, served)))
+    else:
+        await lines.send(await _guarded(lambda: _simple(operation, request, served)))
 
 
-async def _simple(operation: object, served: Served) -> Reply:
+async def _fence(request: Reply, served: Served) -> Reply:
+    writable = request.get("writable")
+    if not isinstance(writable, bool):
+        raise InvalidRequest("fence", expected="writable: true or false")
+    await served.fence(writable)
+    return {}
+
+
+async def _simple(operation: object, request: Reply, served: Served) -> Reply:
     if operation == "status":
         return served.status()
     if operation == "incidents":
         return served.incidents()
-    if operation == "barrier":
+    if operation == "writers":
+        return await served.writers()
+    if operation == "restores":
+        await served.show_restores(request.get("show"))
+    elif operation == "barrier":
         await served.barrier()
     elif operation == "drain":
         served.drain()
     elif operation != "thaw":  # a thaw after the limit: nothing to do, and said so below
         raise InvalidRequest(
-            "control request", expected="status, incidents, barrier, freeze, thaw or drain"
+            "control request",
+            expected="status, incidents, writers, barrier, freeze, thaw, fence, restores or drain",
         )
     else:
         raise Busy("thaw", expected="a frozen mount", found="one that is not", do="freeze again")

@@ -12,7 +12,10 @@ from engine.errors import ReadOnly
 from fsmount.contract import Attr, Change, Ctx, StatFs
 
 VIRTUAL = 1 << 60
-"""Inodes from here on are not the live tree's: ``.snapshots`` and what is in it."""
+"""Inodes with this bit are not the live tree's: ``.snapshots`` and what is in it."""
+
+RESTORES = VIRTUAL | 1 << 61
+"""Inodes with these bits are those of ``restores`` and what is in it."""
 
 FOREVER = (
     3.15e7  # s, a year: only this worker changes the tree, so the kernel may trust what it was told

@@ -49,10 +49,25 @@ def shown(store_path: str, name: str, point: str | None) -> str:
 
 
 def start_background(
-    store_path: str, name: str, point: str | None, where: str, options: Options | None = None
+    store_path: str,
+    name: str,
+    point: str | None,
+    where: str,
+    options: Options | None = None,
+    *,
+    user: tuple[int, int] | None = None,
 ) -> int:
-    """As ``serve`` in a process of its own; returns its id once the mount can be used, or raises what went wrong."""
-    check(options or Options())
+    """As ``serve`` in a process of its own; returns its id once the mount can be used, or raises what went wrong.
+
+    ``user``: user and group that the process becomes first, without any privilege; root may ask for that. Such a
+    worker cannot mount for others: it is given a connection, ``options.fuse_fd``, which stays open here.
+    """
+    options = options or Options()
+    check(options)
+    if user is not None and options.fuse_fd < 0:
+        raise InvalidRequest(
+            "worker of another user", expected="a connection that is mounted", found="none"
+        )
     store_path = os.path.abspath(store_path)
     where = mountpoint.absolute(where)
     label = f"{name}@{point}" if point else name
@@ -63,11 +78,13 @@ def start_background(
         "name": name,
         "point": point,
         "where": where,
-        "options": (options or Options()).to_json(),
+        "options": options.to_json(),
     }
     if not os.path.isdir(store_path):
         raise NotFound(f"store {store_path}", expected="a store", found="no such directory")
-    return background.start(request, os.path.join(store_path, FOLDER, f"{label}.log"))
+    keep = [options.fuse_fd] if options.fuse_fd >= 0 else []
+    log_path = os.path.join(store_path, FOLDER, f"{label}.log")
+    return background.start(request, log_path, user=user, keep=keep)
 
 
 def unmount(where: str) -> None:

@@ -17,7 +17,7 @@ from collections.abc import AsyncGenerator, Callable
 
 import trio
 
-from engine.errors import HoldfastError, PosixError
+from engine.errors import HoldfastError, PosixError, ReadOnly
 from fsmount.contract import Attr, Change, Ctx, StatFs, Tree
 from fsmount.files import Files
 from fsmount.gate import Gate
@@ -32,6 +32,7 @@ TIMED = (
     30 * 10**9
 )  # ns after a file's mtime was set in which a write leaves it: the kernel's cache hands writes over late,
 # after the time the writer set, and sends the mtime of later ones itself
+WRITTEN = {"mtime_ns", "ctime_ns"}  # what the kernel hands over, some time after the content
 SYNC_THREADS = 32  # fsyncs waiting for one group commit
 NAMES_WAITING_MAX = (
     32  # changes of names held up before the others: each occupies one of the channel's tasks (64),
@@ -61,6 +62,10 @@ class LiveFiles(Files):
         self.lookups = Lookups()
         self.writers: dict[int, int] = {}
         self.lost: dict[int, HoldfastError] = {}
+        self.refused: set[int] = (
+            set()
+        )  # files whose pages the fence did not let in, and the kernel still shows
+        self._owed: set[int] = set()  # files whose times the kernel may still hand over at a fence
         self._timed: dict[int, int] = {}  # when a file's mtime was last set, ns
         self._late: list[Callable[[], None]] = []
         self._launder = launder
@@ -121,7 +126,7 @@ class LiveFiles(Files):
 
     def _settle(self, action: Callable[[], None]) -> None:
         """Now, or after the freeze: it may remove an unlinked file."""
-        if self.gate.closed:
+        if self.gate.shut:
             self._late.append(action)
         else:
             action()
@@ -144,7 +149,14 @@ class LiveFiles(Files):
         for action in late:
             action()
 
+    def fence(self, fenced: bool) -> None:
+        """Refuse changes, or not any more. Files that are open for writing now may still get their times."""
+        self._owed = set(self.writers) if fenced else set()
+        self.gate.fence(fenced)
+
     async def opened(self, ino: int, writable: bool, truncate: bool) -> None:
+        if writable:
+            self.gate.check()
         if truncate:
             now = (
                 time.time_ns()
@@ -165,16 +177,29 @@ class LiveFiles(Files):
             else:
                 self.writers.pop(ino, None)
                 self.lost.pop(ino, None)
+                self._owed.discard(ino)
         self._settle(lambda: self.tree.released(ino))
 
-    def open_writers(self) -> list[int]:
-        """Files open for writing; one that is mapped stays open until the last mapping goes."""
-        return list(self.writers)
+    def open_writers(self) -> list[tuple[int, int]]:
+        """Files open for writing, with their sizes here; one that is mapped stays open until the last mapping goes."""
+        return [(ino, self.tree.getattr(ino).size) for ino in self.writers]
+
+    def queues(self) -> dict[str, int]:
+        """How many requests wait, by what for."""
+        return {
+            "gate": self.gate.waiting + self.names.waiting,
+            "read": self._read_limit.statistics().tasks_waiting,
+            "fsync": self._sync_limit.statistics().borrowed_tokens
+            + self._sync_limit.statistics().tasks_waiting,
+            "room": self._room_limit.statistics().borrowed_tokens
+            + self._room_limit.statistics().tasks_waiting,
+        }
 
     # --- changing -----------------------------------------------------------------------------------
 
     async def _admitted(self) -> None:
         """Wait for room, then for the gate; raises what keeps room from coming. No await follows before the change."""
+        self.gate.check()
         while self.tree.over_limit():
             await trio.to_thread.run_sync(self.tree.wait_room, limiter=self._room_limit)
         if self.gate.closed:
@@ -188,7 +213,10 @@ class LiveFiles(Files):
 
     async def setattr(self, ino: int, change: Change) -> Attr:
         if self.gate.closed or self.tree.over_limit():
-            await self._admitted()
+            if self.gate.fenced and ino in self._owed and change.keys() <= WRITTEN:
+                await self.gate.opened()
+            else:
+                await self._admitted()
         now = time.time_ns()
         if "size" in change:
             self._kill.written(ino, now)
@@ -267,6 +295,9 @@ class LiveFiles(Files):
             self._kill.written(ino, now)
             touch = not self._timed or now - self._timed.get(ino, 0) > TIMED
             return self.tree.write(ino, offset, data, touch)
+        except ReadOnly:
+            self.refused.add(ino)  # nothing is lost that was let in
+            raise
         except HoldfastError as error:
             self.lost[ino] = error  # the kernel may have answered the caller long ago
             raise

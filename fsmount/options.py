@@ -35,10 +35,19 @@ class Options:
     squash_uid: int = NOBODY
     squash_gid: int = NOBODY
     log_level: str = "INFO"
+    fuse_fd: int = -1
+    """A mounted connection that somebody else made, and will unmount; -1: this worker mounts, and unmounts."""
 
     def to_json(self) -> str:
         """All settings as one JSON object."""
         return json.dumps(asdict(self))
+
+    def served(self) -> dict[str, object]:
+        """What users of the mount notice: a worker that has it otherwise is not the one that is wanted."""
+        return {
+            "writeback": self.writeback,
+            "squash": [self.squash_uid, self.squash_gid] if self.root_squash else [],
+        }
 
     @staticmethod
     def from_json(text: str) -> Options:
@@ -66,7 +75,9 @@ def check(options: Options) -> None:
 
 
 def allows_other(options: Options) -> bool:
-    """Whether other users are let in."""
+    """Whether other users are let in; who mounts for us always lets them."""
+    if options.fuse_fd >= 0:
+        return True
     return may_allow_other() if options.allow_other is None else options.allow_other
 
 

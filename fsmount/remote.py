@@ -60,10 +60,10 @@ class Client:
             self._socket.close()
             raise NotFound(f"worker of mount {name!r}", expected="a mounted file system") from None
 
-    def request(self, operation: str) -> Reply:
+    def request(self, operation: str, **arguments: object) -> Reply:
         """One request, its reply. An error reply is raised as what it was."""
         try:
-            self._socket.sendall(json.dumps({"op": operation}).encode() + b"\n")
+            self._socket.sendall(json.dumps({"op": operation, **arguments}).encode() + b"\n")
             while b"\n" not in self._rest:
                 if len(self._rest) > REPLY_MAX:
                     raise _nonsense()
@@ -111,10 +111,12 @@ def revived(slug: str, message: str) -> HoldfastError:
     return HoldfastError(message)
 
 
-def request(store_path: str, mount: str, operation: str, *, timeout: float = 120.0) -> Reply:
+def request(
+    store_path: str, mount: str, operation: str, *, timeout: float = 120.0, **arguments: object
+) -> Reply:
     """One request to the worker of a mount. Raises NotFound when it is not mounted, and what the worker reports."""
     with client(store_path, mount, timeout=timeout) as connection:
-        return connection.request(operation)
+        return connection.request(operation, **arguments)
 
 
 def client(store_path: str, mount: str, *, timeout: float = 120.0) -> Client:

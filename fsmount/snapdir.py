@@ -1,9 +1,10 @@
 """``.snapshots``: the recovery points of a mount as directories in its root, not listed there, read-only.
 
-The directory itself is inode ``VIRTUAL``; the inodes of a point are ``VIRTUAL | number << 40 | inode`` with a number
-given when the point is first looked at, kept while this worker runs; so that a handle from before never leads into
-another point, the generation of a point's root is made from its name.  Points come and go by other
-processes' doing, so the kernel may remember their names for a moment only; what is in a point never changes.
+The directory itself is inode ``VIRTUAL``; the inodes of a point are ``VIRTUAL | number << 40 | inode``, where the
+number is the point's in its mount: no other ever gets it, so a handle that an NFS client kept over a restart of this
+worker means the same point, or nothing; the generation of a point's root is made from its name, should the mount itself
+be another one.  Points come and go by other processes' doing, so the kernel may remember their names for a moment
+only; what is in a point never changes.  ``restores`` is made of the same parts (``restores.py``).
 """
 
 from __future__ import annotations
@@ -28,9 +29,11 @@ POINTS_MAX = 1 << 20  # numbers of points that fit between the inode and the VIR
 
 
 class Named(NamedTuple):
-    """A point in a listing: its name, time of creation (ns), and its root directory, which tells who may enter."""
+    """A point in a listing: its name, its number (for ever), time of creation (ns), and its root directory, which tells
+    who may enter."""
 
     name: bytes
+    number: int
     time_ns: int
     root: Entry
 
@@ -63,10 +66,11 @@ class FolderAttr:
 class SnapDir(Files):
     """The virtual tree. Runs on the loop's thread."""
 
-    def __init__(self, points: Points) -> None:
+    def __init__(self, points: Points, base: int = VIRTUAL) -> None:
+        """``base``: the inode of the directory itself."""
         self._points = points
-        self._numbers: dict[bytes, int] = {}
-        self._names: list[bytes] = [b""]  # by number
+        self._base = base
+        self._names: dict[int, bytes] = {}  # by number, of those seen
         self._open: dict[int, PointFiles] = {}
         self._roots = Lookups()  # by number: how often the kernel was told of a point's root
         self._limit = trio.CapacityLimiter(2)
@@ -75,70 +79,73 @@ class SnapDir(Files):
         """What is in a point never changes; points come and go."""
         return BRIEF if is_root(ino) else FOREVER
 
-    def _number(self, name: bytes) -> int:
-        if name not in self._numbers:
-            if len(self._names) >= POINTS_MAX:
-                raise PosixError(errno.ENFILE)
-            self._numbers[name] = len(self._names)
-            self._names.append(name)
-        return self._numbers[name]
-
     async def _of(self, ino: int) -> PointFiles:
         """The point of an inode; opened when only its root was known."""
         number = number_of(ino)
         if number not in self._open:
-            if not is_root(ino) or number >= len(self._names):
+            if number not in self._names:
+                await (
+                    self._listed()
+                )  # the kernel, or its NFS server, may know it from before this worker
+            if not is_root(ino) or number not in self._names:
                 raise PosixError(errno.ESTALE)
             view = await trio.to_thread.run_sync(
                 self._points.view, self._names[number], limiter=self._limit
             )
-            base = VIRTUAL | number << INODE_BITS
-            self._open.setdefault(number, PointFiles(view, base, VIRTUAL))
+            self._open.setdefault(number, PointFiles(view, self._inode(number) - ROOT, self._base))
         return self._open[number]
 
+    def _inode(self, number: int) -> int:
+        """Of a point's root."""
+        return self._base | number << INODE_BITS | ROOT
+
     async def _listed(self) -> list[Named]:
-        return await trio.to_thread.run_sync(self._points.names, limiter=self._limit)
+        found = await trio.to_thread.run_sync(self._points.names, limiter=self._limit)
+        found = [one for one in found if one.number < POINTS_MAX]
+        self._names.update((one.number, one.name) for one in found)
+        return found
 
     async def lookup(self, parent: int, name: bytes) -> Attr:
-        if parent != VIRTUAL:
+        """``..`` of the directory itself is its caller's business: the live tree's root."""
+        if parent != self._base:
             if name == b".." and is_root(parent):
-                return await self.getattr(VIRTUAL)
+                return await self.getattr(self._base)
             return self._marked(await (await self._of(parent)).lookup(parent, name))
         if name == b".":
-            return await self.getattr(VIRTUAL)
-        if all(name != known.name for known in await self._listed()):
-            raise NotFound(f"recovery point {name!r}")
-        return self._marked(await self.getattr(VIRTUAL | self._number(name) << INODE_BITS | ROOT))
+            return await self.getattr(self._base)
+        for known in await self._listed():
+            if name == known.name:
+                return self._marked(await self.getattr(self._inode(known.number)))
+        raise NotFound(f"recovery point {name!r}")
 
     def _marked(self, attr: Attr) -> Attr:
         """Attributes for an entry reply: the kernel puts the generation into handles, and compares it."""
-        if is_root(attr.ino) and attr.ino != VIRTUAL:
+        if is_root(attr.ino) and attr.ino != self._base:
             attr.generation = zlib.crc32(self._names[number_of(attr.ino)])
         return attr
 
     async def parent(self, ino: int) -> int:
-        return ROOT if ino == VIRTUAL else await (await self._of(ino)).parent(ino)
+        return ROOT if ino == self._base else await (await self._of(ino)).parent(ino)
 
     async def getattr(self, ino: int) -> Attr:
-        if ino != VIRTUAL:
+        if ino != self._base:
             return await (await self._of(ino)).getattr(ino)
         listed = await self._listed()
-        return FolderAttr(VIRTUAL, listed[-1].time_ns if listed else 0)
+        return FolderAttr(self._base, listed[-1].time_ns if listed else 0)
 
     async def readdir(self, ino: int, cookie: int) -> AsyncGenerator[tuple[bytes, Attr, int], None]:
         """In ``.snapshots`` a cookie is the number of the point: going on survives their coming and going.
 
         A listing tells the kernel attributes, and the kernel decides by them: they are those of the point's root.
         """
-        if ino != VIRTUAL:
+        if ino != self._base:
             async for entry in (await self._of(ino)).readdir(ino, cookie):
                 yield entry
             return
-        listed = {self._number(point.name): point for point in await self._listed()}
-        for number, point in sorted(listed.items()):
-            if number > cookie:
-                attr = PointAttr(VIRTUAL | number << INODE_BITS | ROOT, point.root)
-                yield point.name, self._marked(attr), number
+        for point in sorted(await self._listed(), key=lambda one: one.number):
+            if point.number > cookie:
+                attr = self._marked(PointAttr(self._inode(point.number), point.root))
+                yield point.name, attr, point.number
 
     async def readlink(self, ino: int) -> bytes:
         return await (await self._of(ino)).readlink(ino)
@@ -147,12 +154,12 @@ class SnapDir(Files):
         return await (await self._of(ino)).read(ino, offset, size)
 
     async def getxattr(self, ino: int, name: bytes) -> bytes:
-        if ino == VIRTUAL:
+        if ino == self._base:
             raise PosixError(errno.ENODATA)
         return await (await self._of(ino)).getxattr(ino, name)
 
     async def listxattr(self, ino: int) -> list[bytes]:
-        return [] if ino == VIRTUAL else await (await self._of(ino)).listxattr(ino)
+        return [] if ino == self._base else await (await self._of(ino)).listxattr(ino)
 
     async def statfs(self) -> StatFs:
         return StatFs(4096, 0, 0, 0, 0, 0, 255)
@@ -177,7 +184,7 @@ class SnapDir(Files):
 
 def number_of(ino: int) -> int:
     """Which point an inode belongs to; 0 for ``.snapshots`` itself."""
-    return (ino & ~VIRTUAL) >> INODE_BITS
+    return (ino & (VIRTUAL - 1)) >> INODE_BITS
 
 
 def is_root(ino: int) -> bool:

@@ -23,7 +23,7 @@ class StorePoints:
     def names(self) -> list[Named]:
         """Every point, oldest first."""
         return [
-            Named(point.id.encode(), point.time_ns, root)
+            Named(point.id.encode(), point.seq, point.time_ns, root)
             for point, root in self._store.roots(self._name)
         ]
 

@@ -6,6 +6,7 @@ first makes everything durable, cuts the mount off the tree of names, and serves
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import resource
@@ -18,17 +19,17 @@ from dataclasses import asdict, dataclass, field
 import trio
 
 from engine import limits
-from engine.errors import HoldfastError, ShuttingDown
+from engine.errors import HoldfastError, NotFound, ShuttingDown, Unsupported
 from engine.incidents import Journal
-from fsmount import control, mountpoint, remote
+from fsmount import control, mountpoint, remote, restores
 from fsmount.capture import capture
 from fsmount.channel import kernel
 from fsmount.channel.adapter import Adapter
 from fsmount.channel.errors import troubles
 from fsmount.channel.guarded import Guarded
 from fsmount.channel.session import Session
-from fsmount.contract import Tree
-from fsmount.files import Files
+from fsmount.contract import ROOT, Tree
+from fsmount.files import RESTORES, Files
 from fsmount.live import LiveFiles
 from fsmount.options import Options, mount_options
 from fsmount.pointfs import PointFiles, View
@@ -38,6 +39,8 @@ from fsmount.spin import Spin
 log = logging.getLogger("holdfast.fsmount")
 
 TICK = 1.0  # s between the engine's background turns
+WRITERS_MAX = 1000  # paths in one answer
+WRITERS_BYTES = 1 << 19  # and their bytes as JSON
 SWITCH_INTERVAL = (
     0.0005  # s a Python thread may keep the interpreter from another (5 ms by default)
 )
@@ -63,12 +66,22 @@ class Worker:
         self.subject = subject
         self.options = options
         self.freeze_limit = options.freeze_limit
-        self.mountpoint = mountpoint.prepare(where, lambda path: kernel.detach(path, lazy=True))
+        self._mounts = options.fuse_fd < 0
+        if self._mounts:
+            where = mountpoint.prepare(where, lambda path: kernel.detach(path, lazy=True))
+        else:
+            where = mountpoint.absolute(where)  # not touched: it is mounted, and nobody answers yet
+        self.mountpoint = where
         self.state = "starting"
         self._draining = trio.Event()
         self._committing = trio.Lock()
+        self._showing = trio.Lock()
         self._turn = 0.0  # when the background turn that goes on began, monotonic s
         self.live: LiveFiles | None = None
+        self._restores: restores.Restores | None = None
+        if subject.points is not None:
+            self._restores = restores.Restores(subject.points)
+            self._shown = SnapDir(self._restores, RESTORES)
         files: Files
         virtual: Files | None = None
         if subject.tree is not None:
@@ -88,6 +101,7 @@ class Worker:
             self.mountpoint,
             mount_options(options, subject.source, read_only=self.live is None),
             self._spin,
+            options.fuse_fd,
         )
 
     def _adapted(self, files: Files, virtual: Files | None) -> Adapter:
@@ -116,6 +130,7 @@ class Worker:
                 if self.live is not None:
                     nursery.start_soon(self._ticks, self.live)
                     nursery.start_soon(self._watch_ticks)
+                    nursery.start_soon(self._drop_refused, self.live)
                     listener = control.listen(
                         self.subject.folder, remote.socket_name(self.subject.name)
                     )
@@ -126,8 +141,14 @@ class Worker:
             self._leave()
 
     def _leave(self) -> None:
-        """Nothing stays behind: no mount that answers to nobody, no socket, nothing uncommitted."""
+        """Nothing stays behind: no mount that answers to nobody, no socket, nothing uncommitted.
+
+        A mount that another made is that one's to take away.
+        """
         try:
+            if not self._mounts:
+                self.session.close()
+                return
             there = mountpoint.at(self.mountpoint)
             self.session.close()
             ours = there is not None and there.source == self.subject.source
@@ -142,7 +163,7 @@ class Worker:
     async def _announce(self, ready: Callable[[], None]) -> None:
         await self.session.ready.wait()
         there = mountpoint.at(self.mountpoint)
-        if there is not None:
+        if there is not None and self._mounts:
             kernel.tune(there.device, self.options.readahead)
         self.state = "serving"
         ready()
@@ -171,6 +192,16 @@ class Worker:
                     "stalled", name, f"a background turn takes longer than {limits.STALL:.0f} s"
                 )
 
+    async def _drop_refused(self, live: LiveFiles) -> None:
+        """What the fence refused, the kernel must not go on showing as if it were there."""
+        limiter = trio.CapacityLimiter(1)
+        while True:
+            await trio.sleep(TICK)
+            refused, live.refused = live.refused, set()
+            for ino in refused:
+                with contextlib.suppress(OSError):  # the mount is gone, and that with it
+                    await trio.to_thread.run_sync(self._launder, ino, limiter=limiter)
+
     async def _keep_incidents(self) -> None:
         """Write what was noted: in a thread of its own, for the disk may be what does not answer."""
         limiter = trio.CapacityLimiter(1)
@@ -190,14 +221,21 @@ class Worker:
 
     def status(self) -> remote.Reply:
         """Counters and state; cheap."""
-        live = self.live
+        live, adapter = self.live, self._adapter
         return {
             "mount": self.subject.name,
             "mountpoint": self.mountpoint,
             "pid": os.getpid(),
             "state": self.state,
-            "frozen": live is not None and live.gate.closed,
-            "requests": self._adapter.requests,
+            "options": self.options.served(),
+            "frozen": live is not None and live.gate.shut,
+            "writable": live is not None and not live.gate.fenced,
+            "requests": adapter.requests,
+            "bytes_read": adapter.bytes_read,
+            "bytes_written": adapter.bytes_written,
+            "fsyncs": adapter.fsyncs,
+            "fsync_seconds": adapter.fsync_ns / 1e9,
+            "queues": live.queues() if live is not None else {},
             "open_writers": len(live.writers) if live is not None else 0,
             "spin_us": round(self._spin.window * 1e6, 1),
             "peak_rss": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
@@ -244,8 +282,46 @@ class Worker:
 
     def thaw(self) -> None:
         """Let changes go on; harmless when nothing is frozen. Follows every ``freeze``, also one that failed."""
-        if self.live is not None and (self.live.gate.closed or self.live.names.closed):
+        if self.live is not None and (self.live.gate.shut or self.live.names.closed):
             self.live.thaw()
+
+    async def fence(self, writable: bool) -> None:
+        """Refuse every change from now on, with EROFS, or none any more. Never called while frozen.
+
+        Writes that returned before the call are in the tree when it returns. One that returns while it runs may be
+        refused when the kernel hands it over, and its writer is then told by fsync or close. Restarts end a fence.
+        """
+        live = self._changing()
+        if writable or live.gate.fenced:
+            live.fence(not writable)
+            return
+        async with self._committing:
+            await self._captured(live)
+            live.hold_names()
+            try:
+                await self._captured(live)
+                live.fence(True)
+            finally:
+                live.thaw()
+
+    async def writers(self) -> remote.Reply:
+        """Paths of files that are open for writing, the first of them; how many have no name any more."""
+        live = self._changing()
+        found = [ino for ino, _ in live.open_writers()]
+        return await trio.to_thread.run_sync(_paths, live.tree, found)
+
+    async def show_restores(self, wanted: object) -> None:
+        """Show these in the directory ``restores``, and no others. Raises AlreadyExists where the tree has the name."""
+        live = self._changing()
+        if self._restores is None:
+            raise Unsupported("restores in a mount without recovery points")
+        async with self._showing:
+            plan = await trio.to_thread.run_sync(self._restores.planned, wanted)
+            if plan.shown and _has_name(live.tree, restores.NAME):
+                raise restores.taken()
+            self._restores.show(plan)
+            self._adapter.show(restores.NAME if plan.shown else b"", self._shown)
+            await trio.to_thread.run_sync(self.session.name_changed, ROOT, restores.NAME)
 
     def _changing(self) -> LiveFiles:
         assert self.live is not None, "only live trees have a control socket"
@@ -259,21 +335,58 @@ class Worker:
         await self._draining.wait()
         self.state = "draining"
         self.thaw()
+        if not self._mounts:
+            await self._barrier_before_the_end()
+            await trio.sleep(self.options.drain_limit)  # who mounted sees the state, and unmounts
+            log.warning("%s: still mounted, ending", self.mountpoint)
+            self.session.stop()
+            return
         why = await trio.to_thread.run_sync(lambda: kernel.detach(self.mountpoint, lazy=False))
         if not why:
             return  # the kernel tells the session
         log.warning(
             "%s is in use (%s): files still open are served for a while", self.mountpoint, why
         )
+        await self._barrier_before_the_end()
+        await trio.to_thread.run_sync(lambda: kernel.detach(self.mountpoint, lazy=True))
+        await trio.sleep(self.options.drain_limit)
+        log.warning("%s: cutting off files still open", self.mountpoint)
+        self.session.stop()
+
+    async def _barrier_before_the_end(self) -> None:
         if self.live is not None:
             try:
                 await self.barrier()
             except (HoldfastError, OSError) as error:
                 log.error("draining: %s", error)
-        await trio.to_thread.run_sync(lambda: kernel.detach(self.mountpoint, lazy=True))
-        await trio.sleep(self.options.drain_limit)
-        log.warning("%s: cutting off files still open", self.mountpoint)
-        self.session.stop()
+
+
+def _has_name(tree: Tree, name: bytes) -> bool:
+    try:
+        tree.lookup(ROOT, name)
+    except NotFound:
+        return False
+    return True
+
+
+def _paths(tree: Tree, inodes: list[int]) -> remote.Reply:
+    """[T] What fits into a reply: each path is looked up by itself, and a file may be closed or removed meanwhile."""
+    paths: list[str] = []
+    unlinked, room = 0, WRITERS_BYTES
+    for ino in inodes[:WRITERS_MAX]:
+        try:
+            path = tree.path(ino)
+        except HoldfastError:
+            continue
+        if path is None:
+            unlinked += 1
+            continue
+        paths.append(os.fsdecode(path))
+        room -= 6 * len(path) + 4  # the most that JSON makes of it
+        if room < 0:
+            paths.pop()
+            return {"writers": paths, "unlinked": unlinked, "more": True}
+    return {"writers": paths, "unlinked": unlinked, "more": len(inodes) > WRITERS_MAX}
 
 
 def the_cause(group: BaseExceptionGroup[BaseException]) -> BaseException:

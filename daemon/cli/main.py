@@ -6,14 +6,20 @@ import logging
 import os
 import sys
 import traceback
+from collections.abc import Mapping
 
 import click
+from click.core import ParameterSource
 from click.shell_completion import get_completion_class
 
-from daemon.cli import fatal, mounts, points, stores
+from daemon.cli import fatal
+from daemon.cli.common import Where
+from daemon.cli.lazy import LazyGroup
 from daemon.cli.output import shown
 from engine import HoldfastError
 from engine.seam import keep_memory
+
+COMMANDLINE = ParameterSource.COMMANDLINE
 
 HELP = """Keep what backup tools write as small, verified recovery points.
 
@@ -26,11 +32,37 @@ HELP = """Keep what backup tools write as small, verified recovery points.
   holdfast snapshot db
   holdfast points
   holdfast restore db@latest /tmp/restored
+
+Another machine's store is asked through its service, with the same commands:
+
+\b
+  export HOLDFAST_API=https://store.example:9091 HOLDFAST_TOKEN_FILE=~/.holdfast-token
+  holdfast points db
 """
+
+_MODULES = {
+    "daemon.cli.stores": "init create gc check scrub stats repair incidents history",
+    "daemon.cli.mounts": "mount umount snapshot mounts start stop delete",
+    "daemon.cli.points": "points diff restore rm",
+    "daemon.cli.browse": "ls cat tar manifest show attachment",
+    "daemon.cli.sessions": "begin commit abandon renew sessions log",
+    "daemon.cli.jobs": "jobs job cancel restores",
+    "daemon.cli.service": "status token audit",
+    "daemon.cli.configs": "config",
+    "daemon.cli.install": "install-files",
+}
+
+
+class _Commands(LazyGroup):
+    modules: Mapping[str, str] = {
+        name: module for module, names in _MODULES.items() for name in names.split()
+    }
 
 
 @click.group(
-    help=HELP, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+    cls=_Commands,
+    help=HELP,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(package_name="holdfast", prog_name="holdfast")
 @click.option(
@@ -39,13 +71,32 @@ HELP = """Keep what backup tools write as small, verified recovery points.
     envvar="HOLDFAST_STORE",
     help="The store's directory (or HOLDFAST_STORE).",
 )
+@click.option(
+    "--api",
+    metavar="URL",
+    envvar="HOLDFAST_API",
+    help="Ask the service at this address instead, https://HOST:PORT or unix:PATH (or HOLDFAST_API).",
+)
+@click.option(
+    "--token-file",
+    metavar="FILE",
+    envvar="HOLDFAST_TOKEN_FILE",
+    help="A file that holds the token to ask with (or HOLDFAST_TOKEN_FILE).",
+)
+@click.option(
+    "--ca",
+    metavar="FILE",
+    envvar="HOLDFAST_CA",
+    help="Certificates to trust instead of the system's (or HOLDFAST_CA).",
+)
 @click.pass_context
-def cli(ctx: click.Context, store: str | None) -> None:
-    ctx.obj = store
-
-
-for command in (*stores.COMMANDS, *mounts.COMMANDS, *points.COMMANDS):
-    cli.add_command(command)
+def cli(
+    ctx: click.Context, store: str | None, api: str | None, token_file: str | None, ca: str | None
+) -> None:
+    named = {key for key in ("store", "api") if ctx.get_parameter_source(key) is COMMANDLINE}
+    if named == {"store"}:
+        api = None  # what is named here goes before what the environment names
+    ctx.obj = Where(store, api, token_file, ca)
 
 
 @cli.command()

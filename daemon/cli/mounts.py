@@ -1,4 +1,4 @@
-"""Commands about mounts: mount, umount, snapshot."""
+"""Commands about mounts: mount, umount, snapshot, mounts, start, stop, delete."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from dataclasses import replace
 
 import click
 
-import fsmount
-from daemon.cli.common import open_store, path_of
-from daemon.cli.output import Ids, as_json, progress, say, shown
+from daemon.cli.common import backend, beside, open_store, path_of, plain
+from daemon.cli.output import Ids, as_json, counted, progress, say, shown, size, table
 from engine import PointInfo, Store
 from engine.errors import NotFound
 
@@ -48,6 +47,8 @@ def mount(
     """
     if squash_to and not root_squash:
         raise click.UsageError("--squash-to needs --root-squash")
+    import fsmount
+
     store_path = path_of(ctx)
     base, _, reference = name.partition("@")
     with Store.open(store_path) as store:
@@ -65,12 +66,16 @@ def mount(
 
 @click.command()
 @click.argument("path")
-def umount(path: str) -> None:
+@click.pass_context
+def umount(ctx: click.Context, path: str) -> None:
     """Unmount, and wait until everything written is durable.
 
     \b
       holdfast umount /mnt/oracle
     """
+    import fsmount
+
+    beside(ctx)
     fsmount.unmount(path)
     say(f"{shown(path)} unmounted")
 
@@ -88,23 +93,30 @@ def snapshot(ctx: click.Context, name: str, label: str, json_: bool) -> None:
     \b
       point=$(holdfast snapshot oracle --label nightly | awk '{print $NF}')
     """
-    with open_store(ctx) as store:
-        made = _snapshot(store, path_of(ctx), name, label)
+    made = _plainly(ctx, name, label) if plain(ctx) else None
+    if made is None:
+        with backend(ctx) as asked:
+            made = asked.snapshot(name, label=label).point
     if json_:
-        as_json(made._asdict())
+        as_json(made)
     else:
         say(f"point {made.seq} of {made.mount}: {made.id}")
 
 
-def _snapshot(store: Store, store_path: str, name: str, label: str) -> PointInfo:
-    store.mount(name)
-    with progress() as report:
+def _plainly(ctx: click.Context, name: str, label: str) -> PointInfo | None:
+    """The point, by the engine alone; None where a file is open for writing: that has to be written down."""
+    import fsmount
+
+    with open_store(ctx) as store, progress() as report:
+        store.mount(name)
         try:
-            client = fsmount.client(store_path, name)
+            client = fsmount.client(path_of(ctx), name)
         except NotFound:  # not mounted: the tree stands still
             return store.snapshot(name, label, report=report)
         with client:
             client.request("freeze")
+            if client.request("writers")["writers"]:
+                return None
 
             def thaw() -> None:
                 client.request("thaw")
@@ -112,4 +124,91 @@ def _snapshot(store: Store, store_path: str, name: str, label: str) -> PointInfo
             return store.snapshot(name, label, thaw=thaw, report=report)
 
 
-COMMANDS = (mount, umount, snapshot)
+@click.command()
+@click.option("--json", "json_", is_flag=True)
+@click.pass_context
+def mounts(ctx: click.Context, json_: bool) -> None:
+    """List mounts, and how each is served.
+
+    \b
+      holdfast mounts --json
+    """
+    with backend(ctx) as asked:
+        found = asked.mounts()
+    if json_:
+        as_json(found)
+        return
+    rows = [
+        [shown(one.name), one.state, str(one.points), size(one.quota) if one.quota else "-",
+         one.session or "-", shown(one.path) or "-", shown(", ".join(one.exports)) or "-"]
+        for one in found
+    ]  # fmt: skip
+    table(rows, ["MOUNT", "STATE", "POINTS", "QUOTA", "SESSION", "PATH", "EXPORTED TO"])
+
+
+@click.command()
+@click.argument("name")
+@click.option("--json", "json_", is_flag=True)
+@click.pass_context
+def start(ctx: click.Context, name: str, json_: bool) -> None:
+    """Have the service serve a mount; returns when it can be used.
+
+    \b
+      holdfast start oracle
+    """
+    with backend(ctx) as asked:
+        found = asked.start_mount(name)
+    if json_:
+        as_json(found)
+    else:
+        say(f"{shown(name)} {found.state} at {shown(found.path)}")
+
+
+@click.command()
+@click.argument("name")
+@click.option("--json", "json_", is_flag=True)
+@click.pass_context
+def stop(ctx: click.Context, name: str, json_: bool) -> None:
+    """Have the service unmount a mount; returns when everything written is durable.
+
+    \b
+      holdfast stop oracle
+    """
+    with backend(ctx) as asked:
+        found = asked.stop_mount(name)
+    if json_:
+        as_json(found)
+    else:
+        say(f"{shown(name)} {found.state}")
+
+
+@click.command()
+@click.argument("name")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--json", "json_", is_flag=True)
+@click.pass_context
+def delete(ctx: click.Context, name: str, yes: bool, json_: bool) -> None:
+    """Delete a mount with all that is in it, and all of its recovery points.
+
+    \b
+      holdfast delete scratch
+      holdfast delete scratch --yes
+    """
+    from daemon.cli.following import follow, result
+
+    with backend(ctx) as asked:
+        found = asked.mount(name)
+        if not yes:
+            count = counted(found.points, "recovery point")
+            click.confirm(
+                f"Delete mount {shown(name)} with {count}, for ever?", abort=True, err=True
+            )
+        done = follow(asked, asked.delete_mount(name))
+    if json_:
+        as_json(done)
+    result(done)
+    if not json_:
+        say(f"mount {shown(name)} deleted; 'holdfast gc' frees its space")
+
+
+COMMANDS = (mount, umount, snapshot, mounts, start, stop, delete)

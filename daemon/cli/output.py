@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
 from engine import Progress, Report
+
+if TYPE_CHECKING:
+    from daemon.contract import Page
+
+T = TypeVar("T")
 
 _LINE_EVERY = 5.0  # s between progress lines where there is no terminal
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40, "P": 1 << 50}
@@ -46,6 +53,11 @@ def size(count: float) -> str:
 def counted(count: int, what: str) -> str:
     """``1 file``, ``2 files``."""
     return f"{count:,} {what}" + ("" if count == 1 else "s")
+
+
+def when(time_ns: int, never: str = "never") -> str:
+    """A time that may not be: 0 is ``never``."""
+    return moment(time_ns) if time_ns else never
 
 
 def moment(time_ns: int) -> str:
@@ -108,9 +120,22 @@ def say(text: str = "") -> None:
     click.echo(text)
 
 
+def plain(value: object) -> object:
+    """Values of the contract as JSON has them: named tuples and dataclasses become objects."""
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        return {key: plain(one) for key, one in value._asdict().items()}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {one.name: plain(getattr(value, one.name)) for one in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {key: plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(one) for one in value]
+    return value
+
+
 def as_json(value: object) -> None:
     """The result as one JSON document; names that are not UTF-8 keep their bytes as surrogate escapes, escaped."""
-    click.echo(json.dumps(value, ensure_ascii=True))
+    click.echo(json.dumps(plain(value), ensure_ascii=True))
 
 
 def table(rows: Sequence[Sequence[str]], heads: Sequence[str]) -> None:
@@ -118,6 +143,17 @@ def table(rows: Sequence[Sequence[str]], heads: Sequence[str]) -> None:
     widths = [max(len(row[i]) for row in [heads, *rows]) for i in range(len(heads))]
     for row in [heads, *rows]:
         say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def every(ask: Callable[[str], Page[T]]) -> Iterator[T]:
+    """All of a list that comes in parts. ``ask``: the part that begins at a cursor."""
+    cursor = ""
+    while True:
+        page = ask(cursor)
+        yield from page.items
+        cursor = page.cursor
+        if not cursor:
+            return
 
 
 @contextmanager

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Iterator
 
 import click
 
-from daemon.cli.common import open_store
-from daemon.cli.output import as_json, counted, moment, progress, say, shown, size, table
+from daemon.cli.common import alone, backend, is_far, open_store, plain
+from daemon.cli.output import as_json, counted, every, moment, progress, say, shown, size, table
 from engine.errors import Corrupt, InvalidRequest
 
 
@@ -26,10 +27,16 @@ def points(ctx: click.Context, name: str | None, json_: bool) -> None:
     \b
       holdfast points oracle --json
     """
-    with open_store(ctx) as store:
-        found = store.points(name)
+    if alone(ctx):
+        with open_store(ctx) as store:
+            found = store.points(name)
+    else:
+        from daemon.contract import PointQuery
+
+        with backend(ctx) as asked:
+            found = list(every(lambda c: asked.points(PointQuery(mount=name or "", cursor=c))))
     if json_:
-        as_json([point._asdict() for point in found])
+        as_json(found)
         return
     rows = [
         [p.id, shown(p.mount), str(p.seq), moment(p.time_ns), size(p.logical_bytes), shown(p.label)]
@@ -49,38 +56,88 @@ def diff(ctx: click.Context, old: str, new: str, json_: bool) -> None:
     \b
       holdfast diff 01jd 01jf
     """
+    if alone(ctx):
+        with open_store(ctx) as store:
+            found = ((c.kind, _text(c.path), c.detail) for c in store.diff(old, new))
+            _differences(found, json_)
+    else:
+        with backend(ctx) as asked:
+            changes = every(lambda cursor: asked.diff(old, new, cursor=cursor))
+            _differences(((c.kind, c.path, c.detail) for c in changes), json_)
+
+
+def _differences(changes: Iterator[tuple[str, str, str]], json_: bool) -> None:
+    """Of (kind, path, what changed)."""
+    if json_:
+        as_json([{"kind": kind, "path": path, "detail": detail} for kind, path, detail in changes])
+        return
     marks = {"added": "+", "removed": "-", "changed": "M"}
-    with open_store(ctx) as store:
-        changes = store.diff(old, new)
-        if json_:
-            as_json([{"kind": c.kind, "path": _text(c.path), "detail": c.detail} for c in changes])
-            return
-        for change in changes:
-            say(f"{marks[change.kind]} {shown(change.path)}  ({change.detail})")
+    for kind, path, detail in changes:
+        say(f"{marks[kind]} {shown(path)}  ({detail})")
 
 
 @click.command()
 @click.argument("point")
-@click.argument("paths", metavar="[SUBPATH] TARGET", nargs=-1, required=True)
+@click.argument("paths", metavar="[SUBPATH] TARGET", nargs=-1)
 @click.option("--force", is_flag=True, help="Write over what is at the target.")
+@click.option(
+    "--place",
+    default="",
+    metavar="NAME",
+    help="Have the service restore it instead: below its restore target of that name, or, as 'mount',"
+    " to be seen in the mount under restores/.",
+)
 @click.option("--json", "json_", is_flag=True)
 @click.pass_context
 def restore(
-    ctx: click.Context, point: str, paths: tuple[str, ...], force: bool, json_: bool
+    ctx: click.Context, point: str, paths: tuple[str, ...], force: bool, place: str, json_: bool
 ) -> None:
     """Restore a point, or one path of it, into TARGET.
+
+    From another machine, TARGET is a new file or directory here, unpacked by tar; one that cannot be
+    given back whole is not there at all. With --place there is no TARGET.
 
     \b
       holdfast restore oracle@latest /u01/restored
       holdfast restore 01jd users01.dbf /u01/oradata
+      holdfast restore oracle@latest --place mount
     """
-    if len(paths) > 2:
+    inner, target = _from_and_to(paths, place)
+    if place:
+        from daemon.cli import restoring
+
+        restoring.placed(ctx, point, inner, place, json_)
+    elif is_far(ctx):
+        from daemon.cli import restoring
+
+        if force:
+            raise click.UsageError(
+                "--force writes over files beside the store only, not with --api"
+            )
+        restoring.fetched(ctx, point, inner, target, json_)
+    else:
+        _here(ctx, point, os.fsencode(inner), target, force, json_)
+
+
+def _from_and_to(paths: tuple[str, ...], place: str) -> tuple[str, str]:
+    """(path in the point, target) of the arguments."""
+    if place:
+        if len(paths) > 1:
+            raise click.UsageError("restore --place takes POINT [SUBPATH]")
+        return (paths[0] if paths else ""), ""
+    if not 1 <= len(paths) <= 2:
         raise click.UsageError("restore takes POINT [SUBPATH] TARGET")
     if not paths[-1]:
         raise InvalidRequest("target ''", expected="a path", found="none")
-    subpath = os.fsencode(paths[0]) if len(paths) == 2 else b""
+    return (paths[0] if len(paths) == 2 else ""), paths[-1]
+
+
+def _here(
+    ctx: click.Context, point: str, inner: bytes, target: str, force: bool, json_: bool
+) -> None:
+    """By this process, beside a daemon too: what is damaged does not keep the rest from being restored."""
     with open_store(ctx) as store, progress() as report:
-        result = store.restore(point, subpath, os.fsencode(paths[-1]), force=force, report=report)
+        result = store.restore(point, inner, os.fsencode(target), force=force, report=report)
     if json_:
         as_json(
             {
@@ -93,7 +150,7 @@ def restore(
     else:
         for one in (*result.skipped, *result.damaged):
             click.echo(f"{shown(one.path)}: {shown(one.text)}", err=True)
-        say(f"{result.files} files, {size(result.bytes)} restored to {shown(paths[-1])}")
+        say(f"{result.files} files, {size(result.bytes)} restored to {shown(target)}")
     if result.damaged:
         count = len({one.path for one in result.damaged})
         raise Corrupt(f"restore of {point}", expected="every file whole", found=f"{count} damaged",
@@ -115,8 +172,12 @@ def rm(ctx: click.Context, points: tuple[str, ...], dry_run: bool, json_: bool) 
     if dry_run:
         _would_free(ctx, points, json_)
         return
-    with open_store(ctx) as store:
-        gone = store.remove_points(points)
+    if plain(ctx):
+        with open_store(ctx) as store:
+            gone = store.remove_points(points)
+    else:
+        with backend(ctx) as asked:
+            gone = asked.remove_points(list(points))
     if json_:
         as_json({"points": [point.id for point in gone]})
         return
@@ -125,18 +186,23 @@ def rm(ctx: click.Context, points: tuple[str, ...], dry_run: bool, json_: bool) 
 
 
 def _would_free(ctx: click.Context, points: tuple[str, ...], json_: bool) -> None:
-    with open_store(ctx) as store, progress() as report:
-        told = store.would_free(points, report=report)
+    if alone(ctx):
+        with open_store(ctx) as store, progress() as report:
+            told = dataclasses.asdict(store.would_free(points, report=report))
+    else:
+        with backend(ctx) as asked:
+            ids = [asked.point(one).point.id for one in points]
+            told = {**asked.forecast(ids), "points": ids}
     if json_:
-        as_json(dataclasses.asdict(told))
+        as_json(told)
         return
-    whose = "this point needs" if len(told.points) == 1 else "these points need"
-    chunks = counted(told.chunks, "chunk")
-    say(f"{size(told.freed_bytes)} would be freed: {chunks} that only {whose}")
-    if told.waiting_chunks:
-        chunks = counted(told.waiting_chunks, "chunk")
-        say(f"{size(told.waiting_bytes)} wait to be freed: {chunks} that nothing needs")
-    say(f"{size(told.returned_bytes)} would go back to the file system with the next gc")
+    whose = "this point needs" if len(told["points"]) == 1 else "these points need"
+    chunks = counted(told["chunks"], "chunk")
+    say(f"{size(told['freed_bytes'])} would be freed: {chunks} that only {whose}")
+    if told["waiting_chunks"]:
+        chunks = counted(told["waiting_chunks"], "chunk")
+        say(f"{size(told['waiting_bytes'])} wait to be freed: {chunks} that nothing needs")
+    say(f"{size(told['returned_bytes'])} would go back to the file system with the next gc")
 
 
 COMMANDS = (points, diff, restore, rm)

@@ -1,13 +1,14 @@
-"""Commands about a store as a whole: init, create, gc, check, scrub, stats, repair, incidents."""
+"""Commands about a store as a whole: init, create, gc, check, scrub, stats, repair, incidents, history."""
 
 from __future__ import annotations
 
 import dataclasses
+import time
+from typing import Any
 
 import click
 
-import fsmount
-from daemon.cli.common import open_store, path_of
+from daemon.cli.common import alone, backend, beside, is_far, open_store, path_of, place_of, plain
 from daemon.cli.output import (
     Duration,
     Size,
@@ -19,6 +20,7 @@ from daemon.cli.output import (
     shown,
     size,
     table,
+    when,
 )  # fmt: skip
 from engine import Store
 from engine.errors import Corrupt, InvalidRequest
@@ -34,6 +36,7 @@ def init(ctx: click.Context, path: str | None) -> None:
     \b
       holdfast --store /srv/holdfast init
     """
+    beside(ctx)
     where = path or path_of(ctx)
     Store.init(where)
     say(f"store created at {shown(where)}")
@@ -63,8 +66,14 @@ def create(
       holdfast create oracle --quota 2T
       holdfast create home --quota 50G --max-files 2000000
     """
-    with open_store(ctx) as store:
-        store.create_mount(name, quota, chunking, max_files)
+    if plain(ctx):
+        with open_store(ctx) as store:
+            store.create_mount(name, quota, chunking, max_files)
+    else:
+        from daemon.contract import MountSpec
+
+        with backend(ctx) as asked:
+            asked.create_mount(MountSpec(name, quota or 0, max_files or 0, chunking))
     say(f"mount {name} created")
 
 
@@ -80,15 +89,29 @@ def gc(ctx: click.Context, dry_run: bool, budget: float | None, json_: bool) -> 
       holdfast gc --dry-run
       holdfast gc --for 10m
     """
-    with open_store(ctx) as store, progress() as report:
-        result = store.collect(dry_run=dry_run, budget_s=budget, report=report)
+    if alone(ctx):
+        with open_store(ctx) as store, progress() as report:
+            found = store.collect(dry_run=dry_run, budget_s=budget, report=report)
+        result = dataclasses.asdict(found)
+    else:
+        from daemon.cli.following import run
+
+        with backend(ctx) as asked:
+            result = run(asked, "collect", _given(dry_run=dry_run, budget_s=budget))
     if json_:
-        as_json(dataclasses.asdict(result))
+        as_json(result)
         return
     verb = "would be freed" if dry_run else "freed"
-    say(f"{size(result.freed_bytes)} {verb}, {result.dead_chunks} chunks no longer needed")
+    say(f"{size(result['freed_bytes'])} {verb}, {result['dead_chunks']} chunks no longer needed")
     verb = "would go" if dry_run else "went"
-    say(f"{size(result.returned_bytes)} {verb} back to the file system")
+    say(f"{size(result['returned_bytes'])} {verb} back to the file system")
+
+
+def _given(**options: object) -> dict[str, Any]:
+    """Options of a job: those that were given."""
+    return {
+        key: value for key, value in options.items() if value is not None and value is not False
+    }
 
 
 @click.command()
@@ -101,21 +124,34 @@ def check(ctx: click.Context, read_data: bool, json_: bool) -> None:
     \b
       holdfast check --read-data
     """
-    with open_store(ctx) as store, progress() as report:
-        result = store.check(read_data=read_data, report=report)
-    if json_:
-        as_json(
-            {"problems": [dataclasses.asdict(p) for p in result.problems], "counts": result.counts}
-        )
+    if alone(ctx):
+        with open_store(ctx) as store, progress() as report:
+            found = store.check(read_data=read_data, report=report)
+        result: dict[str, Any] = {
+            "problems": [dataclasses.asdict(p) for p in found.problems],
+            "counts": found.counts,
+        }
     else:
-        for problem in result.problems:
-            say(f"{problem.code}: {shown(problem.thing)}: {shown(problem.text)}")
-        say(", ".join(f"{count} {name}" for name, count in result.counts.items()))
-    if result.problems:
-        raise Corrupt(f"store {path_of(ctx)}", expected="no damage", found=counted(len(result.problems), "problem"),
+        from daemon.cli.following import run
+
+        with backend(ctx) as asked:
+            result = run(asked, "check", _given(read_data=read_data))
+    problems = result["problems"]
+    if json_:
+        as_json(result)
+    else:
+        _tell(problems)
+        say(", ".join(f"{count} {name}" for name, count in result["counts"].items()))
+    if problems:
+        raise Corrupt(f"store {place_of(ctx)}", expected="no damage", found=counted(len(problems), "problem"),
                       do="run 'holdfast repair'; undamaged points can be restored")  # fmt: skip
     if not json_:
         say("no problems found")
+
+
+def _tell(problems: list[dict[str, Any]]) -> None:
+    for one in problems:
+        say(f"{one['code']}: {shown(one['thing'])}: {shown(one['text'])}")
 
 
 @click.command()
@@ -136,25 +172,35 @@ def scrub(
       holdfast scrub --rate 50M
       holdfast scrub --every 30d --rate 50M --for 4h
     """
-    with open_store(ctx) as store, progress() as report:
-        result = store.scrub(rate=rate, budget_s=budget, every_s=every, report=report)
-    if json_:
-        as_json(dataclasses.asdict(result))
+    if alone(ctx):
+        with open_store(ctx) as store, progress() as report:
+            found = store.scrub(rate=rate, budget_s=budget, every_s=every, report=report)
+        result = dataclasses.asdict(found)
     else:
-        for problem in result.problems:
-            say(f"{problem.code}: {shown(problem.thing)}: {shown(problem.text)}")
-        say(f"{size(result.verified_bytes)} verified, {counted(result.records, 'chunk')} in "
-            f"{counted(result.packs, 'pack')}")  # fmt: skip
-        say(f"{size(result.cycle_bytes)} of {size(result.store_bytes)} since {moment(result.begun_ns)}"
-            + (": all of it" if result.finished else ""))  # fmt: skip
-        if result.due_bytes is not None and not result.finished:
-            ahead = result.cycle_bytes - result.due_bytes
-            say(f"{size(abs(ahead))} {'ahead of' if ahead >= 0 else 'behind'} schedule")
-    if result.problems or result.suspects:
-        found = counted(len(result.problems), "problem")
-        known = counted(result.suspects, "damaged chunk")
-        raise Corrupt(f"store {path_of(ctx)}", expected="no damage", found=f"{found}, {known}",
+        from daemon.cli.following import run
+
+        with backend(ctx) as asked:
+            result = run(asked, "scrub", _given(rate=rate, budget_s=budget, every_s=every))
+    if json_:
+        as_json(result)
+    else:
+        _scrubbed(result)
+    if result["problems"] or result["suspects"]:
+        problems = counted(len(result["problems"]), "problem")
+        known = counted(result["suspects"], "damaged chunk")
+        raise Corrupt(f"store {place_of(ctx)}", expected="no damage", found=f"{problems}, {known}",
                       do="run 'holdfast check --read-data' to see which files need them")  # fmt: skip
+
+
+def _scrubbed(result: dict[str, Any]) -> None:
+    _tell(result["problems"])
+    say(f"{size(result['verified_bytes'])} verified, {counted(result['records'], 'chunk')} in "
+        f"{counted(result['packs'], 'pack')}")  # fmt: skip
+    cycle, due = result["cycle_bytes"], result["due_bytes"]
+    say(f"{size(cycle)} of {size(result['store_bytes'])} since {moment(result['begun_ns'])}"
+        + (": all of it" if result["finished"] else ""))  # fmt: skip
+    if due is not None and not result["finished"]:
+        say(f"{size(abs(cycle - due))} {'ahead of' if cycle >= due else 'behind'} schedule")
 
 
 @click.command()
@@ -167,19 +213,26 @@ def stats(ctx: click.Context, name: str | None, json_: bool) -> None:
     \b
       holdfast stats --json
     """
-    with open_store(ctx) as store:
-        result = store.stats(name)
+    if alone(ctx):
+        with open_store(ctx) as store:
+            result = store.stats(name)
+    else:
+        with backend(ctx) as asked:
+            result = asked.stats(name or "")
     if json_:
         as_json(result)
         return
     for key, value in result.items():
-        if key.endswith("_bytes"):
-            text = size(value)
-        elif key.endswith("_ns"):
-            text = moment(int(value)) if value else "never"
-        else:
-            text = f"{value:.2f}" if isinstance(value, float) else str(value)
-        say(f"{key.removesuffix('_ns').replace('_', ' '):18} {text}")
+        say(f"{key.removesuffix('_ns').replace('_', ' '):18} {_number(key, value)}")
+
+
+def _number(key: str, value: int | float) -> str:
+    """A number as its name says what it is."""
+    if key.endswith("_bytes"):
+        return size(value)
+    if key.endswith("_ns"):
+        return when(int(value))
+    return f"{value:.2f}" if isinstance(value, float) else str(value)
 
 
 @click.command()
@@ -225,15 +278,26 @@ def incidents(ctx: click.Context, reset: bool, json_: bool) -> None:
       holdfast incidents
       holdfast incidents --reset
     """
-    found, silent = fsmount.incidents(path_of(ctx))
-    if json_:
-        as_json({"incidents": [dataclasses.asdict(one) for one in found], "silent": silent})
-    else:
-        _show(found)
-        for name in silent:
-            say(f"the worker of mount {shown(name)} does not answer")
+    if is_far(ctx):
+        with backend(ctx) as asked:
+            _incidents([Incident(**one) for one in asked.incidents()], [], json_)
+            if reset:
+                asked.reset_incidents()
+        return
+    import fsmount
+
+    _incidents(*fsmount.incidents(path_of(ctx)), json_)
     if reset:
         Store.reset_incidents(path_of(ctx))
+
+
+def _incidents(found: list[Incident], silent: list[str], json_: bool) -> None:
+    if json_:
+        as_json({"incidents": found, "silent": silent})
+        return
+    _show(found)
+    for name in silent:
+        say(f"the worker of mount {shown(name)} does not answer")
 
 
 def _show(found: list[Incident]) -> None:
@@ -247,4 +311,25 @@ def _show(found: list[Incident]) -> None:
     table(rows, ("LAST", "FIRST", "TIMES", "KIND", "THING", "WHAT"))
 
 
-COMMANDS = (init, create, gc, check, scrub, stats, repair, incidents)
+@click.command()
+@click.option("--since", type=Duration(), help="Only the last so long, as 30d.")
+@click.option("--json", "json_", is_flag=True)
+@click.pass_context
+def history(ctx: click.Context, since: float | None, json_: bool) -> None:
+    """Tell how the store has grown: its sizes as they were noted, oldest first.
+
+    \b
+      holdfast history --since 30d
+    """
+    after = time.time_ns() - int(since * 1e9) if since else 0
+    with backend(ctx) as asked:
+        found = asked.history(after)
+    if json_:
+        as_json(found)
+        return
+    keys = sorted({key for row in found for key in row}, key=lambda key: (key != "time_ns", key))
+    rows = [[_number(key, row[key]) if key in row else "-" for key in keys] for row in found]
+    table(rows, [key.removesuffix("_ns").replace("_", " ").upper() for key in keys])
+
+
+COMMANDS = (init, create, gc, check, scrub, stats, repair, incidents, history)

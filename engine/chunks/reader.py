@@ -54,6 +54,10 @@ class ChunkReader:
         finally:
             self._cache.resize(before)
 
+    def name_of(self, data: bytes) -> bytes:
+        """The id that a chunk of this plaintext has in this store."""
+        return codec.chunk_id(self._context.key, data)
+
     def read(self, cid: bytes) -> bytes:
         """The plaintext of a chunk. Raises Corrupt (damaged, missing, or not what its name says)."""
         return self.load(cid).data

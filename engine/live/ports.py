@@ -51,7 +51,7 @@ class Ports:
     ``last_point_entry(path)``: what the mount's last recovery point has at a path, or None;
     ``entry_span(entry, number)``: extents of one of its spans; ``entry_mode(entry)``: how it was chunked.
     ``space_left()``: bytes writers may still use on the store's file system, its reserve taken off.
-    ``heartbeat()``: called every tick.
+    ``heartbeat()``: called every tick. ``quota()``: (bytes, inodes) as they are now, None when they never change.
     ``incidents``: where conditions that want attention are noted; ``name``: how they call the mount.
     """
 
@@ -67,5 +67,6 @@ class Ports:
     flush: Callable[[], None] = field(default=lambda: None)
     seal_small: Callable[[list[SealJob]], None] = field(default=lambda jobs: None)
     heartbeat: Callable[[], None] = field(default=lambda: None)
+    quota: Callable[[], tuple[int, int]] | None = None
     incidents: Journal = field(default_factory=Journal)
     name: str = "mount"

@@ -33,12 +33,13 @@ class Quota:
 
 
 class Space:
-    """Admission of growth. All methods but ``refresh`` need the tree's lock."""
+    """Admission of growth. All methods but ``refresh`` and ``follow_quota`` need the tree's lock."""
 
     def __init__(self, state: State, contents: Contents, quota: Quota, ports: Ports) -> None:
         self._state = state
         self._contents = contents
         self._quota = quota
+        self._ask_quota = ports.quota
         self._space_left = ports.space_left
         self._incidents = ports.incidents
         self._name = ports.name
@@ -62,6 +63,15 @@ class Space:
         except HoldfastError as error:
             self._incidents.error(error)
             self._room = 0
+
+    def follow_quota(self) -> None:
+        """[T] Without the lock: take the quota as it is now; what cannot be read now is as it was."""
+        if self._ask_quota is None:
+            return
+        try:
+            self._quota = Quota(*self._ask_quota())
+        except HoldfastError as error:
+            self._incidents.error(error)
 
     def admit_write(self, inode: Inode, end: int, size: int) -> None:
         """Refuse ``size`` more bytes of a file, ending at ``end``: StoreFull, QuotaExceeded, or why commits fail."""

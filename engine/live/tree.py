@@ -98,6 +98,12 @@ class LiveTree:
                 raise InvalidRequest("readlink", expected="a symbolic link")
             return inode.target
 
+    def path(self, ino: int) -> bytes | None:
+        """The path from the root, of the first name when there are several; None for a file without. Raises ESTALE."""
+        with self._state.lock:
+            inode = self._state.get(ino)
+            return self._names.path(inode) if inode.nlink else None
+
     def readdir(self, ino: int, cookie: int) -> Iterator[tuple[bytes, Attr, int]]:
         """(name, attributes, cookie to go on after it) of the entries after ``cookie``; 0 is the start.
 
@@ -346,6 +352,7 @@ class LiveTree:
     def tick(self) -> None:
         """[T] About once a second: seal and commit what is due, try again what failed."""
         state = self._state
+        self._space.follow_quota()
         with state.lock:
             due = state.clock.monotonic() - (limits.COMMIT_INTERVAL - limits.TICK)
             self._sealing.flush_small()

@@ -20,7 +20,7 @@ from engine.home import OpenStore
 from engine.index import Table, Txn, gcstate
 from engine.index.gcstate import GcState, Phase
 from engine.index.rows import FLAG_CONDEMNED, U64
-from engine.maintain import settle, tombs
+from engine.maintain import settle, tombs, unmake
 from engine.maintain.compact import Compactor
 from engine.maintain.forecast import forecast
 from engine.maintain.mark import Marker
@@ -59,6 +59,7 @@ def collect(
         settle.lock_files(context)
         result.packs_mended = len(settle.sealed_packs(context))
         settle.empty_rows(context)
+        unmake.finish(context, report)
         settle.memories(context)
         state = _begin(context, store.session.worker.id)
         try:

@@ -173,7 +173,7 @@ class _Builder:
             self._result.done.append(f"pack {number} is searched for records: {error}")
         if footer is None:
             rows = list(self._salvaged(number, sealed))
-            length = rows[-1][1].offset + rows[-1][1].stored if rows else HEADER_LEN
+            length = max((row.offset + row.stored for _, row in rows), default=HEADER_LEN)
             pack = PackRow(PACK_SEALED if sealed else PACK_IDLE, 0, 0, length, len(rows), 0)
         else:
             pack = PackRow(PACK_SEALED, 0, 0, footer.offset, footer.entries, 0, footer.digest)
@@ -197,11 +197,11 @@ class _Builder:
         """Rows of a file without a trailer that can be trusted."""
         at = HEADER_LEN
         for offset, r in self._context.files.salvage(number):
-            if offset != at:
+            if offset > at:
                 self._result.done.append(
                     f"pack {number}: bytes {at} to {offset} are no record, and passed over"
                 )
-            at = offset + r.size
+            at = max(at, offset + r.size)
             ids = tuple(dict.fromkeys(base.id for base in r.bases))
             yield (
                 r.id,

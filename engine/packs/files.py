@@ -172,23 +172,31 @@ class PackFiles:
     def salvage(self, number: int) -> Iterator[tuple[int, Record]]:
         """(offset, record head) of every record with a sound head, in file order; what lies between is passed over.
 
-        Records are found again behind damage by their magic and check: one torn record costs no other.
+        Records are found again behind damage by their magic and check: one torn record costs no other. Where a record
+        is not followed by one, its length may be what is left of a longer file: the next one is looked for inside it.
         """
         end = self.size(number)
-        offset = records.HEADER_LEN
         head_max = records.RECORD_HEAD + limits.DELTA_BASES_MAX * 40
+        offset = records.HEADER_LEN
+        if not self._head(number, offset, min(head_max, max(0, end - offset))):
+            offset = self._next_record(number, 0, end)  # the header may be shorter than it was
         while offset + records.RECORD_HEAD <= end:
-            try:
-                raw = self.read(number, offset, min(head_max, end - offset))
-                record = records.decode_record_head(raw)
-            except UNREADABLE:
-                offset = self._next_record(number, offset + 1, end)
-                continue
-            if offset + record.size <= end:
+            record = self._head(number, offset, min(head_max, end - offset))
+            behind = offset + record.size if record is not None else end + 1
+            if record is not None and behind <= end:
                 yield offset, record
-                offset += record.size
+            if behind == end or (
+                behind < end and self._head(number, behind, min(head_max, end - behind))
+            ):
+                offset = behind
             else:
                 offset = self._next_record(number, offset + 1, end)
+
+    def _head(self, number: int, offset: int, length: int) -> Record | None:
+        try:
+            return records.decode_record_head(self.read(number, offset, length))
+        except UNREADABLE:
+            return None
 
     def _next_record(self, number: int, start: int, end: int) -> int:
         """Where the next record may begin; ``end`` when none does. What the disk does not give is passed over."""

@@ -12,10 +12,11 @@ What a crash leaves of it: FORMAT.md, "Crash tables".
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 from engine import limits, registry
 from engine.chunks import Context, alive
-from engine.errors import Busy, InvalidRequest, NotFound
+from engine.errors import AlreadyExists, Busy, InvalidRequest, NotFound
 from engine.home import OpenStore
 from engine.index import Table, Txn
 from engine.index.rows import KIND_POINT, KIND_TOMBSTONE, U64
@@ -28,15 +29,33 @@ from engine.progress import Progress, Report
 _DELETING = b"rm"  # of a pin: its worker does not read the point, it is about to delete it
 
 
+class PlannedPoint(NamedTuple):
+    """The id and the time of a point that is still to be made: who writes them down knows after a crash whether it
+    was."""
+
+    id: str
+    time_ns: int
+
+
+def plan(context: Context) -> PlannedPoint:
+    """An id that no point has, and the time it is now."""
+    now = context.system.time_ns()
+    return PlannedPoint(codec.new_point_id(now, context.system.random(10)), now)
+
+
 def snapshot(
     store: OpenStore,
     name: str,
     label: str,
     *,
+    planned: PlannedPoint | None = None,
     thaw: Callable[[], None] = lambda: None,
     report: Report,
 ) -> Point:
-    """A new point of a mount. ``thaw`` is called once the cut is taken. Raises NotFound, Busy, StoreFull."""
+    """A new point of a mount. ``thaw`` is called once the cut is taken; ``planned``: which id and time it gets.
+
+    Raises NotFound, Busy, StoreFull, AlreadyExists when there is a point of the planned id.
+    """
     try:
         length = len(label.encode())
     except UnicodeEncodeError:
@@ -46,7 +65,7 @@ def snapshot(
             "label", expected=f"at most {limits.LABEL_MAX} bytes", found="a longer one"
         )
     writer = store.session.writer
-    mount, cut = _cut(store.context, name)
+    mount, cut = _cut(store.context, name, planned)
     with store.context.index.read() as txn, writer.holds.open() as hold:
         builder = TreeBuilder(
             txn,
@@ -60,10 +79,10 @@ def snapshot(
             raise _moved(name)
         thaw()
         root = builder.build()
-        now = store.context.system.time_ns()
+        planned = planned or plan(store.context)
         made = Point(
-            id=codec.new_point_id(now, store.context.system.random(10)), mount=name, mount_id=mount.id,
-            sequence=mount.points + 1, time_ns=now, root=root, label=label,
+            id=planned.id, mount=name, mount_id=mount.id,
+            sequence=mount.points + 1, time_ns=planned.time_ns, root=root, label=label,
             logical_bytes=builder.meta.used_bytes, files=builder.meta.used_inodes,
             predecessor=_newest(txn, name),
         )  # fmt: skip
@@ -80,9 +99,11 @@ def snapshot(
     return made
 
 
-def _cut(context: Context, name: str) -> tuple[registry.Mount, int]:
+def _cut(context: Context, name: str, planned: PlannedPoint | None) -> tuple[registry.Mount, int]:
     with context.index.write() as txn:
         mount = registry.find(txn, name)
+        if planned is not None:
+            _refuse_known(txn, planned.id)
         raw = txn.get(Table.LIVE_META, rows.meta_key(mount.id))
         if raw is None:
             raise NotFound(
@@ -95,6 +116,13 @@ def _cut(context: Context, name: str) -> tuple[registry.Mount, int]:
         cut = rows.decode_cut(txn.get(Table.LIVE_META, rows.cut_key(mount.id)))
         txn.put(Table.LIVE_META, rows.cut_key(mount.id), cut._replace(begun=seq).encode())
     return mount, seq
+
+
+def _refuse_known(txn: Txn, point_id: str) -> None:
+    if not codec.is_point_id(point_id):
+        raise InvalidRequest(f"point id {point_id!r}", expected="one that was planned")
+    if txn.get(Table.POINTS, point_id.encode()) is not None:
+        raise AlreadyExists(f"point {point_id}", expected="a new id", found="a point of that id")
 
 
 def _moved(name: str) -> Busy:
@@ -111,6 +139,7 @@ def _commit(txn: Txn, name: str, before: int, cut: int, made: Point, record: byt
     mount = registry.find(txn, name)
     if mount.points != before:
         raise _moved(name)
+    _refuse_known(txn, made.id)
     registry.save(txn, mount._replace(points=before + 1))
     raw = txn.get(Table.LIVE_META, rows.cut_key(mount.id))
     begun = rows.decode_cut(raw).begun

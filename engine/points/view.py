@@ -12,6 +12,7 @@ from engine import limits
 from engine.chunks import ChunkReader, Part
 from engine.errors import NotFound, PosixError
 from engine.nodes import Entry, Extent, dirs, files, xattrs
+from engine.nodes.filenodes import Node, decode_root
 
 
 class PointView:
@@ -78,6 +79,14 @@ class PointView:
             at = number * limits.SPAN + stop
         read = iter(self.reader.read_parts([p for p in pieces if not isinstance(p, int)]))
         return b"".join([bytes(p) if isinstance(p, int) else next(read) for p in pieces])
+
+    def content_id(self, entry: Entry) -> bytes:
+        """The id (32 bytes) of a regular file's content: of its top node, or of its extents where it has none.
+
+        Files of the same size and id have the same content.
+        """
+        top = decode_root(entry.root)
+        return top.cid if isinstance(top, Node) else self.reader.name_of(top)
 
     def xattrs(self, entry: Entry) -> dict[bytes, bytes]:
         """Extended attributes by full name."""

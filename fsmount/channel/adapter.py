@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from collections.abc import Sequence
 from contextlib import aclosing
 
@@ -17,15 +18,16 @@ import pyfuse3
 from engine.errors import NotFound, PosixError, QuotaExceeded, StoreFull
 from fsmount.channel.errors import boundary, errno_of
 from fsmount.contract import Attr, Change, Ctx, StatFs
-from fsmount.files import VIRTUAL, Files
+from fsmount.files import RESTORES, VIRTUAL, Files
 
 WRITING = os.O_WRONLY | os.O_RDWR
-DOTS = 2  # "." and ".." have the positions 1 and 2; a tree's own cookie c is position c + 2
+SHOWN = 3  # "." and ".." have the positions 1 and 2, in the root the restores 3; a tree's own cookie c is c + 3
 NAME_MAX = 255
 
 
 class Adapter(pyfuse3.Operations):
-    """Serves one mount: ``live`` for its own inodes, ``virtual`` for those of ``.snapshots`` and below."""
+    """Serves one mount: ``live`` for its own inodes, ``virtual`` for those of ``.snapshots`` and below, ``restores``
+    for those of the directory of that name while it is shown. Counts what it does."""
 
     enable_writeback_cache = True
     enable_acl = True
@@ -36,11 +38,26 @@ class Adapter(pyfuse3.Operations):
         super().__init__()
         self.live = live
         self.virtual = virtual if virtual is not None else live
-        self.hidden = hidden
+        self.restores = self.virtual
+        self.shown = b""  # the name of ``restores`` in the root, while it is shown
+        self.named = {hidden: (self.virtual, VIRTUAL)} if hidden is not None else {}
         self.requests = 0
+        self.bytes_read = 0
+        self.bytes_written = 0
+        self.fsyncs = 0
+        self.fsync_ns = 0
+
+    def show(self, name: bytes, restores: Files) -> None:
+        """Show these restores in the root under this name; b"" for no more. What is known of them stays usable."""
+        self.named.pop(self.shown, None)
+        self.restores, self.shown = restores, name
+        if name:
+            self.named[name] = restores, RESTORES
 
     def _of(self, ino: int) -> Files:
-        return self.virtual if ino & VIRTUAL else self.live
+        if ino & VIRTUAL:
+            return self.restores if ino & RESTORES == RESTORES else self.virtual
+        return self.live
 
     def _entry(self, files: Files, attr: Attr) -> pyfuse3.EntryAttributes:
         entry = attributes(attr)
@@ -70,12 +87,15 @@ class Adapter(pyfuse3.Operations):
         self.requests += 1
         if len(name) > NAME_MAX:
             raise PosixError(errno.ENAMETOOLONG)
-        if name == self.hidden and parent_inode == pyfuse3.ROOT_INODE:
-            return self._told(self.virtual, await self.virtual.getattr(VIRTUAL))
+        if parent_inode == pyfuse3.ROOT_INODE and name in self.named:
+            files, ino = self.named[name]
+            return self._told(files, await files.getattr(ino))
         files = self._of(parent_inode)
         try:
             attr = await files.lookup(parent_inode, name)
         except NotFound:
+            if name == b"..":  # of a directory that is shown in the root
+                return self._told(self.live, await self.live.getattr(pyfuse3.ROOT_INODE))
             nothing = pyfuse3.EntryAttributes()
             nothing.st_ino = 0
             nothing.entry_timeout = self.entry_timeout(files, parent_inode)
@@ -93,7 +113,7 @@ class Adapter(pyfuse3.Operations):
     async def mknod(
         self, parent_inode: int, name: bytes, mode: int, rdev: int, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
-        files = self._of(parent_inode)
+        files = self._at(parent_inode, name)
         return self._told(
             files, await files.mknod(parent_inode, name, mode, rdev, self.caller(ctx))
         )
@@ -102,30 +122,32 @@ class Adapter(pyfuse3.Operations):
     async def mkdir(
         self, parent_inode: int, name: bytes, mode: int, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
-        files = self._of(parent_inode)
+        files = self._at(parent_inode, name)
         return self._told(files, await files.mkdir(parent_inode, name, mode, self.caller(ctx)))
 
     @boundary
     async def symlink(
         self, parent_inode: int, name: bytes, target: bytes, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
-        files = self._of(parent_inode)
+        files = self._at(parent_inode, name)
         return self._told(files, await files.symlink(parent_inode, name, target, self.caller(ctx)))
 
     @boundary
     async def link(
         self, inode: int, new_parent_inode: int, new_name: bytes, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
-        files = self._of(inode | new_parent_inode)
+        files = self._of(inode)
+        if files is self.live:
+            files = self._at(new_parent_inode, new_name)
         return self._told(files, await files.link(inode, new_parent_inode, new_name))
 
     @boundary
     async def unlink(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
-        await self._removing(parent_inode, name).unlink(parent_inode, name)
+        await self._at(parent_inode, name).unlink(parent_inode, name)
 
     @boundary
     async def rmdir(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
-        await self._removing(parent_inode, name).rmdir(parent_inode, name)
+        await self._at(parent_inode, name).rmdir(parent_inode, name)
 
     @boundary
     async def rename(
@@ -137,14 +159,15 @@ class Adapter(pyfuse3.Operations):
         flags: int,
         ctx: pyfuse3.RequestContext,
     ) -> None:
-        files = self._removing(parent_inode_old, name_old)
+        files = self._at(parent_inode_old, name_old)
         if files is self.live:
-            files = self._removing(parent_inode_new, name_new)
+            files = self._at(parent_inode_new, name_new)
         await files.rename(parent_inode_old, name_old, parent_inode_new, name_new, flags)
 
-    def _removing(self, parent: int, name: bytes) -> Files:
-        if name == self.hidden and parent == pyfuse3.ROOT_INODE:
-            return self.virtual
+    def _at(self, parent: int, name: bytes) -> Files:
+        """Who is asked to change this name."""
+        if parent == pyfuse3.ROOT_INODE and name in self.named:
+            return self.named[name][0]
         return self._of(parent)
 
     # --- attributes ---------------------------------------------------------------------------------
@@ -213,7 +236,7 @@ class Adapter(pyfuse3.Operations):
         ctx: pyfuse3.RequestContext,
     ) -> tuple[pyfuse3.FileInfo, pyfuse3.EntryAttributes]:
         self.requests += 1
-        files = self._of(parent_inode)
+        files = self._at(parent_inode, name)
         writable = bool(flags & WRITING)
         attr = await files.create(parent_inode, name, mode, writable, self.caller(ctx))
         return handle(attr.ino, writable), self._told(files, attr)
@@ -228,18 +251,22 @@ class Adapter(pyfuse3.Operations):
     async def read(self, fh: int, off: int, size: int) -> bytes:
         self.requests += 1
         ino = fh >> 1
-        return await self._of(ino).read(ino, off, size)
+        data = await self._of(ino).read(ino, off, size)
+        self.bytes_read += len(data)
+        return data
 
     @boundary
     async def write(self, fh: int, off: int, buf: bytes) -> int:
         self.requests += 1
         try:
-            return await self._of(fh >> 1).write(fh >> 1, off, buf)
+            written = await self._of(fh >> 1).write(fh >> 1, off, buf)
         except QuotaExceeded as error:
             if not self.enable_writeback_cache:
                 raise
             # Of errors at write-back the kernel keeps ENOSPC for close, and makes EIO of every other one.
             raise StoreFull(str(error)) from None
+        self.bytes_written += written
+        return written
 
     @boundary
     async def release(self, fh: int) -> None:
@@ -247,7 +274,10 @@ class Adapter(pyfuse3.Operations):
 
     @boundary
     async def fsync(self, fh: int, datasync: bool) -> None:
+        began = time.monotonic_ns()
         await self._of(fh >> 1).fsync(fh >> 1, datasync)
+        self.fsyncs += 1
+        self.fsync_ns += time.monotonic_ns() - began
 
     # --- directories --------------------------------------------------------------------------------
 
@@ -264,9 +294,14 @@ class Adapter(pyfuse3.Operations):
                 entry = self._entry(files, await self._of(ino).getattr(ino))
                 if not pyfuse3.readdir_reply(token, name, entry, position):
                     return
-        async with aclosing(files.readdir(fh, max(0, start_id - DOTS))) as entries:
+        if fh == pyfuse3.ROOT_INODE and start_id < SHOWN and self.shown:
+            entry = self._entry(self.restores, await self.restores.getattr(RESTORES))
+            if not pyfuse3.readdir_reply(token, self.shown, entry, SHOWN):
+                return
+            self.restores.known(RESTORES)
+        async with aclosing(files.readdir(fh, max(0, start_id - SHOWN))) as entries:
             async for name, attr, cookie in entries:
-                if not pyfuse3.readdir_reply(token, name, self._entry(files, attr), cookie + DOTS):
+                if not pyfuse3.readdir_reply(token, name, self._entry(files, attr), cookie + SHOWN):
                     break
                 files.known(attr.ino)
 

@@ -143,7 +143,7 @@ class Guarded(Adapter):
         self, parent: int, name: bytes, ctx: pyfuse3.RequestContext
     ) -> contract.Attr | None:
         """The entry, which may be taken away; None when there is none."""
-        if self._removing(parent, name) is not self.live:
+        if self._at(parent, name) is not self.live:
             return None  # what is asked changes a point, and is refused as such
         who = self._who(ctx)
         directory = await self._attr(parent, who)

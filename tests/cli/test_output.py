@@ -203,7 +203,8 @@ def test_a_prefix_names_a_point_only_while_it_is_the_only_one(made: Made) -> Non
 
 # --- help and completion --------------------------------------------------------------------------------------
 
-COMMANDS = sorted(cli.commands)
+EVERY = cli.every()
+COMMANDS = sorted(EVERY)
 
 
 def examples(text: str) -> list[str]:
@@ -234,7 +235,7 @@ def test_every_help_has_examples_that_parse(name: str, tmp_path: Path) -> None:
     assert any(f" {name}" in line for line in found), text
     for line in found:
         parse(line)
-    command = cli.commands[name]
+    command = EVERY[name]
     for option in command.params:
         if isinstance(option, click.Option):
             assert option.opts[-1] in text
@@ -266,7 +267,7 @@ def test_an_example_that_were_wrong_would_be_noticed() -> None:
 def test_every_option_of_every_command_is_explained() -> None:
     silent = [
         f"{name} {option.opts[-1]}"
-        for name, command in cli.commands.items()
+        for name, command in EVERY.items()
         for option in command.params
         if isinstance(option, click.Option) and not option.help and option.opts[-1] != "--json"
     ]

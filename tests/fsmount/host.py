@@ -45,8 +45,8 @@ class MemPoints:
 
     def names(self) -> list[Named]:
         return [
-            Named(name, 1_700_000_000_000_000_000, view.root_entry)
-            for name, view in self.views.items()
+            Named(name, number, 1_700_000_000_000_000_000, view.root_entry)
+            for number, (name, view) in enumerate(self.views.items(), 1)
         ]
 
     def view(self, name: bytes) -> View:

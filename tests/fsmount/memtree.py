@@ -112,6 +112,19 @@ class MemTree:
     def readlink(self, ino: int) -> bytes:
         return self._get(ino).target
 
+    def path(self, ino: int) -> bytes | None:
+        parts: list[bytes] = []
+        while ino != ROOT:
+            for parent in self.inodes.values():
+                name = next((n for n, (i, _) in parent.names.items() if i == ino), None)
+                if name is not None:
+                    parts.append(name)
+                    ino = parent.ino
+                    break
+            else:
+                return None
+        return b"/".join(reversed(parts))
+
     def readdir(self, ino: int, cookie: int) -> Iterator[tuple[bytes, Inode, int]]:
         entries = sorted(
             (c, name, i) for name, (i, c) in self._dir(ino).names.items() if c > cookie

@@ -229,3 +229,36 @@ def test_a_torn_record_is_no_chunk_of_an_index_made_anew(
         point = store.snapshot("m").id
         sound(store)
         assert restored(store, point, tmp_path / "out")["late"] == content
+
+
+def test_a_record_behind_one_that_lost_bytes_is_found_again(
+    home: Path, three: tuple[str, list[ChunkRow]], tmp_path: Path, expect_log: Expect
+) -> None:
+    """The head of the shortened one says where it ended before: that is in the middle of the next."""
+    expect_log("is suspect")
+    point, found = three
+    path = pack_path(home, found[0].pack)
+    raw = path.read_bytes()
+    at = found[0].offset + 20_000
+    path.write_bytes(raw[:at] + raw[at + 700 :])
+
+    Store.rebuild_index(str(home))
+
+    with Store.open(str(home)) as store:
+        store.restore(point, b"", bytes(tmp_path / "out"))
+        assert (tmp_path / "out" / "1").read_bytes() == noise(50_000, 1)
+        assert (tmp_path / "out" / "2").read_bytes() == noise(50_000, 2)
+
+
+def test_a_pack_whose_header_lost_bytes_gives_its_first_record(
+    home: Path, three: tuple[str, list[ChunkRow]], tmp_path: Path
+) -> None:
+    point, found = three
+    path = pack_path(home, found[0].pack)
+    raw = path.read_bytes()
+    path.write_bytes(raw[:20] + raw[21:])
+
+    Store.rebuild_index(str(home))
+
+    with Store.open(str(home)) as store:
+        assert restored(store, point, tmp_path / "out")["0"] == noise(50_000, 0)

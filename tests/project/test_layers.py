@@ -25,12 +25,16 @@ GOOD = {
     "fsmount/__init__.py": "from fsmount import channel",
     "fsmount/channel/__init__.py": "import pyfuse3\nimport trio\nimport engine",
     "daemon/__init__.py": "import engine, fsmount, click, rich",
+    "daemon/config/__init__.py": "from daemon import contract",
+    "daemon/contract.py": "",
+    "daemon/service/__init__.py": "from daemon import config",
 }
 
 BREACHES = [
     ("engine/live/bad.py", "import fsmount", "Layers: daemon -> fsmount -> engine"),
     ("fsmount/bad.py", "import daemon", "Layers: daemon -> fsmount -> engine"),
     ("engine/codec/bad.py", "from engine import index", "Rooms of the engine"),
+    ("daemon/config/bad.py", "from daemon import service", "Rooms of the daemon"),
     *(
         ("engine/live/bad.py", f"import {name}", "The engine is synchronous and knows no front end")
         for name in ("trio", "pyfuse3", "click", "rich", "asyncio")

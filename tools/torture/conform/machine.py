@@ -131,11 +131,12 @@ class Machine:
                 )  # both go on from the same place
             theirs = wanted
         if theirs != wanted:
-            raise Broken(self._said(f"the model answers {_short(wanted)}, ext4 {_short(theirs)}"))
+            raise Broken(self.said(f"the model answers {_short(wanted)}, ext4 {_short(theirs)}"))
         if ours != wanted:
-            raise Wrong(self._said(f"{_short(ours)} instead of {_short(wanted)}"))
+            raise Wrong(self.said(f"{_short(ours)} instead of {_short(wanted)}"))
 
-    def _said(self, what: str) -> str:
+    def said(self, what: str) -> str:
+        """What is wrong, and the last steps."""
         return f"{what}\n  after {self.steps} steps, the last: {'; '.join(self._last)}"
 
     # --- times
@@ -184,16 +185,14 @@ class Machine:
                 for old_mark, new_mark, field in zip(before, marks(node), FIELDS, strict=True):
                     old, new = getattr(was[number], field), getattr(real[number], field)
                     if new_mark == old_mark and new != old:
-                        raise error(
-                            self._said(f"on {place} {field} of {path!r} moved: {old} {new}")
-                        )
+                        raise error(self.said(f"on {place} {field} of {path!r} moved: {old} {new}"))
                     if (
                         new_mark != old_mark
                         and new == old
                         and now - old > TICK
                         and step.name != "utime"
                     ):
-                        raise error(self._said(f"on {place} {field} of {path!r} stayed: {old}"))
+                        raise error(self.said(f"on {place} {field} of {path!r} stayed: {old}"))
 
     # --- whole trees
 
@@ -203,7 +202,7 @@ class Machine:
         for disk, error in ((self.control, Broken), (self.ours, Wrong)):
             complaint = difference(disk.top, frozen)
             if complaint:
-                raise error(self._said(f"{disk.top}: {complaint}"))
+                raise error(self.said(f"{disk.top}: {complaint}"))
         return frozen
 
     def times(self) -> dict[str, tuple[int, int]]:

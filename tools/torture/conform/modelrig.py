@@ -80,13 +80,17 @@ class Run:
 
     def _forgotten(self, machine: Machine) -> None:
         """After a new mount everything is as it was, times too."""
-        before = machine.times()
+        before, how = machine.times(), self._mounted.options
         self._mounted.remount(*self._chance.choice(MODES))
         machine.compare()
         after = machine.times()
         for path, times in before.items():
             if after[path] != times:
-                raise Found(f"{path!r}: a new mount shows the times {after[path]}, before {times}")
+                raise Found(
+                    machine.said(
+                        f"{path!r}: a new mount shows the times {after[path]}, that before ({how}) {times}"
+                    )
+                )
 
     def _point(self, frozen: Frozen) -> None:
         if len(self._points) < POINTS:

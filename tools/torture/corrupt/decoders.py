@@ -27,7 +27,7 @@ from engine.live import rows as live
 from engine.nodes import dirnodes, entries, extents, filenodes, point, walk, xattrs
 from engine.packs import records
 from engine.seam import Os
-from fsmount import control, remote
+from fsmount import control, remote, restores
 
 Decode = Callable[[bytes], None]
 GROWTH_MAX = 96 << 20  # bytes a process may grow by while it decodes: far above every bound
@@ -299,6 +299,15 @@ class _Served:
         return
 
     freeze = barrier
+
+    async def writers(self) -> remote.Reply:
+        return {"writers": []}
+
+    async def fence(self, writable: bool) -> None:
+        assert isinstance(writable, bool)
+
+    async def show_restores(self, wanted: object) -> None:
+        restores.parsed(wanted)
 
     def thaw(self) -> None:
         return

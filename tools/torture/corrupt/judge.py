@@ -206,6 +206,10 @@ def of_part(model: Model, damage: Damage, store: Store, chance: random.Random) -
             yield f"point {point} lacks {sorted(missing)[:3]}"
         for path in found.keys() & members.keys():
             loss.surely, least = {}, set(loss.attributes)
+            if path in loss.hidden:  # its name was found again; what hangs from it need not be
+                least.add(path)
+                if size := len(members[path].content):
+                    loss.ranges[path] = [(0, size)]
             for text in _one(view, point, path, found[path], members[path], loss, chance):
                 if not (path in least and "cannot be" in text):
                     yield text

@@ -31,4 +31,4 @@ def not_laundered() -> None:
     """a snapshot does not have the kernel hand over what it holds of open files"""
     from fsmount import worker
 
-    worker.capture = lambda mountpoint, inodes, launder: None  # type: ignore[attr-defined]
+    worker.capture = lambda mountpoint, files, launder: None  # type: ignore[attr-defined]

@@ -1,0 +1,110 @@
+"""Browsing: directories, files, manifests and differences of recovery points, a page or a piece at a time."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator
+from itertools import islice
+
+from daemon.contract import Change, EntryInfo, ManifestFile, Page
+from daemon.service import cursors, tar, walking
+from daemon.service.core import bounded
+from daemon.service.points import Points
+from engine import PointView
+from engine.errors import InvalidRequest
+from engine.nodes import Entry
+
+PIECE = 1 << 20  # bytes of a file in one piece of an answer
+PIN_FROM = (
+    16 << 20
+)  # bytes from which a download keeps its point from being deleted: that costs a transaction
+
+
+class Browse(Points):
+    """The part of ``Backend`` that looks into points."""
+
+    def entries(
+        self, reference: str, path: str = "", *, cursor: str = "", limit: int = 1000
+    ) -> Page[EntryInfo]:
+        """What is in a directory of a point, by name. Raises NotFound, InvalidRequest when it is none."""
+        after, _ = cursors.decode_path("entries", cursor)
+        view = self.store.glance(reference)
+        folder = walking.found(view, path)
+        if not stat.S_ISDIR(folder.mode):
+            raise InvalidRequest(f"path {path!r}", expected="a directory", found="another thing")
+        page = list(islice(view.scan(folder, after=after), bounded(limit) + 1))
+        items = [walking.entry_info(entry) for entry in page[:limit]]
+        if len(page) <= limit:
+            return Page(items)
+        return Page(items, cursors.encode_path("entries", page[limit - 1].name, 0))
+
+    def file(
+        self, reference: str, path: str, *, offset: int = 0, length: int = -1
+    ) -> tuple[EntryInfo, Iterator[bytes]]:
+        """A regular file, and its bytes from ``offset`` on, ``length`` of them (-1: to the end).
+
+        Raises NotFound, InvalidRequest for what is no file or begins behind its end; the pieces raise Corrupt.
+        """
+        view = self.store.glance(reference)
+        entry = walking.found(view, path)
+        if not stat.S_ISREG(entry.mode):
+            raise InvalidRequest(f"path {path!r}", expected="a regular file", found="another thing")
+        if not 0 <= offset <= entry.size or length < -1:
+            raise InvalidRequest(
+                f"range of {path!r}", expected=f"one inside 0 to {entry.size}", found=f"{offset}, {length}"
+            )  # fmt: skip
+        end = entry.size if length < 0 else min(entry.size, offset + length)
+        info = walking.entry_info(entry)
+        if end - offset < PIN_FROM:
+            return info, _pieces(view, entry, offset, end)
+        return info, self._pinned_pieces(self.store.point(reference).id, entry, offset, end)
+
+    def _pinned_pieces(self, point: str, entry: Entry, offset: int, end: int) -> Iterator[bytes]:
+        with self.pinned(point) as view:
+            yield from _pieces(view, entry, offset, end)
+
+    def tar(self, reference: str, path: str = "") -> Iterator[bytes]:
+        """A directory or a file of a point as a tar stream (PAX). Raises NotFound at once, Corrupt on the way."""
+        walking.found(self.store.glance(reference), path)
+        return self._tar(self.store.point(reference).id, path)
+
+    def _tar(self, point: str, path: str) -> Iterator[bytes]:
+        with self.pinned(point) as view:
+            yield from tar.stream(view, walking.found(view, path))
+
+    def manifest(
+        self, reference: str, *, cursor: str = "", limit: int = 1000
+    ) -> Page[ManifestFile]:
+        """Regular files of a point with their sizes and content ids, in the order of paths."""
+        after, place = cursors.decode_path("manifest", cursor)
+        view = self.store.glance(reference)
+        files = (
+            (path, entry)
+            for path, entry in walking.below(view, view.root_entry, after)
+            if stat.S_ISREG(entry.mode)
+        )
+        if place and not after:
+            files = islice(files, place, None)  # type: ignore[assignment]
+        page = list(islice(files, bounded(limit) + 1))
+        items = [
+            ManifestFile(walking.text_path(path), entry.size, view.content_id(entry).hex())
+            for path, entry in page[:limit]
+        ]
+        if len(page) <= limit:
+            return Page(items)
+        return Page(items, cursors.encode_path("manifest", page[limit - 1][0], place + limit))
+
+    def diff(self, old: str, new: str, *, cursor: str = "", limit: int = 1000) -> Page[Change]:
+        """What differs between two points, in the order of paths."""
+        begun = cursors.decode("diff", cursor, int)
+        place = max(0, begun[0]) if begun else 0
+        page = list(islice(self.store.differences(old, new), place, place + bounded(limit) + 1))
+        items = [Change(one.kind, walking.text_path(one.path)) for one in page[:limit]]  # type: ignore[arg-type]
+        return Page(items, cursors.encode("diff", place + limit) if len(page) > limit else "")
+
+
+def _pieces(view: PointView, entry: Entry, offset: int, end: int) -> Iterator[bytes]:
+    while offset < end:
+        size = min(PIECE, end - offset)
+        yield view.read(entry, offset, size)
+        offset += size

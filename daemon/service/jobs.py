@@ -1,0 +1,225 @@
+"""Jobs and restores: starting them, what becomes of them, what they leave."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import Any, get_args
+
+from daemon.contract import JobInfo, JobKind, JobState, Page, RestoreSpec
+from daemon.service import cursors
+from daemon.service.core import bounded
+from daemon.service.sessions import Sessions
+from daemon.service.walking import found
+from daemon.state.jobs import ENDS, Restored
+from engine.errors import Busy, HoldfastError, InvalidRequest, NotFound, from_os
+
+_NUMBER = (int, float)
+OPTIONS: dict[str, dict[str, tuple[type, ...]]] = {
+    "collect": {"dry_run": (bool,), "budget_s": _NUMBER},
+    "scrub": {"rate": (int,), "budget_s": _NUMBER, "every_s": _NUMBER},
+    "check": {"read_data": (bool,)},
+}
+"""Kinds of jobs that ``start_job`` starts, and what each may be told."""
+
+PLACE_MOUNT = "mount"
+SHOWN = "restores"  # the directory of a mount under which restores are shown
+
+
+class Jobs(Sessions):
+    """The part of ``Backend`` about jobs and restores."""
+
+    def start_job(self, kind: JobKind, options: dict[str, Any]) -> JobInfo:
+        """Start a collection, a scrub or a check. Raises InvalidRequest."""
+        if kind not in OPTIONS:
+            raise InvalidRequest(
+                f"job {kind!r}", expected=" or ".join(OPTIONS), found="another kind"
+            )
+        for name, value in options.items():
+            types = OPTIONS[kind].get(name)
+            if types is None:
+                raise InvalidRequest(
+                    f"option {name!r} of {kind}", expected=" or ".join(OPTIONS[kind])
+                )
+            sound = type(value) in types and (type(value) is bool or 0 < value < 2**53)
+            if not sound and value is not None:
+                what = "true or false" if bool in types else "a number over 0"
+                raise InvalidRequest(
+                    f"option {name} of {kind}", expected=what, found=repr(value)[:50]
+                )
+        return self._start(
+            kind, {name: value for name, value in options.items() if value is not None}
+        )
+
+    def _start(self, kind: JobKind, options: dict[str, Any], mount: str = "") -> JobInfo:
+        job = self.state.jobs.create(kind, options, mount)
+        try:
+            self.ports.jobs.start(job)
+        except HoldfastError as error:
+            self.job_ended(job.id, "failed", error=told(error))
+            raise
+        return self.state.jobs.get(job.id)
+
+    def jobs(
+        self, *, kind: str = "", state: str = "", cursor: str = "", limit: int = 100
+    ) -> Page[JobInfo]:
+        """Jobs, the newest first."""
+        for what, value, allowed in (("kind", kind, JobKind), ("state", state, JobState)):
+            if value and value not in get_args(allowed):
+                raise InvalidRequest(f"{what} {value!r}", expected=" or ".join(get_args(allowed)))
+        before = cursors.decode("jobs", cursor, int)
+        page = self.state.jobs.page(
+            kind=kind, state=state, before=before[0] if before else 0, limit=bounded(limit) + 1
+        )
+        if len(page) <= limit:
+            return Page(page)
+        return Page(page[:limit], cursors.encode("jobs", page[limit - 1].id))
+
+    def job(self, job_id: int) -> JobInfo:
+        """One job. Raises NotFound."""
+        return self.state.jobs.get(job_id)
+
+    def cancel_job(self, job_id: int) -> JobInfo:
+        """Have a job end soon; one that has ended stays as it is. Raises NotFound."""
+        job = self.state.jobs.get(job_id)
+        if job.kind == "delete-mount" and job.state == "running":
+            raise Busy(f"job {job_id}", expected="a job that can be cancelled", found="a deletion that has begun",
+                       do="let it end")  # fmt: skip
+        if job.state not in ENDS:
+            self.ports.jobs.cancel(job_id)
+        return self.state.jobs.get(job_id)
+
+    # --- what runs jobs tells ---------------------------------------------------------------------------------
+
+    def job_started(self, job_id: int) -> JobInfo:
+        """A job runs from now on."""
+        return self.state.jobs.started(job_id)
+
+    def job_progress(self, job_id: int, progress: dict[str, Any]) -> None:
+        """How far it is."""
+        self.state.jobs.progress(job_id, progress)
+
+    def job_ended(
+        self, job_id: int, state: JobState, *, result: dict[str, Any] | None = None,
+        error: dict[str, str] | None = None,
+    ) -> JobInfo:  # fmt: skip
+        """A job has ended: its row, and what follows from it."""
+        job = self.state.jobs.get(job_id)
+        if job.kind == "delete-mount":
+            if state == "done":
+                self._mount_gone(job.mount)
+            else:
+                self.state.wanted.delete(job.mount, deleting=self._half_gone(job.mount))
+        if job.kind == "restore" and state == "done":
+            self.state.jobs.restored(
+                Restored(job.id, job.mount, job.options["point"], job.options["path"], job.options["target"])
+            )  # fmt: skip
+        ended = self.state.jobs.ended(job_id, state, result=result, error=error)
+        if state == "failed":
+            text = (error or {}).get("message", "")
+            thing = f"{job.kind} {job.mount}".strip()
+            self.store.incidents.note("job_failed", thing, f"job {job.id}: {text}")
+        if job.kind == "restore" and state == "done":
+            self.after("after_restore", job.mount, point=job.options["point"])
+        return ended
+
+    def _mount_gone(self, mount: str) -> None:
+        for one in self.state.jobs.restores(mount):
+            self.state.jobs.unrestored(one.job)
+        self.state.wanted.forget(mount)
+        self._shown.discard(mount)
+
+    def _half_gone(self, mount: str) -> bool:
+        """Whether a deletion that failed has gone so far that the mount must not be used again."""
+        try:
+            self.store.mount(mount)
+        except NotFound:
+            return True
+        return False
+
+    def recover_jobs(self) -> None:
+        """After a crash nothing runs: what was queued, and deletions, are started again; the others have failed."""
+        for job in self.state.jobs.unended():
+            if job.state == "queued":
+                self.ports.jobs.start(job)
+                continue
+            cut_off = HoldfastError(f"job {job.id}", expected="its end", found="the daemon's")
+            self.job_ended(job.id, "failed", error=told(cut_off))
+            if job.kind == "delete-mount":
+                self.state.wanted.delete(job.mount)
+                self._start("delete-mount", {}, job.mount)
+
+    # --- restores -------------------------------------------------------------------------------------------
+
+    def restore(self, spec: RestoreSpec) -> JobInfo:
+        """Show a point, or a part of it, in its mount, or fill a directory below a configured target with it."""
+        point = self.store.point(spec.point)
+        found(self.store.glance(point.id), spec.path)
+        path = spec.path.strip("/")
+        options: dict[str, Any] = {
+            "point": point.id,
+            "path": path,
+            "place": spec.place,
+            "target": "",
+        }
+        if spec.place == PLACE_MOUNT:
+            return self._shown_restore(point.mount, options)
+        target = self._config().restore_targets.get(spec.place)
+        if target is None:
+            known = ", ".join(sorted(self._config().restore_targets)) or "none"
+            raise InvalidRequest(
+                f"place {spec.place!r}", expected=f"'{PLACE_MOUNT}' or a target of the configuration ({known})",
+                do="name the target in the configuration",
+            )  # fmt: skip
+        options["target"] = target
+        return self._start("restore", options, point.mount)
+
+    def _shown_restore(self, mount: str, options: dict[str, Any]) -> JobInfo:
+        """Nothing is copied: it is done when it was asked for."""
+        job = self.state.jobs.create("restore", options, mount)
+        try:
+            self.state.jobs.restored(Restored(job.id, mount, options["point"], options["path"]))
+            self._show_restores(mount)
+        except HoldfastError as error:
+            self.state.jobs.unrestored(job.id)
+            self.job_ended(job.id, "failed", error=told(error))
+            raise
+        where = os.path.join(self.mount_path(mount), SHOWN, str(job.id))
+        return self.job_ended(job.id, "done", result={"path": where})
+
+    def delete_restore(self, mount: str, job_id: int) -> None:
+        """Take away what a restore has left. Raises NotFound, Busy while it runs or is in use."""
+        self.store.mount(mount)
+        there = next((one for one in self.state.jobs.restores(mount) if one.job == job_id), None)
+        if there is None:
+            known = self.state.jobs.get(job_id) if job_id > 0 else None
+            if (
+                known
+                and known.kind == "restore"
+                and known.mount == mount
+                and known.state not in ENDS
+            ):
+                raise Busy(f"restore {job_id}", expected="its end", found=f"it is {known.state}",
+                           do="wait, or cancel it")  # fmt: skip
+            raise NotFound(
+                f"restore {job_id} of mount {mount!r}", expected="one that is there", found="none"
+            )
+        if there.target:
+            _remove_tree(os.path.join(there.target, str(there.job)))
+        self.state.jobs.unrestored(job_id)
+        if not there.target:
+            self._show_restores(mount)
+
+
+def _remove_tree(path: str) -> None:
+    try:
+        shutil.rmtree(path)  # by descriptors: no link in it leads out
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise from_os(error, f"restore at {path}") from None
+
+
+def told(error: HoldfastError) -> dict[str, str]:
+    """An error as a job's row has it."""
+    return {"kind": error.kind.slug, "message": str(error)}

@@ -1,0 +1,139 @@
+"""Mounts: which there are, how they are served, making and deleting them."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+
+from daemon.contract import ExportInfo, JobInfo, MountInfo, MountSpec
+from daemon.service.core import Core
+from daemon.state.sessions import occupied
+from engine.errors import Busy, InvalidRequest
+from engine.registry import Mount
+
+
+class Mounts(Core):
+    """The part of ``Backend`` about mounts."""
+
+    def mounts(self) -> list[MountInfo]:
+        """All mounts, by name."""
+        counts = Counter(point.mount for point in self.store.points())
+        return [self._mount_info(one, counts[one.name]) for one in self.store.mounts()]
+
+    def mount(self, name: str) -> MountInfo:
+        """One mount. Raises NotFound."""
+        found = self.store.mount(name)
+        return self._mount_info(found, len(self.store.points(name)))
+
+    def _mount_info(self, mount: Mount, points: int) -> MountInfo:
+        state, path, pid = self.ports.workers.status(mount.name)
+        wanted = self.state.wanted.get(mount.name)
+        session = self.state.sessions.open_of(mount.name)
+        return MountInfo(
+            name=mount.name, chunking=mount.chunking, quota=mount.quota, max_files=mount.files,
+            points=points, state="deleting" if wanted.deleting else state, path=path, pid=pid,
+            session=session.id if session else "",
+            exports=[one.client for one in self.wanted_exports(mount.name)],
+        )  # fmt: skip
+
+    def wanted_exports(self, mount: str) -> list[ExportInfo]:
+        """Exports of a mount: those of the configuration, and those asked for, which come before them."""
+        found = {
+            one.client: ExportInfo(mount, one.client, one.read_only, one.squash)
+            for one in self.policy(mount).exports
+        }
+        found |= {one.client: one for one in self.state.exports.of(mount)}
+        return [found[client] for client in sorted(found)]
+
+    def create_mount(self, spec: MountSpec) -> MountInfo:
+        """A new, empty mount; what is not said is as the configuration says. Raises AlreadyExists, InvalidRequest."""
+        policy = self.policy(spec.name)
+        self._check_path(spec.path)
+        if self.state.wanted.get(spec.name).deleting:
+            raise self._being_deleted(spec.name)
+        if spec.quota < 0 or spec.max_files < 0:
+            raise InvalidRequest("quota", expected="0 for none, or more", found="less than 0")
+        chunking = policy.chunking if spec.chunking == "auto" else spec.chunking
+        self.store.create_mount(
+            spec.name, spec.quota or policy.quota, chunking, spec.max_files or policy.max_files
+        )
+        if spec.path:
+            self.state.wanted.place(spec.name, spec.path)
+        return self.mount(spec.name)
+
+    def _check_path(self, path: str) -> None:
+        root = self._config().mount_root.rstrip("/")
+        normal = os.path.normpath(path) if path else ""
+        if path and (normal != path or not path.startswith(root + "/")):
+            raise InvalidRequest(
+                f"path {path!r}", expected=f"a directory below {root}", found="another",
+                do="name other places in the configuration",
+            )  # fmt: skip
+
+    def mount_path(self, name: str) -> str:
+        """Where a mount is mounted when it is served."""
+        return self.state.wanted.get(name).path or self._config().mount_path(name)
+
+    def start_mount(self, name: str) -> MountInfo:
+        """Serve it, now and after a restart."""
+        self.store.mount(name)
+        if self.state.wanted.get(name).deleting:
+            raise self._being_deleted(name)
+        self.state.wanted.run(name, running=True)
+        self.ports.workers.start(name)
+        self.served(name)
+        return self.mount(name)
+
+    def stop_mount(self, name: str) -> MountInfo:
+        """Serve it no longer, nor after a restart. An open session stays open. Raises Busy while files are in use."""
+        self.store.mount(name)
+        self.state.wanted.run(name, running=False)
+        self.ports.workers.stop(name)
+        return self.mount(name)
+
+    def served(self, name: str) -> None:
+        """A worker has begun to serve the mount: it must show what the last one did, and let in whom it may."""
+        if not self.may_write(name):
+            self.ports.workers.fence(name, writable=False)
+        self._show_restores(name)
+
+    def may_write(self, name: str) -> bool:
+        """Whether programs may change what is in the mount: where they may do so in sessions only, in one."""
+        if self.policy(name).outside_sessions == "write":
+            return True
+        return self.state.sessions.open_of(name) is not None
+
+    def _show_restores(self, name: str) -> None:
+        found = [one for one in self.state.jobs.restores(name) if not one.target]
+        if found or name in self._shown:
+            show = {one.job: f"{one.point}:{one.path}" if one.path else one.point for one in found}
+            self.ports.workers.show_restores(name, show)
+            self._shown.add(name)
+
+    def delete_mount(self, name: str) -> JobInfo:
+        """Delete a mount with its points and everything in it. Raises Busy while a session is open, or a point is shown
+        or read."""
+        with self.locked(name):
+            self.store.mount(name)
+            known = self.state.sessions.open_of(name)
+            if known is not None:
+                raise occupied(known)
+            shown = self.state.jobs.restores(name)
+            if any(not one.target for one in shown):
+                raise Busy(f"mount {name!r}", expected="no restore shown in it", found=f"job {shown[0].job}",
+                           do="delete its restores first")  # fmt: skip
+            if self.state.wanted.get(name).deleting:
+                raise self._being_deleted(name)
+            self.state.wanted.delete(name)
+        try:
+            self.ports.workers.stop(name)
+            job = self.state.jobs.create("delete-mount", {}, name)
+            self.ports.jobs.start(job)
+        except BaseException:
+            self.state.wanted.delete(name, deleting=False)
+            raise
+        return self.state.jobs.get(job.id)
+
+    def _being_deleted(self, name: str) -> Busy:
+        return Busy(f"mount {name!r}", expected="a mount that stays", found="one that is being deleted",
+                    do="wait for its end, or choose another name")  # fmt: skip

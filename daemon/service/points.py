@@ -1,0 +1,150 @@
+"""Recovery points: their list, making one outside a session, what is kept beside one, deleting."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+
+import fsmount
+from daemon.contract import Attachment, Page, PointDetail, PointQuery
+from daemon.service import cursors
+from daemon.service.core import bounded
+from daemon.service.quiet import Quiet
+from daemon.state import Note
+from engine import PlannedPoint, PointInfo
+from engine.errors import Busy, InvalidRequest, NotFound
+
+OPEN_FILES_MAX = 100  # names of files open for writing that are kept with a point
+UNNAMED = "(a file)"
+
+
+@dataclass(frozen=True)
+class Still:
+    """A mount that stands still: what is open for writing in it, and how it goes on."""
+
+    thaw: Callable[[], None] = lambda: None
+    open_files: list[str] = field(default_factory=list)
+    more: bool = False
+
+
+class Points(Quiet):
+    """The part of ``Backend`` about recovery points."""
+
+    def points(self, query: PointQuery) -> Page[PointInfo]:
+        """Points that agree with a query, oldest first. Raises NotFound for a mount that does not exist."""
+        limit = bounded(query.limit)
+        after = tuple(cursors.decode("points", query.cursor, int, str, int))
+        found = [
+            point
+            for point in self.store.points(query.mount or None)
+            if (not query.label or point.label == query.label)
+            and (not query.since_ns or point.time_ns >= query.since_ns)
+            and (not query.until_ns or point.time_ns <= query.until_ns)
+            and (point.time_ns, point.mount, point.seq) > after
+        ]
+        page = found[:limit]
+        if len(found) <= limit:
+            return Page(page)
+        last = page[-1]
+        return Page(page, cursors.encode("points", last.time_ns, last.mount, last.seq))
+
+    def point(self, reference: str) -> PointDetail:
+        """A point by id, unique prefix, or MOUNT@latest. Raises NotFound, InvalidRequest."""
+        return self.detail(self.store.point(reference))
+
+    def detail(self, point: PointInfo) -> PointDetail:
+        """A point with what is kept beside it."""
+        note = self.state.notes.get(point.id)
+        attachments = self.state.attachments.of(point=point.id)
+        return PointDetail(
+            point, note.session, note.consistency, note.open_files, attachments, note.kept
+        )
+
+    def snapshot(self, mount: str, *, label: str = "") -> PointDetail:
+        """A point of a mount as it is, outside a session or beside one. Raises Busy by the policy for open files."""
+        planned = self.store.plan_point()
+        with self.locked(mount):
+            self.store.mount(mount)
+            self.refuse_deleting(mount)
+            with self.quiesced(mount) as quiet:
+                beside = self.state.sessions.open_of(mount) is not None
+                with self.still(mount) as still:
+                    note = self.note_of(mount, planned, still)
+                    if beside:
+                        note = replace(note, consistency="crash-consistent")
+                    made = self.store.snapshot(mount, label, planned=planned, thaw=still.thaw)
+                quiet.point = made.id
+                self.state.notes.put(note)
+        return self.detail(made)
+
+    @contextmanager
+    def still(self, mount: str) -> Iterator[Still]:
+        """The mount stands still until ``thaw`` or the end of the block; at once when nobody serves it."""
+        try:
+            client = fsmount.client(self.path, mount)
+        except NotFound:
+            yield Still()
+            return
+        with client:
+            client.request("freeze")
+            names, more = self._open_files(mount)
+
+            def thaw() -> None:
+                client.request("thaw")
+
+            yield Still(thaw, names[:OPEN_FILES_MAX], more or len(names) > OPEN_FILES_MAX)
+
+    def _open_files(self, mount: str) -> tuple[list[str], bool]:
+        """Paths of files open for writing, and whether there are more."""
+        try:
+            found = fsmount.request(self.path, mount, "writers")
+            return [str(one) for one in found["writers"]], bool(found["more"])
+        except InvalidRequest:  # a worker that was started before an upgrade only counts them
+            count = fsmount.request(self.path, mount, "status")["open_writers"]
+            return [UNNAMED] * bool(count), count > 1
+
+    def note_of(self, mount: str, planned: PlannedPoint, still: Still, session: str = "") -> Note:
+        """The note of a point that is about to be made. Raises Busy when the policy refuses open files."""
+        if not still.open_files:
+            return Note(planned.id, session, "consistent")
+        if self.policy(mount).open_files == "refuse":
+            more = " and others" if still.more else ""
+            raise Busy(
+                f"mount {mount!r}", expected="no file open for writing", found=", ".join(still.open_files) + more,
+                do="close them and try again",
+            )  # fmt: skip
+        return Note(planned.id, session, "crash-consistent", still.open_files)
+
+    def refuse_deleting(self, mount: str) -> None:
+        """Raises Busy when the mount is being deleted."""
+        if self.state.wanted.get(mount).deleting:
+            raise self._being_deleted(mount)
+
+    def remove_points(self, references: list[str]) -> list[PointInfo]:
+        """Delete points, all of them or none. Raises NotFound, Busy while one is open or shown in a mount."""
+        if not references:
+            raise InvalidRequest("points to delete", expected="one or more", found="none")
+        ids = [self.store.point(one).id for one in references]
+        for one in self.state.jobs.restores():
+            if one.point in ids and not one.target:
+                raise Busy(f"point {one.point}", expected="no restore that shows it", found=f"job {one.job}",
+                           do="delete that restore first")  # fmt: skip
+        gone = self.store.remove_points(ids)
+        self.state.notes.remove(point.id for point in gone)
+        return gone
+
+    def forecast(self, references: list[str]) -> dict[str, int]:
+        """What deleting these points would free. Raises NotFound."""
+        if not references:
+            raise InvalidRequest("points to delete", expected="one or more", found="none")
+        told = asdict(self.store.would_free(references))
+        return {**told, "points": len(told["points"])}
+
+    def attachment(self, attachment_id: int) -> tuple[Attachment, Iterator[bytes]]:
+        """A log or a hook's output, and its content. Raises NotFound."""
+        return self.state.attachments.get(attachment_id), self.state.attachments.content(attachment_id)  # fmt: skip
+
+    def database_files(self, reference: str) -> dict[str, list[str]]:
+        """Which files of a point belong to which database, as the logs say that were sent with it."""
+        return self.state.attachments.files(self.store.point(reference).id)

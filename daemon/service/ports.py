@@ -1,0 +1,87 @@
+"""What the service needs done and cannot do itself: ``supervise`` does it in a daemon, ``alone`` without one.
+
+Every method is synchronous, may block, may be called from any thread, and raises the errors of the engine's table.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from daemon.contract import JobInfo, MountState
+
+
+class Workers(Protocol):
+    """The processes that serve mounts."""
+
+    def status(self, name: str) -> tuple[MountState, str, int]:
+        """(state, where it is or would be mounted, process id or 0); cheap."""
+        ...
+
+    def start(self, name: str) -> None:
+        """Serve the mount; returns when it can be used. Harmless when it is."""
+        ...
+
+    def stop(self, name: str) -> None:
+        """Unmount, and return when everything is committed and the worker has ended. Raises Busy. Harmless when it
+        has."""
+        ...
+
+    def fence(self, name: str, *, writable: bool) -> None:
+        """Let programs change what is in the mount, or not; harmless when it is not served."""
+        ...
+
+    def show_restores(self, name: str, show: dict[int, str]) -> None:
+        """What is under ``restores/`` of the mount from now on: job id -> POINT or POINT:PATH; harmless when it is not
+        served."""
+        ...
+
+
+class Jobs(Protocol):
+    """What runs jobs. Their rows exist, queued; who runs one calls ``Service.job_started``, ``job_progress`` and, in
+    the end, ``job_ended``."""
+
+    def start(self, job: JobInfo) -> None: ...
+
+    def cancel(self, job_id: int) -> None:
+        """Have it end soon; harmless when it has."""
+        ...
+
+
+class Exports(Protocol):
+    """The NFS server."""
+
+    def apply(self) -> None:
+        """Make it agree with what is in the state and the configuration. Raises what went wrong."""
+        ...
+
+    def state(self, mount: str, client: str) -> str:
+        """active, pending, or failed: why."""
+        ...
+
+
+class Reload(Protocol):
+    """The configuration file."""
+
+    def reload(self) -> list[str]:
+        """Read it again; what was taken, or needs a restart. Raises InvalidRequest, and then nothing changes."""
+        ...
+
+
+@dataclass(frozen=True)
+class Ports:
+    """All of them."""
+
+    workers: Workers
+    jobs: Jobs
+    exports: Exports
+    config: Reload
+
+
+class Hook(Protocol):
+    """Of the configuration: a command, run without a shell."""
+
+    @property
+    def command(self) -> list[str]: ...
+    @property
+    def timeout_s(self) -> float: ...

@@ -1,0 +1,242 @@
+"""Sessions: write windows of mounts, from begin to commit or abandon. What a crash leaves: daemon/ARCHITECTURE.md."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import get_args
+
+from daemon.contract import (
+    MANIFEST_INLINE,
+    Attachment,
+    Committed,
+    SessionInfo,
+    SessionState,
+)
+from daemon.service.browse import Browse
+from daemon.service.logs import Log
+from daemon.state import Plan
+from daemon.state.sessions import occupied
+from engine import PlannedPoint
+from engine.errors import InvalidRequest, NotFound
+from engine.limits import LABEL_MAX
+
+log = logging.getLogger("holdfast.daemon")
+
+HOLDER_MAX = 200  # characters
+LEASE_MAX = 366 * 86400.0  # s
+NAME_MAX = 200  # characters of an attachment's name
+_SECOND = 10**9
+
+
+class Sessions(Browse):
+    """The part of ``Backend`` about sessions."""
+
+    def begin(
+        self, mount: str, *, holder: str = "", label: str = "", lease_s: float = 0
+    ) -> SessionInfo:
+        """Begin a session. Raises NotFound, Busy while another is open or a hook refuses, InvalidRequest."""
+        lease = self._lease(lease_s)
+        _check_text("holder", holder, HOLDER_MAX)
+        _check_text("label", label, LABEL_MAX)
+        with self.locked(mount):
+            self.store.mount(mount)
+            self.refuse_deleting(mount)
+            self._settle(mount)
+            now = self.clock()
+            session = SessionInfo(
+                secrets.token_hex(10), mount, "open", now, now + lease, holder=holder, label=label
+            )
+            self._refuse_open(mount)
+            before = self.before("before_begin", mount, session.id)
+            self.state.sessions.begin(session)
+            try:
+                self.ports.workers.fence(mount, writable=True)
+            except BaseException:
+                self.state.sessions.abandon(session.id)
+                raise
+            after = self.after("after_begin", mount, session=session.id)
+            for ran in (before, after):
+                self.keep_output(ran, session=session.id)
+        return session
+
+    def _refuse_open(self, mount: str) -> None:
+        """Before any hook runs."""
+        known = self.state.sessions.open_of(mount)
+        if known is not None:
+            raise occupied(known)
+
+    def _lease(self, lease_s: float) -> int:
+        if not 0 <= lease_s <= LEASE_MAX:
+            raise InvalidRequest(
+                f"lease {lease_s}", expected=f"0 for the usual, to {LEASE_MAX:.0f} seconds"
+            )
+        return int((lease_s or self._config().sessions.lease_s) * _SECOND)
+
+    def session(self, session_id: str) -> SessionInfo:
+        """One session. Raises NotFound."""
+        return self.state.sessions.get(session_id)
+
+    def sessions(self, mount: str = "", state: str = "") -> list[SessionInfo]:
+        """Sessions, the newest first. Raises NotFound for a mount that does not exist."""
+        if mount:
+            self.store.mount(mount)
+        if state and state not in get_args(SessionState):
+            raise InvalidRequest(f"state {state!r}", expected=" or ".join(get_args(SessionState)))
+        return self.state.sessions.of(mount, state)
+
+    def renew(self, session_id: str, lease_s: float = 0) -> SessionInfo:
+        """Let the lease begin anew. Raises NotFound, InvalidRequest for a session that has ended."""
+        return self.state.sessions.renew(session_id, self.clock() + self._lease(lease_s))
+
+    def attach_log(self, session_id: str, name: str, content: Iterable[bytes]) -> Attachment:
+        """Keep a log with a session that is open. Raises NotFound, InvalidRequest when it has ended or over the
+        limit."""
+        session = self.state.sessions.get(session_id)
+        if session.state not in ("open", "committing"):
+            raise InvalidRequest(
+                f"session {session_id}", expected="one that is open", found=f"it {session.state}"
+            )
+        reader = Log()
+        return self.state.attachments.add(
+            "log", plain_name(name), session_id, reader.through(content),
+            most=self._config().api.max_upload, files=reader.files,
+        )  # fmt: skip
+
+    # --- ending ---------------------------------------------------------------------------------------------
+
+    def commit(self, session_id: str, *, label: str = "") -> Committed:
+        """Make the recovery point of a session. Asked again, it says the same.
+
+        Raises NotFound, InvalidRequest when it was abandoned, Busy when a hook or the policy for open files refuses,
+        and what a snapshot raises; the session is open then.
+        """
+        planned = self.store.plan_point()  # before any wait: its time is that of the request
+        mount = self.state.sessions.get(session_id).mount
+        with self.locked(mount):
+            self._settle(mount)
+            session = self.state.sessions.get(session_id)
+            if session.state == "abandoned":
+                raise InvalidRequest(
+                    f"session {session_id}", expected="one that is open", found="that it was abandoned",
+                    do="begin another",
+                )  # fmt: skip
+            if session.state == "open":
+                session = self._commit(session, label or session.label, planned)
+        return self._committed(session)
+
+    def _commit(self, session: SessionInfo, label: str, planned: PlannedPoint) -> SessionInfo:
+        with self.quiesced(session.mount, session.id) as quiet, self._fenced(session.mount):
+            with self.still(session.mount) as still:
+                note = self.note_of(session.mount, planned, still, session.id)
+                self.state.sessions.commit(session.id, Plan(planned, note))
+                try:
+                    self.store.snapshot(session.mount, label, planned=planned, thaw=still.thaw)
+                except BaseException:
+                    self._ended(session.id)
+                    raise
+            done = self.state.sessions.committed(session.id)
+            quiet.point = done.point
+        self.state.sessions.resumed(session.id)
+        return done
+
+    def _ended(self, session_id: str) -> SessionInfo:
+        """What became of a commit that did not come to its end: the point is there, or it is not."""
+        plan = self.state.sessions.plan(session_id)
+        try:
+            self.store.point(plan.point.id)
+        except NotFound:
+            return self.state.sessions.reopen(session_id)
+        return self.state.sessions.committed(session_id)
+
+    @contextmanager
+    def _fenced(self, mount: str) -> Iterator[None]:
+        """Where programs may write in sessions only: from here on they may not, unless the session stays open."""
+        if self.policy(mount).outside_sessions == "write":
+            yield
+            return
+        self.ports.workers.fence(mount, writable=False)
+        try:
+            yield
+        finally:
+            if self.may_write(mount):
+                self.ports.workers.fence(mount, writable=True)
+
+    def _committed(self, session: SessionInfo) -> Committed:
+        detail = self.point(session.point)
+        page = self.manifest(session.point, limit=MANIFEST_INLINE)
+        return Committed(session, detail, page.items, bool(page.cursor))
+
+    def abandon(self, session_id: str) -> SessionInfo:
+        """End a session without a point; what was written stays in the mount. Asked again, it says the same.
+
+        Raises NotFound, InvalidRequest when it was committed.
+        """
+        mount = self.state.sessions.get(session_id).mount
+        with self.locked(mount):
+            self._settle(mount)
+            session = self.state.sessions.get(session_id)
+            if session.state == "abandoned":
+                return session
+            session = self.state.sessions.abandon(session_id)
+            if not self.may_write(mount):
+                self.ports.workers.fence(mount, writable=False)
+        return session
+
+    # --- after a crash --------------------------------------------------------------------------------------
+
+    def _settle(self, mount: str) -> None:
+        """With the mount's lock, so whoever was committing has died: see what became of it."""
+        left = self.state.sessions.open_of(mount)
+        if left is None or left.state != "committing":
+            return
+        found = self._ended(left.id)
+        log.info("session %s of mount %s is %s after a crash", found.id, mount, found.state)
+        self._resume(found)
+
+    def recover_sessions(self) -> None:
+        """Put every session in order after a crash, and run the hooks that should have followed a commit."""
+        for mount in {one.mount for one in self.state.sessions.of(state="committing")}:
+            with self.locked(mount):
+                self._settle(mount)
+        for session in self.state.sessions.unresumed():
+            self._resume(session)
+
+    def _resume(self, session: SessionInfo) -> None:
+        """What the hook before the commit quiesced goes on, whatever became of the commit."""
+        ran = self.after("after_commit", session.mount, session=session.id, point=session.point)
+        self.keep_output(ran, session=session.id, point=session.point)
+        self.state.sessions.resumed(session.id)
+
+    def stale(self, now: int) -> list[SessionInfo]:
+        """Sessions whose lease has ended by then; each is an incident, once for each end."""
+        found = [
+            one
+            for state in ("open", "committing")
+            for one in self.state.sessions.of(state=state)
+            if one.expires_ns <= now
+        ]
+        for one in found:
+            if self._told_stale.get(one.id) != one.expires_ns:
+                self._told_stale[one.id] = one.expires_ns
+                whose = f" of {one.holder}" if one.holder else ""
+                self.store.incidents.note(
+                    "session_stale", f"mount {one.mount}",
+                    f"the lease of session {one.id}{whose} has ended and it is still open: renew, commit or abandon it",
+                )  # fmt: skip
+        self._told_stale = {one.id: one.expires_ns for one in found}
+        return found
+
+
+def _check_text(what: str, text: str, most: int) -> None:
+    if len(text.encode("utf-8", "replace")) > most or not text.isprintable():
+        raise InvalidRequest(what, expected=f"at most {most} bytes of printable characters")
+
+
+def plain_name(name: str) -> str:
+    """What is kept of a file's name that somebody sent: its last part, without what cannot be shown."""
+    last = name.replace("\\", "/").rpartition("/")[2]
+    kept = "".join(c for c in last if c.isprintable())
+    return kept[-NAME_MAX:] or "log"

@@ -1,0 +1,78 @@
+"""What each kind of job does with a store, and what is told of it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+from typing import Any
+
+from daemon.contract import JobInfo
+from daemon.service.walking import raw_path, text_path
+from engine import Store
+from engine.errors import Corrupt, InvalidRequest, NotFound
+from engine.progress import Report
+
+TOLD_MAX = 1_000  # problems or damaged files that are named; the others are counted
+
+
+def run(store: Store, job: JobInfo, report: Report) -> dict[str, Any]:
+    """Run a job to its end; its result. Raises the errors of the table: a store found damaged is Corrupt."""
+    options = job.options
+    match job.kind:
+        case "collect":
+            return asdict(store.collect(report=report, **options))
+        case "scrub":
+            return _scrub(store, options, report)
+        case "check":
+            return _check(store, options, report)
+        case "restore":
+            return _restore(store, job, report)
+        case "delete-mount":
+            return _delete_mount(store, job.mount, report)
+
+
+def _scrub(store: Store, options: dict[str, Any], report: Report) -> dict[str, Any]:
+    found = store.scrub(report=report, **options)
+    if found.problems:
+        raise _damaged("scrub", [f"{one.thing}: {one.text}" for one in found.problems])
+    return asdict(found)
+
+
+def _check(store: Store, options: dict[str, Any], report: Report) -> dict[str, Any]:
+    found = store.check(report=report, **options)
+    if found.problems:
+        raise _damaged("check", [f"{one.thing}: {one.text}" for one in found.problems])
+    return {"problems": [], "counts": found.counts}
+
+
+def _damaged(who: str, problems: list[str]) -> Corrupt:
+    return Corrupt(
+        who, expected="no damage", found=f"{len(problems)} problems, first {problems[0]}",
+        do="run 'holdfast check --read-data', which names what needs it, then 'holdfast repair'",
+    )  # fmt: skip
+
+
+def _restore(store: Store, job: JobInfo, report: Report) -> dict[str, Any]:
+    point, path, target = (str(job.options[name]) for name in ("point", "path", "target"))
+    if not os.path.isdir(target):
+        raise InvalidRequest(f"restore target {target}", expected="a directory", found="none",
+                             do="make it, or change the configuration")  # fmt: skip
+    where = os.path.join(target, str(job.id))
+    done = store.restore(point, raw_path(path), os.fsencode(where), report=report)
+    return {
+        "path": where, "files": done.files, "bytes": done.bytes,
+        "damaged": _notices(done.damaged), "damaged_files": len({one.path for one in done.damaged}),
+        "skipped": _notices(done.skipped),
+    }  # fmt: skip
+
+
+def _notices(found: list[Any]) -> list[dict[str, str]]:
+    return [{"path": text_path(one.path), "text": one.text} for one in found[:TOLD_MAX]]
+
+
+def _delete_mount(store: Store, mount: str, report: Report) -> dict[str, Any]:
+    """One that is gone already was deleted by this job before it was started again."""
+    try:
+        return {"points": store.remove_mount(mount, report=report)}
+    except NotFound:
+        return {"points": 0}

@@ -1,0 +1,150 @@
+"""Jobs: work in the background, and what restores have left that can be used."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from daemon.contract import JobInfo, JobKind, JobState
+from daemon.state.database import Database
+from engine.errors import InvalidRequest, NotFound
+
+ENDS = ("done", "failed", "cancelled")
+NUMBER_MAX = 2**63 - 1
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A restore that is there: shown in its mount (``target`` ""), or in a directory of its own."""
+
+    job: int
+    mount: str
+    point: str
+    path: str
+    target: str = ""
+
+
+class Jobs:
+    """The table of jobs. Thread-safe."""
+
+    def __init__(self, database: Database, clock: Callable[[], int]) -> None:
+        self._database = database
+        self._clock = clock
+
+    def create(self, kind: JobKind, options: dict[str, Any], mount: str = "") -> JobInfo:
+        """A new job, queued."""
+        with self._database.write() as txn:
+            row = txn.execute(
+                "INSERT INTO jobs (kind, state, mount, created_ns, options) VALUES (?, 'queued', ?, ?, ?)"
+                " RETURNING *",
+                (kind, mount, self._clock(), json.dumps(options)),
+            ).fetchone()  # fmt: skip
+        return _info(row)
+
+    def get(self, number: int) -> JobInfo:
+        """Raises NotFound."""
+        with self._database.read() as db:
+            return self._get(db, number)
+
+    def page(
+        self, *, kind: str = "", state: str = "", before: int = 0, limit: int = 100
+    ) -> list[JobInfo]:
+        """Jobs, the newest first; ``before``: only those with a smaller id, 0 for all."""
+        with self._database.read() as db:
+            rows = db.execute(
+                "SELECT * FROM jobs WHERE (?1 = '' OR kind = ?1) AND (?2 = '' OR state = ?2)"
+                " AND (?3 = 0 OR id < ?3) ORDER BY id DESC LIMIT ?4",
+                (kind, state, min(max(before, 0), NUMBER_MAX), limit),
+            )
+            return [_info(row) for row in rows]
+
+    def unended(self) -> list[JobInfo]:
+        """Jobs that are queued or running, the oldest first."""
+        with self._database.read() as db:
+            rows = db.execute("SELECT * FROM jobs WHERE state IN ('queued', 'running') ORDER BY id")
+            return [_info(row) for row in rows]
+
+    def started(self, number: int) -> JobInfo:
+        """queued -> running."""
+        return self._step(number, ("queued",), "state = 'running', started_ns = ?", self._clock())
+
+    def progress(self, number: int, progress: dict[str, Any]) -> None:
+        """How far a running job is; the caller sees to it that this is not written too often."""
+        with self._database.write() as txn:
+            txn.execute(
+                "UPDATE jobs SET progress = ? WHERE id = ? AND state = 'running'",
+                (json.dumps(progress), number),
+            )
+
+    def ended(
+        self, number: int, state: JobState, *, result: dict[str, Any] | None = None,
+        error: dict[str, str] | None = None,
+    ) -> JobInfo:  # fmt: skip
+        """queued or running -> done, failed or cancelled. Raises InvalidRequest when it has ended already."""
+        assert state in ENDS, state
+        return self._step(
+            number, ("queued", "running"), "state = ?, ended_ns = ?, result = ?, error = ?",
+            state, self._clock(), json.dumps(result or {}), json.dumps(error or {}),
+        )  # fmt: skip
+
+    # --- restores -------------------------------------------------------------------------------------------
+
+    def restored(self, what: Restored) -> None:
+        """A restore is there from now on."""
+        with self._database.write() as txn:
+            txn.execute(
+                "INSERT OR REPLACE INTO restores VALUES (?, ?, ?, ?, ?)",
+                (what.job, what.mount, what.point, json.dumps(what.path), what.target),
+            )
+
+    def restores(self, mount: str = "") -> list[Restored]:
+        """Restores that are there, of one mount or of all."""
+        with self._database.read() as db:
+            rows = db.execute(
+                "SELECT * FROM restores WHERE ?1 = '' OR mount = ?1 ORDER BY job", (mount,)
+            )
+            return [
+                Restored(row["job"], row["mount"], row["point"], json.loads(row["path"]), row["target"])
+                for row in rows
+            ]  # fmt: skip
+
+    def unrestored(self, number: int) -> None:
+        """A restore is gone."""
+        with self._database.write() as txn:
+            txn.execute("DELETE FROM restores WHERE job = ?", (number,))
+
+    # --- rows -----------------------------------------------------------------------------------------------
+
+    def _step(self, number: int, before: tuple[str, ...], change: str, *values: object) -> JobInfo:
+        with self._database.write() as txn:
+            marks = ", ".join("?" * len(before))
+            row = txn.execute(
+                f"UPDATE jobs SET {change} WHERE id = ? AND state IN ({marks}) RETURNING *",
+                (*values, number, *before),
+            ).fetchone()
+            if row is None:
+                found = self._get(txn, number)
+                raise InvalidRequest(
+                    f"job {number}", expected=f"one that is {' or '.join(before)}", found=f"it {found.state}"
+                )  # fmt: skip
+        return _info(row)
+
+    def _get(self, db: sqlite3.Connection, number: int) -> JobInfo:
+        row = None
+        if 0 < number <= NUMBER_MAX:
+            row = db.execute("SELECT * FROM jobs WHERE id = ?", (number,)).fetchone()
+        if row is None:
+            raise NotFound(f"job {number}", expected="one that was started", found="none")
+        return _info(row)
+
+
+def _info(row: sqlite3.Row) -> JobInfo:
+    return JobInfo(
+        id=row["id"], kind=row["kind"], state=row["state"], created_ns=row["created_ns"],
+        started_ns=row["started_ns"], ended_ns=row["ended_ns"], mount=row["mount"],
+        options=json.loads(row["options"]), progress=json.loads(row["progress"]),
+        result=json.loads(row["result"]), error=json.loads(row["error"]),
+    )  # fmt: skip
