@@ -18,7 +18,7 @@ from typing import Any
 
 from tools.demolib.commands import Runner, last_words, stop_process
 from tools.demolib.console import DemoError, size_text
-from tools.demolib.holdfast import stored_bytes
+from tools.demolib.holdfast import forget_cached, stored_bytes
 from tools.demolib.postgres import DATABASE, SUPERUSER, Postgres, Server, give
 from tools.demolib.report import Result
 from tools.demolib.witness import Tree, compare, content_bytes, note
@@ -34,11 +34,11 @@ _POLL_S = 0.1
 
 
 class ServiceStory:
-    """``run`` once, then ``close`` in any case. ``place`` must not exist; ``short`` is where its socket goes."""
+    """``run`` once, then ``close`` in any case. ``place`` must not exist; the socket lies beside PostgreSQL's."""
 
-    def __init__(self, runner: Runner, command: Path, postgres: Postgres, place: Path, short: Path) -> None:
+    def __init__(self, runner: Runner, command: Path, postgres: Postgres, place: Path) -> None:
         self._runner, self._command, self._postgres = runner, command, postgres
-        self._place, self._socket = place, short / "api.sock"
+        self._place, self._socket = place, postgres.socket / "api.sock"
         self._store, self._mounts = place / "store", place / "mnt"
         # Only root may serve NFS here.
         self._nfs = os.geteuid() == 0 and all(shutil.which(one) for one in NFS_PROGRAMS)
@@ -60,12 +60,15 @@ class ServiceStory:
         """From nothing to a result. Raises DemoError when it cannot go on."""
         self._runner.console.step("the daemon: holdfast serve, with a store of its own")
         self._start()
+        self._make_sources()
         for name in ("cluster", "disks"):
             self._native("POST", "/v1/mounts", {"name": name})
             self._native("POST", f"/v1/mounts/{name}/start")
         self._one("cluster", self._write_cluster, self._prove_cluster)
         if self._nfs:
-            self._native("POST", "/v1/exports", {"mount": "disks", "client": "127.0.0.1", "squash": "none"})
+            self._native(
+                "POST", "/v1/exports", {"mount": "disks", "client": "127.0.0.1", "squash": "none"}
+            )
         self._one("disks", self._write_disk, lambda found: [])
         self.close()
         self.result.stored = stored_bytes(self._store)
@@ -114,6 +117,7 @@ class ServiceStory:
 
     def _back(self, name: str, point: str, live: Tree, prove: Any) -> None:
         self._runner.console.step(f"curl -X POST …/v1/restores: {name} to a directory")
+        forget_cached(self._store)
         started = time.monotonic()
         job = self._native("POST", "/v1/restores", {"point": point, "place": "back"})
         deadline = started + JOB_LIMIT_S
@@ -139,25 +143,27 @@ class ServiceStory:
 
     # --- the writers --------------------------------------------------------------------------------------
 
-    def _write_cluster(self, path: Path) -> Path:
-        """A small cluster, copied as its own user, who owns the mount."""
-        data, account = self._place / "cluster", self._postgres.account
+    def _make_sources(self) -> None:
+        """A small cluster of PostgreSQL's own user, running, and a disk."""
+        data = self._place / "cluster"
         data.mkdir(mode=0o700)
-        for folder in (data, path):
-            give(folder, account)
+        give(data, self._postgres.account)
         self._postgres.run(
             "initdb", "-D", data, "--username", SUPERUSER, "--auth", "trust", "--locale", "C", "--no-sync"
         )  # fmt: skip
         self._server = Server(self._postgres, data, self._place / "cluster.log")
         self._server.start()
-        self._postgres.run("createdb", *self._postgres.address(), DATABASE)
-        self._postgres.run(
-            "pgbench", *self._postgres.address(), "--initialize", "--quiet", "--scale", "2", DATABASE
-        )  # fmt: skip
+        address = self._postgres.address()
+        self._postgres.run("createdb", *address, DATABASE)
+        self._postgres.run("pgbench", *address, "--initialize", "--quiet", "--scale", "2", DATABASE)
+        (self._place / "disk.img").write_bytes(os.urandom(DISK_BYTES))
+
+    def _write_cluster(self, path: Path) -> Path:
+        """Its user owns the mount, and copies it."""
+        give(path, self._postgres.account)
         self._postgres.run(
             "pg_basebackup", *self._postgres.address(), "-D", path / "base", "-c", "fast"
         )
-        self._server.stop()
         return path / "base" / "backup_manifest"
 
     def _prove_cluster(self, restored: Path) -> list[str]:
@@ -169,7 +175,6 @@ class ServiceStory:
 
     def _write_disk(self, path: Path) -> Path:
         disk, log = self._place / "disk.img", self._place / "copy.log"
-        disk.write_bytes(os.urandom(DISK_BYTES))
         target: str | Path = path / "disk.img"
         if self._nfs:
             _, _, port = self._ports
@@ -236,7 +241,9 @@ port = {nfs}
         url = f"http://127.0.0.1:{self._ports[1]}{BASE}/mounts/{rest}"
         answer = self._curl("--request", method, *words, url)
         if answer["error_code"]:
-            raise DemoError(f"{method} {rest}: {answer['error_code']} {answer['error_msg']}" + self._words())
+            raise DemoError(
+                f"{method} {rest}: {answer['error_code']} {answer['error_msg']}" + self._words()
+            )
         result: dict[str, Any] = answer["result"]
         return result
 
