@@ -117,8 +117,11 @@ class Link:
         return answer.headers, self._pieces(answer)
 
     def _pieces(self, answer: httpx.Response) -> Iterator[bytes]:
-        with answer, self._translated():
-            yield from answer.iter_bytes(1 << 20)
+        try:
+            with self._translated():
+                yield from answer.iter_bytes(1 << 20)
+        finally:
+            answer.close()
 
     # --- how --------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from typing import Any, get_args
 
 import fsmount
-from daemon.contract import ExportInfo, Role, TokenInfo
+from daemon.contract import AuditLine, ExportInfo, Role, TokenInfo
 from daemon.service import retention
 from daemon.service.core import bounded
 from daemon.service.jobs import Jobs
@@ -133,6 +133,10 @@ class Whole(Jobs):
     def revoke_token(self, token_id: str) -> TokenInfo:
         """From now on it is refused. Raises NotFound."""
         return self.state.tokens.revoke(token_id)
+
+    def audit(self, *, after: int = 0, limit: int = 1000) -> list[AuditLine]:
+        """Lines of the audit log with a number above ``after``."""
+        return self.audit_log.lines(max(after, 0), bounded(limit))
 
     # --- what a daemon does by itself -----------------------------------------------------------------------
 

@@ -48,9 +48,7 @@ class Application:
         )  # fmt: skip
         for endpoint in ENDPOINTS:
             self._add(endpoint, shared)
-        self._fastapi.add_exception_handler(HoldfastError, _refused)
-        self._fastapi.add_exception_handler(RequestValidationError, _invalid)
-        self._fastapi.add_exception_handler(HTTPException, _by_status)
+        self._fastapi.add_exception_handler(HTTPException, _outside)
         shared.openapi = self.openapi
         self.routes = [(endpoint.row.method, endpoint.row.path) for endpoint in ENDPOINTS]
 
@@ -91,16 +89,24 @@ class _Route(APIRoute):
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         inner = super().get_route_handler()
+        row, metrics = self.of.row, self.everywhere.metrics
 
         async def handle(request: Request) -> Response:
+            began = trio.current_time()
             try:
                 asking = _Asking(request.scope, request.receive)
                 await self._admit(asking)
-                return await inner(asking)
-            except (HoldfastError, RequestValidationError, HTTPException):
-                raise
+                answer = await inner(asking)
+            except HoldfastError as error:
+                answer = problem.answer(error)
+            except RequestValidationError as error:
+                answer = _invalid(error)
+            except HTTPException as error:
+                answer = _by_status(request, error)
             except Exception as error:  # noqa: BLE001 - a bug, whatever it is: told by a number
-                return problem.bug(error, f"{self.of.row.method} {self.of.row.path}")
+                answer = problem.bug(error, f"{row.method} {row.path}")
+            metrics.request(row.method, row.path, answer.status_code, trio.current_time() - began)
+            return answer
 
         return handle
 
@@ -171,13 +177,7 @@ async def _fingerprint(request: Request, endpoint: Endpoint) -> str:
     return seen.hexdigest()
 
 
-async def _refused(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, HoldfastError)
-    return problem.answer(error)
-
-
-async def _invalid(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)
+def _invalid(error: RequestValidationError) -> Response:
     found = [
         {"where": ".".join(str(part) for part in each["loc"])[:200], "what": str(each["msg"])[:500]}
         for each in error.errors()[:20]
@@ -188,11 +188,16 @@ async def _invalid(_request: Request, error: Exception) -> Response:
     )
 
 
-async def _by_status(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
+def _by_status(request: Request, error: HTTPException) -> Response:
     if isinstance(error.__cause__, HoldfastError):  # raised while the body was read
         return problem.answer(error.__cause__)
     answer = problem.answer(problem.of_status(error.status_code, request.url.path))
     for name, value in (error.headers or {}).items():
         answer.headers[name] = value
     return answer
+
+
+async def _outside(request: Request, error: Exception) -> Response:
+    """What no route raised: there is none for it."""
+    assert isinstance(error, HTTPException)
+    return _by_status(request, error)

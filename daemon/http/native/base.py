@@ -61,8 +61,7 @@ class Keys(Protocol):
 class Metrics(Protocol):
     """What is needed of ``observe.metrics``."""
 
-    content_type: str
-
+    def request(self, method: str, route: str, status: int, seconds: float) -> None: ...
     def text(self) -> bytes: ...
 
 
@@ -212,8 +211,13 @@ async def _uploaded(endpoint: Endpoint, ask: Asked, values: dict[str, Any]) -> A
     """Take the file of a form first, whole, so that nothing is kept of one that breaks off."""
     kind = ask.request.headers.get("content-type", "")
     with Upload(kind, "file", ask.shared.max_upload()) as upload:
+        source = aiter(ask.request.stream())
+
+        async def piece() -> bytes | None:
+            return await anext(source, None)
+
         try:
-            await upload.read(ask.request.stream())
+            await upload.read(piece)
         except ClientDisconnect:
             raise InvalidRequest("upload", expected="all of it", found="its sender gone") from None
         ask.upload = upload
