@@ -49,6 +49,7 @@ _MODULES = {
     "daemon.cli.jobs": "jobs job cancel restores",
     "daemon.cli.service": "status token audit",
     "daemon.cli.configs": "config",
+    "daemon.cli.serve": "serve",
     "daemon.cli.install": "install-files",
 }
 
