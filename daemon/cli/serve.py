@@ -44,10 +44,10 @@ def serve(config: str, leave_mounts: bool) -> None:
 
     found = load(config)
     logs.setup(found.log.level, found.log.format)
-    mounter = _mounter(os.path.abspath(config), found)
+    path = os.path.abspath(config)
+    mounter = _mounter(path, found)
 
     async def main() -> None:
-        path = os.path.abspath(config)
         await Daemon(path, found, _front, mounter=mounter, leave_mounts=leave_mounts).run()
 
     try:

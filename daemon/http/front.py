@@ -1,4 +1,4 @@
-"""Everything that listens, as the daemon starts and stops it: the native API, its Unix socket, the Phoenix-compatible API.
+"""Everything that listens, as the daemon starts and stops it: the native API and the Phoenix-compatible one.
 
 All sockets are bound before any is served: a port in use leaves nothing half started.
 """
@@ -42,8 +42,12 @@ class Front:
     ) -> None:  # fmt: skip
         self._config = config
         now = config()
-        self._gate = Gate(kept.tokens, audit, clock=clock, failures_per_minute=now.api.failures_per_minute)
-        self._tls = Tls(now.api.tls_cert, now.api.tls_key, now.api.client_ca) if now.api.tls_cert else None
+        self._gate = Gate(
+            kept.tokens, audit, clock=clock, failures_per_minute=now.api.failures_per_minute
+        )
+        self._tls = (
+            Tls(now.api.tls_cert, now.api.tls_key, now.api.client_ca) if now.api.tls_cert else None
+        )
         self._native = native.app(
             backend, self._gate, metrics, kept.keys, version=metadata.version("holdfast"),
             max_upload=lambda: config().api.max_upload,
@@ -70,19 +74,18 @@ class Front:
         """Listen everywhere, or raise and listen nowhere."""
         config = self._config()
         ready = sockets.inherited()
-        bound: list[list[Listening]] = []
+        own = [*config.api.listen, f"unix:{config.api_socket()}"]
+        theirs = config.phoenix.listen if config.phoenix.enabled else []
+        native_ = await trio.to_thread.run_sync(partial(sockets.listen, own, ready=ready))
         try:
-            local = f"unix:{config.api_socket()}"
-            for binds in ([*config.api.listen, local], config.phoenix.listen if config.phoenix.enabled else []):
-                bound.append(await trio.to_thread.run_sync(partial(sockets.listen, binds, ready=ready)))
+            phoenix_ = await trio.to_thread.run_sync(partial(sockets.listen, theirs, ready=ready))
         except BaseException:
-            for one in bound:
-                for each in one:
-                    each.close()
+            for one in native_:
+                one.close()
             raise
-        await self._serve(nursery, bound[0], self._native, self._tls)
-        if bound[1]:
-            await self._serve(nursery, bound[1], self._phoenix, None)
+        await self._serve(nursery, native_, self._native, self._tls)
+        if phoenix_:
+            await self._serve(nursery, phoenix_, self._phoenix, None)
 
     async def _serve(
         self, nursery: trio.Nursery, listening: list[Listening], app: Any, tls: Tls | None

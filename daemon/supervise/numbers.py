@@ -29,6 +29,10 @@ class Numbers:
         self._lock = threading.Lock()
         self._counted = -STORE_EVERY
 
+    def request(self, method: str, route: str, status: int, seconds: float) -> None:
+        """One HTTP request was answered."""
+        self.metrics.request(method, route, status, seconds)
+
     def text(self) -> bytes:
         """All of them as they are now. What cannot be read now is as it was."""
         with self._lock:
@@ -43,7 +47,9 @@ class Numbers:
         metrics.show_workers(self._workers.statuses())
         names = [one.name for one in service.store.mounts()]
         metrics.show_mounts({name: self._workers.status(name)[0] for name in names})
-        sessions = [one for state in ("open", "committing") for one in service.sessions(state=state)]
+        sessions = [
+            one for state in ("open", "committing") for one in service.sessions(state=state)
+        ]
         metrics.show_sessions([one.state for one in sessions], sum(one.stale for one in sessions))
         metrics.show_jobs([(one.kind, one.state) for one in service.jobs(limit=JOBS_SHOWN).items])
         metrics.show_incidents([str(one["kind"]) for one in service.incidents()])
