@@ -184,11 +184,8 @@ class Store:
             mount = registry.claim(self._open.context, name, session.worker.id)
         self._served.append(name)
         return LiveTree(
-            mount.id,
-            self._ports(mount),
-            quota=Quota(mount.quota, mount.files),
-            chunking=mount.chunking,
-        )
+            mount.id, self._ports(mount), quota=Quota(mount.quota, mount.files), chunking=mount.chunking
+        )  # fmt: skip
 
     def _ports(self, mount: Mount) -> Ports:
         from engine.live import Ports

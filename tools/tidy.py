@@ -25,6 +25,7 @@ LONG_MODULES: dict[str, str] = {
     "engine/live/content.py": "one class: the layers of a file's content; its truncation wants them all in sight",
     "engine/live/tree.py": "the facade of the live tree: one short method per operation",
     "tests/live/test_crash.py": "the crash table of the live tree, a test per row",
+    "tests/daemon/service/contract.py": "one suite for every Backend",
     "tests/nodes/test_dirs.py": "one property family over one fixture",
 }
 

@@ -212,13 +212,6 @@ class Server:
         self.stop()
         why = found + (f" ({said[-1]})" if said else "")
         where = f"{self.settings.bind} port {self.settings.port}"
-        if any("bind" in line.lower() for line in said):
-            return Busy(
-                "NFS-Ganesha",
-                expected=f"to listen at {where}",
-                found=why,
-                do="another server has the port",
-            )
         return HoldfastError(
             "NFS-Ganesha", expected=f"an answer at {where}", found=why, do=f"see {self._log}"
         )

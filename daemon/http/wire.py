@@ -12,9 +12,10 @@ import types
 from collections.abc import Mapping
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from engine.errors import TABLE, HoldfastError, LocationUnavailable
+from engine.errors import TABLE, HoldfastError, InvalidRequest, LocationUnavailable
 
-DEPTH_MAX = 64  # of what is read: nothing of ours is a tenth as deep
+ABOUT = "X-Holdfast-About"
+"""The header of a download with the value it is the content of, as JSON."""
 
 
 def plain(value: Any) -> Any:
@@ -84,7 +85,8 @@ def revive(kind: Any, value: Any) -> Any:
         return next(value for each in get_args(kind) if isinstance(value, each))
     if origin is not None and is_record(origin):  # Page[T]
         return origin(
-            items=revive(list[get_args(kind)[0]], value["items"]), cursor=str(value["cursor"])
+            items=[revive(get_args(kind)[0], each) for each in _exactly(value["items"], list)],
+            cursor=str(value["cursor"]),
         )
     if origin is Literal:
         return _exactly(value, str)
@@ -116,4 +118,4 @@ def revived_error(found: Any, status: int) -> HoldfastError:
     for each in TABLE:
         if each.kind.slug == known.get("kind") or (not known and each.kind.http == status):
             return each(detail)
-    return HoldfastError(detail)
+    return InvalidRequest(detail) if 400 <= status < 500 else HoldfastError(detail)

@@ -20,8 +20,10 @@ from engine.seam import REAL
 
 if TYPE_CHECKING:  # what reads configurations takes longer to import than most commands run
     from daemon.config import Config, Mount
+from daemon.observe import Audit
 
 LOCKS = "locks"
+AUDIT = "audit.log"
 LOCK_WAIT = (
     20.0  # s for who holds a mount's lock; a hook of another request may take longer: that is told
 )
@@ -50,6 +52,7 @@ class Core:
         self._since_boot = since_boot
         self._told_stale: dict[str, int] = {}  # session -> the end of its lease that was told
         self._shown: set[str] = set()  # mounts whose worker was told what restores it shows
+        self.audit_log = Audit(os.path.join(self.path, FOLDER, AUDIT), clock)
         self.store = Store.open(self.path)
 
     def close(self) -> None:

@@ -21,6 +21,7 @@ from daemon.state import Plan
 from daemon.state.sessions import occupied
 from engine import PlannedPoint
 from engine.errors import InvalidRequest, NotFound
+from engine.limits import LABEL_MAX
 
 log = logging.getLogger("holdfast.daemon")
 
@@ -39,6 +40,7 @@ class Sessions(Browse):
         """Begin a session. Raises NotFound, Busy while another is open or a hook refuses, InvalidRequest."""
         lease = self._lease(lease_s)
         _check_text("holder", holder, HOLDER_MAX)
+        _check_text("label", label, LABEL_MAX)
         with self.locked(mount):
             self.store.mount(mount)
             self.refuse_deleting(mount)
@@ -229,8 +231,8 @@ class Sessions(Browse):
 
 
 def _check_text(what: str, text: str, most: int) -> None:
-    if len(text) > most or not text.isprintable():
-        raise InvalidRequest(what, expected=f"at most {most} printable characters")
+    if len(text.encode("utf-8", "replace")) > most or not text.isprintable():
+        raise InvalidRequest(what, expected=f"at most {most} bytes of printable characters")
 
 
 def plain_name(name: str) -> str:

@@ -20,6 +20,7 @@ from engine.errors import (
     Corrupt,
     FormatTooNew,
     HoldfastError,
+    InvalidRequest,
     LocationUnavailable,
     NotFound,
     PermissionDenied,
@@ -174,6 +175,8 @@ class Database:
     def _translated(self) -> Iterator[None]:
         try:
             yield
+        except UnicodeEncodeError:
+            raise InvalidRequest("text", expected="UTF-8", found="half of a character") from None
         except sqlite3.Error as error:
             raise translated(error, f"state {self.path}") from None
 

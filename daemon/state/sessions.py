@@ -38,19 +38,16 @@ class Sessions:
 
     def begin(self, session: SessionInfo) -> None:
         """A new session. Raises Busy when its mount has one that is open or committing."""
-        try:
-            with self._database.write() as txn:
-                known = self._open_of(txn, session.mount)
-                if known is not None:
-                    raise occupied(known)
-                txn.execute(
-                    "INSERT INTO sessions (id, mount, state, begun_ns, expires_ns, holder, label)"
-                    " VALUES (?, ?, 'open', ?, ?, ?, ?)",
-                    (session.id, session.mount, session.begun_ns, session.expires_ns, session.holder,
-                     session.label),
-                )  # fmt: skip
-        except UnicodeEncodeError:
-            raise InvalidRequest("holder or label", expected="text", found="no UTF-8") from None
+        with self._database.write() as txn:
+            known = self._open_of(txn, session.mount)
+            if known is not None:
+                raise occupied(known)
+            txn.execute(
+                "INSERT INTO sessions (id, mount, state, begun_ns, expires_ns, holder, label)"
+                " VALUES (?, ?, 'open', ?, ?, ?, ?)",
+                (session.id, session.mount, session.begun_ns, session.expires_ns, session.holder,
+                 session.label),
+            )  # fmt: skip
 
     def get(self, session_id: str) -> SessionInfo:
         """Raises NotFound."""

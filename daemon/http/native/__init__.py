@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from daemon.http.native.app import app
+from daemon.http.native.app import Application, app
 
-__all__ = ["app"]
+__all__ = ["Application", "app"]

@@ -13,6 +13,7 @@ from starlette.responses import Response
 from daemon.contract import AuditLine, ExportInfo, Page, Role, TokenInfo
 from daemon.http.native.base import Ask, Body, Cursor, Limit, Text, Time, paged, route
 from daemon.http.native.mounts import LONG, Label
+from daemon.observe.metrics import CONTENT_TYPE
 from daemon.service import cursors
 from engine.errors import InvalidRequest
 
@@ -93,7 +94,7 @@ def get_status(ask: Ask) -> Status:
 @route("GET", "/metrics", media="text/plain")
 def get_metrics(ask: Ask) -> Response:
     """Numbers for Prometheus."""
-    return Response(ask.shared.metrics.text(), media_type=ask.shared.metrics.content_type)
+    return Response(ask.shared.metrics.text(), media_type=CONTENT_TYPE)
 
 
 @route("GET", "/v1/exports", Page[ExportInfo])

@@ -24,7 +24,7 @@ from daemon.http.gate import Gate
 from daemon.http.guard import EXTENSION
 from daemon.http.native import admin, jobs, mounts, points, restores, sessions  # noqa: F401 - their routes
 from daemon.http.native.base import ENDPOINTS, Asked, Endpoint, Keys, Metrics, Shared, served
-from daemon.http.native.schema import described, responses
+from daemon.http.native.schema import described, model_of, responses
 from engine.errors import HoldfastError, InvalidRequest
 
 KEY_MAX = 200
@@ -48,9 +48,8 @@ class Application:
         )  # fmt: skip
         for endpoint in ENDPOINTS:
             self._add(endpoint, shared)
-        self._fastapi.add_exception_handler(HoldfastError, _refused)
-        self._fastapi.add_exception_handler(RequestValidationError, _invalid)
-        self._fastapi.add_exception_handler(HTTPException, _by_status)
+        self._fastapi.add_exception_handler(HTTPException, _outside)
+        self._page: dict[str, Any] | None = None
         shared.openapi = self.openapi
         self.routes = [(endpoint.row.method, endpoint.row.path) for endpoint in ENDPOINTS]
 
@@ -59,7 +58,9 @@ class Application:
 
     def openapi(self) -> dict[str, Any]:
         """The API's OpenAPI page."""
-        return described(self._fastapi.openapi(), ENDPOINTS)
+        if self._page is None:
+            self._page = described(self._fastapi.openapi(), ENDPOINTS)
+        return self._page
 
     def _add(self, endpoint: Endpoint, shared: Shared) -> None:
         class Route(_Route):
@@ -69,7 +70,8 @@ class Application:
         self._fastapi.router.add_api_route(
             endpoint.row.path, served(endpoint), methods=[endpoint.row.method], status_code=endpoint.status,
             operation_id=endpoint.run.__name__, tags=[endpoint.run.__module__.rpartition(".")[2]],
-            responses=responses(endpoint), response_model=None, route_class_override=Route,
+            responses=responses(endpoint), route_class_override=Route,
+            response_model=endpoint.answer and model_of(endpoint.answer),
         )  # fmt: skip
 
 
@@ -90,16 +92,24 @@ class _Route(APIRoute):
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         inner = super().get_route_handler()
+        row, metrics = self.of.row, self.everywhere.metrics
 
         async def handle(request: Request) -> Response:
+            began = trio.current_time()
             try:
                 asking = _Asking(request.scope, request.receive)
                 await self._admit(asking)
-                return await inner(asking)
-            except (HoldfastError, RequestValidationError, HTTPException):
-                raise
+                answer = await inner(asking)
+            except HoldfastError as error:
+                answer = problem.answer(error)
+            except RequestValidationError as error:
+                answer = _invalid(error)
+            except HTTPException as error:
+                answer = _by_status(request, error)
             except Exception as error:  # noqa: BLE001 - a bug, whatever it is: told by a number
-                return problem.bug(error, f"{self.of.row.method} {self.of.row.path}")
+                answer = problem.bug(error, f"{row.method} {row.path}")
+            metrics.request(row.method, row.path, answer.status_code, trio.current_time() - began)
+            return answer
 
         return handle
 
@@ -113,7 +123,14 @@ class _Route(APIRoute):
             asked.caller = await trio.to_thread.run_sync(
                 shared.gate.admit, said, peer, limiter=shared.requests, abandon_on_cancel=True
             )
-            shared.gate.allow(endpoint.row, asked.caller)
+            try:
+                shared.gate.allow(endpoint.row, asked.caller)
+            except HoldfastError as error:
+                await trio.to_thread.run_sync(
+                    shared.gate.record, endpoint.row, asked.caller, request.url.path[:200], error,
+                    limiter=shared.requests,
+                )  # fmt: skip
+                raise
         if endpoint.patience:
             request.scope.get("extensions", {}).get(EXTENSION, {}).get("patience", _ignored)(
                 endpoint.patience
@@ -170,13 +187,7 @@ async def _fingerprint(request: Request, endpoint: Endpoint) -> str:
     return seen.hexdigest()
 
 
-async def _refused(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, HoldfastError)
-    return problem.answer(error)
-
-
-async def _invalid(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)
+def _invalid(error: RequestValidationError) -> Response:
     found = [
         {"where": ".".join(str(part) for part in each["loc"])[:200], "what": str(each["msg"])[:500]}
         for each in error.errors()[:20]
@@ -187,11 +198,16 @@ async def _invalid(_request: Request, error: Exception) -> Response:
     )
 
 
-async def _by_status(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
+def _by_status(request: Request, error: HTTPException) -> Response:
     if isinstance(error.__cause__, HoldfastError):  # raised while the body was read
         return problem.answer(error.__cause__)
     answer = problem.answer(problem.of_status(error.status_code, request.url.path))
     for name, value in (error.headers or {}).items():
         answer.headers[name] = value
     return answer
+
+
+async def _outside(request: Request, error: Exception) -> Response:
+    """What no route raised: there is none for it."""
+    assert isinstance(error, HTTPException)
+    return _by_status(request, error)

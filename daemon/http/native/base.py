@@ -44,7 +44,7 @@ MountName = Annotated[
 ]
 Text = Annotated[str, Query(max_length=1000)]
 Time = Annotated[int, Query(ge=0, le=2**63 - 1, description="Nanoseconds since 1970.")]
-Number = Annotated[int, Path(ge=1, le=2**63 - 1)]
+Number = Annotated[int, Path(description="The number of a thing; there are none below 1.")]
 Reference = Annotated[
     str, Path(max_length=1000, description="A point: its id, the beginning of it, or MOUNT@latest.")
 ]
@@ -61,8 +61,7 @@ class Keys(Protocol):
 class Metrics(Protocol):
     """What is needed of ``observe.metrics``."""
 
-    content_type: str
-
+    def request(self, method: str, route: str, status: int, seconds: float) -> None: ...
     def text(self) -> bytes: ...
 
 
@@ -212,8 +211,13 @@ async def _uploaded(endpoint: Endpoint, ask: Asked, values: dict[str, Any]) -> A
     """Take the file of a form first, whole, so that nothing is kept of one that breaks off."""
     kind = ask.request.headers.get("content-type", "")
     with Upload(kind, "file", ask.shared.max_upload()) as upload:
+        source = aiter(ask.request.stream())
+
+        async def piece() -> bytes | None:
+            return await anext(source, None)
+
         try:
-            await upload.read(ask.request.stream())
+            await upload.read(piece)
         except ClientDisconnect:
             raise InvalidRequest("upload", expected="all of it", found="its sender gone") from None
         ask.upload = upload

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 from typing import Annotated, Any
 
+from fastapi import Query
 from pydantic import Field
 
 from daemon.contract import Change, EntryInfo, ManifestFile, Page, PointDetail, PointQuery
+from daemon.http import wire
 from daemon.http.native.base import (
     Ask,
     Asked,
@@ -26,6 +28,10 @@ from daemon.http.native.names import disposition, part_of
 from engine import PointInfo
 
 _HERE = Annotated[str, Field(max_length=1000)]
+
+
+Place = Annotated[int, Query(ge=0, le=2**63 - 1, description="Where in the file.")]
+Length = Annotated[int, Query(ge=-1, le=2**63 - 1, description="Bytes; -1 to the end.")]
 
 
 class References(Body):
@@ -93,26 +99,29 @@ def get_manifest(
 
 
 @route("GET", "/v1/points/{ref}/file", media="application/octet-stream", pool="streams")
-def get_file(ask: Ask, ref: Reference, path: InPoint) -> Stream:
-    """A regular file of a point, or a part of it (Range)."""
+def get_file(
+    ask: Ask, ref: Reference, path: InPoint, offset: Place = 0, length: Length = -1
+) -> Stream:
+    """A regular file of a point, or a part of it: by Range, or with offset and length."""
     point = seen(ask, ref).point.id
     headers = ask.request.headers
-    entry, pieces = ask.backend.file(point, path)
+    entry, pieces = ask.backend.file(point, path, offset=offset, length=length)
     # A file of a point never changes, so its place is as good a mark of its content as a hash of it.
     mark = hashlib.blake2b(
-        f"{point}/{path}".encode("utf-8", "surrogateescape"), digest_size=16
+        f"{point}/{offset}/{length}/{path}".encode("utf-8", "surrogateescape"), digest_size=16
     ).hexdigest()
     told = {
         "Content-Type": "application/octet-stream", "Content-Disposition": disposition(entry.name or path),
-        "ETag": f'"{mark}"', "Accept-Ranges": "bytes",
+        "ETag": f'"{mark}"', "Accept-Ranges": "bytes", wire.ABOUT: wire.encoded(entry).decode("ascii"),
     }  # fmt: skip
     if mark in headers.get("if-none-match", ""):
         return Stream(iter(()), told, 304)
+    size = max(0, entry.size - offset) if length < 0 else min(length, entry.size - offset)
     part = None
-    if mark in headers.get("if-range", mark):
+    if size == entry.size and mark in headers.get("if-range", mark):
         part = part_of(headers.get("range", ""), entry.size)
     if part is None:
-        return Stream(pieces, {**told, "Content-Length": str(entry.size)})
+        return Stream(pieces, {**told, "Content-Length": str(size)})
     entry, pieces = ask.backend.file(point, path, offset=part.offset, length=part.length)
     last = part.offset + part.length - 1
     return Stream(pieces, {

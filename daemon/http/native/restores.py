@@ -53,8 +53,10 @@ def get_restore(ask: Ask, id: Number) -> JobInfo:
 
 
 @route("DELETE", "/v1/restores/{id}", status=204)
-def delete_restore(ask: Ask, id: Number) -> Response:
-    """Remove what a restore shows in its mount, or has filled."""
+def delete_restore(ask: Ask, id: Number, mount: Text = "") -> Response:
+    """Remove what a restore shows in its mount, or has filled. ``mount``: which it must be of."""
     found = _restore(ask, id)
+    if mount and found.mount != mount:
+        raise NotFound(f"restore {id} of mount {mount!r}", found="none")
     ask.backend.delete_restore(found.mount, found.id)
     return Response(status_code=204)

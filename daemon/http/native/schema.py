@@ -40,10 +40,11 @@ def model_of(kind: Any) -> Any:
     origin = get_origin(kind)
     if origin is not None and wire.is_record(origin):  # Page[T]
         inner = get_args(kind)[0]
-        named = f"PageOf{getattr(inner, '__name__', 'Values').capitalize() if inner in (str, int) else _name(inner)}"
-        return create_model(named, items=(list[model_of(inner)], ...), cursor=(str, ...))  # type: ignore[misc]
+        named = f"PageOf{inner.__name__ if wire.is_record(inner) else 'Values'}"
+        parts: dict[str, Any] = {"items": (_list_of(inner), ...), "cursor": (str, ...)}
+        return create_model(named, **parts)
     if origin is list:
-        return list[model_of(get_args(kind)[0])]  # type: ignore[misc]
+        return _list_of(get_args(kind)[0])
     if not wire.is_record(kind):
         return kind
     fields: dict[str, Any] = {
@@ -54,8 +55,9 @@ def model_of(kind: Any) -> Any:
     return made
 
 
-def _name(kind: Any) -> str:
-    return getattr(kind, "__name__", "Values") if wire.is_record(kind) else "Values"
+def _list_of(inner: Any) -> Any:
+    made = model_of(inner)
+    return list[made]  # type: ignore[valid-type]
 
 
 def responses(endpoint: Endpoint) -> dict[int | str, dict[str, Any]]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import Path, Query
+from fastapi import Path
 from pydantic import Field
 
 from daemon.contract import Attachment, Committed, Page, SessionInfo
+from daemon.http import wire
 from daemon.http.native.base import (
     Ask,
     Asked,
@@ -125,11 +126,7 @@ def attach_log(ask: Ask, id: SessionId) -> Attachment:
 
 
 @route("GET", "/v1/attachments/{id}", media="text/plain")
-def get_attachment(
-    ask: Ask,
-    id: Number,
-    info: Annotated[bool, Query(description="Only what it is, as JSON, in a header.")] = False,
-) -> Stream:
+def get_attachment(ask: Ask, id: Number) -> Stream:
     """A log, or what a hook printed."""
     found, pieces = ask.backend.attachment(id)
     mount = ""
@@ -143,11 +140,7 @@ def get_attachment(
     elif found.point:
         mount = ask.backend.point(found.point).point.mount
     ask.hidden(mount, f"attachment {id}")
-    return Stream(
-        iter(()) if info else pieces,
-        {
-            "Content-Type": "text/plain; charset=utf-8",
-            "Content-Disposition": disposition(found.name),
-            "Content-Length": "0" if info else str(found.size),
-        },
-    )
+    return Stream(pieces, {
+        "Content-Type": "text/plain; charset=utf-8", "Content-Disposition": disposition(found.name),
+        "Content-Length": str(found.size), wire.ABOUT: wire.encoded(found).decode("ascii"),
+    })  # fmt: skip

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 import trio
 import trio.testing
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from daemon.config import Schedule
@@ -121,10 +121,9 @@ def test_what_was_never_done_may_be_due_at_once() -> None:
     assert world.live(one, 10) == 0
 
 
+@settings(max_examples=40)
 @given(
-    st.lists(
-        st.tuples(st.floats(0.1, 7200), st.integers(-(10**9), 10**9)), min_size=1, max_size=30
-    ),
+    st.lists(st.tuples(st.floats(0.1, 7200), st.integers(-(10**9), 10**9)), min_size=1, max_size=8),
     st.sampled_from(["every 1m", "every 1h", "every 24h", "7 3 * * *"]),
 )
 def test_no_storm_however_the_clock_jumps(jumps: list[tuple[float, int]], text: str) -> None:
@@ -137,7 +136,7 @@ def test_no_storm_however_the_clock_jumps(jumps: list[tuple[float, int]], text: 
         world.wall = max(0, world.wall + jump * SECOND)
         allowed += 2 + int(seconds // 60)
     assert len(world.runs) <= allowed
-    pause = 25 if text == "every 1m" else 600
+    pause = 29.9 if text == "every 1m" else 599.9
     assert all(b - a >= pause for a, b in zip(world.runs, world.runs[1:], strict=False))
 
 
