@@ -50,6 +50,7 @@ _MODULES = {
     "daemon.cli.exports": "export unexport exports",
     "daemon.cli.service": "status token audit",
     "daemon.cli.configs": "config",
+    "daemon.cli.serve": "serve",
     "daemon.cli.install": "install-files",
 }
 

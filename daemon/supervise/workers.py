@@ -129,6 +129,10 @@ class Workers:
             named[str(job)] = {"point": point, "path": path}
         self._tell(name, "restores", show=named)
 
+    def want(self, name: str) -> None:
+        """Serve it, soon; nobody waits."""
+        self._ask(self._want, name)
+
     def mounted(self) -> dict[str, str]:
         """Mounts that are served, or will be in a moment, and where; for exports."""
         return {
@@ -147,6 +151,12 @@ class Workers:
                 except HoldfastError:
                     continue
         return found
+
+    def summary(self) -> str:
+        """For people: how many mounts are in which state."""
+        states = [one.state for one in list(self._mounts.values())]
+        told = [f"{states.count(state)} {state}" for state in sorted(set(states))]
+        return f"mounts: {', '.join(told) or 'none'}"
 
     def _tell(self, name: str, operation: str, **arguments: object) -> None:
         try:
@@ -207,6 +217,11 @@ class Workers:
             await mount.changed.wait()
             if not mount.wanted:
                 raise Busy(f"mount {name!r}", expected="to be served", found="that it was stopped")
+
+    async def _want(self, name: str) -> None:
+        mount = self._mount(name)
+        mount.wanted = True
+        mount.wake()
 
     async def _stop(self, name: str) -> None:
         mount = self._mounts.get(name)
