@@ -115,7 +115,7 @@ def _plainly(ctx: click.Context, name: str, label: str) -> PointInfo | None:
             return store.snapshot(name, label, report=report)
         with client:
             client.request("freeze")
-            if client.request("writers")["writers"]:
+            if fsmount.request(path_of(ctx), name, "writers")["writers"]:
                 return None
 
             def thaw() -> None:

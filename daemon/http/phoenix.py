@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -236,7 +237,8 @@ class _Phoenix:
             # Before anything of it is read: curl waits to be asked for a large body, and reads this instead.
             raise problem.too_large(limit)
         with Upload(asked.request.headers.get("content-type", ""), "file", limit) as upload:
-            await upload.read(partial(_piece, asked.request, [True]))
+            async with aclosing(asked.request.stream()) as body:
+                await upload.read(body)
             await self._try(asked, partial(self._attach, facts.session, upload))
         return {"mount_name": asked.mount}
 
@@ -275,19 +277,6 @@ def _refuse(call: Call, facts: Facts) -> None:
 def _number(text: str) -> int:
     """A number as clients write it, -1 when it is none."""
     return int(text) if text.isascii() and text.isdigit() and len(text) <= JOB_DIGITS else -1
-
-
-async def _piece(request: Request, more: list[bool]) -> bytes | None:
-    """The next piece of the body; None behind the last. ``more`` says whether one will come."""
-    if not more.pop():
-        more.append(False)
-        return None
-    message = await request.receive()
-    if message["type"] != "http.request":
-        raise ClientDisconnect
-    more.append(message.get("more_body", False))
-    body: bytes = message.get("body", b"")
-    return body
 
 
 def _route(request: Request) -> tuple[Call, str, str]:

@@ -232,7 +232,7 @@ def test_a_restore_is_made_through_the_native_api(rig: Rig, repository: Path) ->
         status, _, err = rig.run("restore", "--point", point, *words, "--token-file", token)
         assert status == 0, err
     assert same(repository, back)
-    assert list((rig.live / "restores").iterdir()) == []
+    assert not (rig.live / "restores").exists()  # shown while there is something in it
 
 
 # --- what goes wrong around the writer ----------------------------------------------------------
