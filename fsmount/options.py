@@ -42,6 +42,13 @@ class Options:
         """All settings as one JSON object."""
         return json.dumps(asdict(self))
 
+    def served(self) -> dict[str, object]:
+        """What users of the mount notice: a worker that has it otherwise is not the one that is wanted."""
+        return {
+            "writeback": self.writeback,
+            "squash": [self.squash_uid, self.squash_gid] if self.root_squash else [],
+        }
+
     @staticmethod
     def from_json(text: str) -> Options:
         """The inverse of ``to_json``. Raises InvalidRequest."""

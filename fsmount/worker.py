@@ -227,6 +227,7 @@ class Worker:
             "mountpoint": self.mountpoint,
             "pid": os.getpid(),
             "state": self.state,
+            "options": self.options.served(),
             "frozen": live is not None and live.gate.shut,
             "writable": live is not None and not live.gate.fenced,
             "requests": adapter.requests,

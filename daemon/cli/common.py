@@ -6,12 +6,10 @@ Everything a command does not need stays out: no HTTP client is imported before 
 from __future__ import annotations
 
 import os
-import socket
 import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
@@ -23,12 +21,13 @@ if TYPE_CHECKING:
     from daemon.contract import Backend
 
 ENDPOINT = os.path.join("daemon", "endpoint")  # in the store: the path of the daemon's socket
+STATE = os.path.join("daemon", "state.db")  # in the store: sessions, tokens and their like
+CONFIG = "/etc/holdfast/holdfast.toml"  # or HOLDFAST_CONFIG
 TOKEN_MAX = 4096  # bytes of a file that holds a token
 _LOOK = 5.0  # s: a daemon that does not take a connection in this time is no help
 
 
-@dataclass(frozen=True)
-class Where:
+class Where(NamedTuple):
     """What the command line and the environment name."""
 
     store: str | None = None
@@ -84,6 +83,28 @@ def alone(ctx: click.Context) -> bool:
     return not _where(ctx).api and not _endpoint(path_of(ctx))
 
 
+def plain(ctx: click.Context) -> bool:
+    """Whether there is nothing but the engine's files: no service, no state of one, no configuration for it."""
+    if not alone(ctx):
+        return False
+    path = path_of(ctx)
+    return not os.path.exists(os.path.join(path, STATE)) and not _described(path)
+
+
+def _described(store_path: str) -> str:
+    """The configuration file that speaks of this store; "" when there is none that we may read."""
+    path = os.environ.get("HOLDFAST_CONFIG", CONFIG)
+    try:
+        with open(path, "rb") as file:
+            import tomllib
+
+            named = tomllib.load(file).get("store")
+    except (OSError, ValueError):
+        return ""
+    same = isinstance(named, str) and os.path.realpath(named) == os.path.realpath(store_path)
+    return path if same else ""
+
+
 @contextmanager
 def backend(ctx: click.Context) -> Iterator[Backend]:
     """Whoever answers: a service, a daemon, or this process."""
@@ -95,8 +116,9 @@ def backend(ctx: click.Context) -> Iterator[Backend]:
     else:
         from daemon.cli import recorded
 
+        path = path_of(ctx)
         with ExitStack() as stack:
-            yield stack.enter_context(recorded.service(path_of(ctx), _late(stack)))
+            yield stack.enter_context(recorded.service(path, _described(path), _late(stack)))
 
 
 def _late(stack: ExitStack) -> Report:
@@ -123,6 +145,8 @@ def _endpoint(store_path: str) -> str:
     try:
         with open(os.path.join(store_path, ENDPOINT), encoding="utf-8") as file:
             path = file.read(TOKEN_MAX).strip()
+        import socket
+
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as probe:
             probe.settimeout(_LOOK)
             probe.connect(path)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from daemon.cli.output import progress
-from daemon.contract import Backend, JobInfo, JobKind
 from engine import Progress, Report
 from engine.errors import HoldfastError
 from fsmount.remote import revived
+
+if TYPE_CHECKING:
+    from daemon.contract import Backend, JobInfo, JobKind
 
 _FIRST, _LONGEST = (
     0.05,

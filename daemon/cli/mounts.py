@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import click
 
-from daemon.cli import following
-from daemon.cli.common import backend, beside, path_of
-from daemon.cli.output import Ids, as_json, counted, say, shown, size, table
-from engine import Store
+from daemon.cli.common import backend, beside, open_store, path_of, plain
+from daemon.cli.output import Ids, as_json, counted, progress, say, shown, size, table
+from engine import PointInfo, Store
+from engine.errors import NotFound
 
 
 @click.command()
@@ -93,12 +93,35 @@ def snapshot(ctx: click.Context, name: str, label: str, json_: bool) -> None:
     \b
       point=$(holdfast snapshot oracle --label nightly | awk '{print $NF}')
     """
-    with backend(ctx) as asked:
-        made = asked.snapshot(name, label=label).point
+    made = _plainly(ctx, name, label) if plain(ctx) else None
+    if made is None:
+        with backend(ctx) as asked:
+            made = asked.snapshot(name, label=label).point
     if json_:
         as_json(made)
     else:
         say(f"point {made.seq} of {made.mount}: {made.id}")
+
+
+def _plainly(ctx: click.Context, name: str, label: str) -> PointInfo | None:
+    """The point, by the engine alone; None where a file is open for writing: that has to be written down."""
+    import fsmount
+
+    with open_store(ctx) as store, progress() as report:
+        store.mount(name)
+        try:
+            client = fsmount.client(path_of(ctx), name)
+        except NotFound:  # not mounted: the tree stands still
+            return store.snapshot(name, label, report=report)
+        with client:
+            client.request("freeze")
+            if fsmount.request(path_of(ctx), name, "writers")["writers"]:
+                return None
+
+            def thaw() -> None:
+                client.request("thaw")
+
+            return store.snapshot(name, label, thaw=thaw, report=report)
 
 
 @click.command()
@@ -171,6 +194,8 @@ def delete(ctx: click.Context, name: str, yes: bool, json_: bool) -> None:
       holdfast delete scratch
       holdfast delete scratch --yes
     """
+    from daemon.cli.following import follow, result
+
     with backend(ctx) as asked:
         found = asked.mount(name)
         if not yes:
@@ -178,10 +203,10 @@ def delete(ctx: click.Context, name: str, yes: bool, json_: bool) -> None:
             click.confirm(
                 f"Delete mount {shown(name)} with {count}, for ever?", abort=True, err=True
             )
-        done = following.follow(asked, asked.delete_mount(name))
+        done = follow(asked, asked.delete_mount(name))
     if json_:
         as_json(done)
-    following.result(done)
+    result(done)
     if not json_:
         say(f"mount {shown(name)} deleted; 'holdfast gc' frees its space")
 

@@ -8,10 +8,8 @@ from collections.abc import Iterator
 
 import click
 
-from daemon.cli import restoring
-from daemon.cli.common import alone, backend, is_far, open_store
+from daemon.cli.common import alone, backend, is_far, open_store, plain
 from daemon.cli.output import as_json, counted, every, moment, progress, say, shown, size, table
-from daemon.contract import PointQuery
 from engine.errors import Corrupt, InvalidRequest
 
 
@@ -33,6 +31,8 @@ def points(ctx: click.Context, name: str | None, json_: bool) -> None:
         with open_store(ctx) as store:
             found = store.points(name)
     else:
+        from daemon.contract import PointQuery
+
         with backend(ctx) as asked:
             found = list(every(lambda c: asked.points(PointQuery(mount=name or "", cursor=c))))
     if json_:
@@ -104,8 +104,12 @@ def restore(
     """
     inner, target = _from_and_to(paths, place)
     if place:
+        from daemon.cli import restoring
+
         restoring.placed(ctx, point, inner, place, json_)
     elif is_far(ctx):
+        from daemon.cli import restoring
+
         if force:
             raise click.UsageError(
                 "--force writes over files beside the store only, not with --api"
@@ -168,8 +172,12 @@ def rm(ctx: click.Context, points: tuple[str, ...], dry_run: bool, json_: bool) 
     if dry_run:
         _would_free(ctx, points, json_)
         return
-    with backend(ctx) as asked:
-        gone = asked.remove_points(list(points))
+    if plain(ctx):
+        with open_store(ctx) as store:
+            gone = store.remove_points(points)
+    else:
+        with backend(ctx) as asked:
+            gone = asked.remove_points(list(points))
     if json_:
         as_json({"points": [point.id for point in gone]})
         return

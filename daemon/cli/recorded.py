@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("holdfast.cli")
 
-CONFIG = "/etc/holdfast/holdfast.toml"  # or HOLDFAST_CONFIG
 AUDIT = os.path.join("daemon", "audit.log")  # in the store
 _ABOUT_MAX = 10  # names in one line
 
@@ -36,9 +35,12 @@ ACTS = {
 
 
 @contextmanager
-def service(store_path: str, report: Report) -> Iterator[Backend]:
-    """The service. Raises what opening a store raises, and InvalidRequest of a configuration that is wrong."""
-    made = alone.service(store_path, _config(store_path), report=report)
+def service(store_path: str, config_path: str, report: Report) -> Iterator[Backend]:
+    """The service. ``config_path``: the file that speaks of this store, "" for the defaults.
+
+    Raises what opening a store raises, and InvalidRequest of a configuration that is wrong.
+    """
+    made = alone.service(store_path, _config(store_path, config_path), report=report)
     try:
         yield cast("Backend", _Recorded(made, Audit(os.path.join(store_path, AUDIT))))
     finally:
@@ -102,22 +104,9 @@ def _who() -> str:
         return f"uid:{uid}"
 
 
-def _config(store_path: str) -> Config:
-    """The configuration that speaks of this store; the defaults when there is none that we may read."""
-    path = os.environ.get("HOLDFAST_CONFIG", CONFIG)
-    if _speaks_of(path, store_path):
-        from daemon.config import load
+def _config(store_path: str, path: str) -> Config:
+    if not path:
+        return cast("Config", alone.Unwritten(store_path))
+    from daemon.config import load
 
-        return load(path)
-    return cast("Config", alone.Unwritten(store_path))
-
-
-def _speaks_of(path: str, store_path: str) -> bool:
-    try:
-        with open(path, "rb") as file:
-            import tomllib
-
-            named = tomllib.load(file).get("store")
-    except (OSError, ValueError):
-        return False
-    return isinstance(named, str) and os.path.realpath(named) == os.path.realpath(store_path)
+    return load(path)

@@ -143,7 +143,7 @@ def _state(session: SessionInfo) -> str:
 
 @click.command()
 @click.argument("session")
-@click.argument("file", type=click.File("rb"))
+@click.argument("file", type=click.File("rb", lazy=True))
 @click.option("--name", default="", help="What to call it; the file's own name unless given.")
 @click.option("--json", "json_", is_flag=True)
 @click.pass_context

@@ -8,8 +8,7 @@ from typing import Any
 
 import click
 
-from daemon.cli import following
-from daemon.cli.common import alone, backend, beside, is_far, open_store, path_of, place_of
+from daemon.cli.common import alone, backend, beside, is_far, open_store, path_of, place_of, plain
 from daemon.cli.output import (
     Duration,
     Size,
@@ -23,7 +22,6 @@ from daemon.cli.output import (
     table,
     when,
 )  # fmt: skip
-from daemon.contract import MountSpec
 from engine import Store
 from engine.errors import Corrupt, InvalidRequest
 from engine.incidents import Incident
@@ -68,8 +66,14 @@ def create(
       holdfast create oracle --quota 2T
       holdfast create home --quota 50G --max-files 2000000
     """
-    with backend(ctx) as asked:
-        asked.create_mount(MountSpec(name, quota or 0, max_files or 0, chunking))
+    if plain(ctx):
+        with open_store(ctx) as store:
+            store.create_mount(name, quota, chunking, max_files)
+    else:
+        from daemon.contract import MountSpec
+
+        with backend(ctx) as asked:
+            asked.create_mount(MountSpec(name, quota or 0, max_files or 0, chunking))
     say(f"mount {name} created")
 
 
@@ -90,8 +94,10 @@ def gc(ctx: click.Context, dry_run: bool, budget: float | None, json_: bool) -> 
             found = store.collect(dry_run=dry_run, budget_s=budget, report=report)
         result = dataclasses.asdict(found)
     else:
+        from daemon.cli.following import run
+
         with backend(ctx) as asked:
-            result = following.run(asked, "collect", _given(dry_run=dry_run, budget_s=budget))
+            result = run(asked, "collect", _given(dry_run=dry_run, budget_s=budget))
     if json_:
         as_json(result)
         return
@@ -126,8 +132,10 @@ def check(ctx: click.Context, read_data: bool, json_: bool) -> None:
             "counts": found.counts,
         }
     else:
+        from daemon.cli.following import run
+
         with backend(ctx) as asked:
-            result = following.run(asked, "check", _given(read_data=read_data))
+            result = run(asked, "check", _given(read_data=read_data))
     problems = result["problems"]
     if json_:
         as_json(result)
@@ -169,10 +177,10 @@ def scrub(
             found = store.scrub(rate=rate, budget_s=budget, every_s=every, report=report)
         result = dataclasses.asdict(found)
     else:
+        from daemon.cli.following import run
+
         with backend(ctx) as asked:
-            result = following.run(
-                asked, "scrub", _given(rate=rate, budget_s=budget, every_s=every)
-            )
+            result = run(asked, "scrub", _given(rate=rate, budget_s=budget, every_s=every))
     if json_:
         as_json(result)
     else:

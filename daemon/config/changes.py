@@ -13,6 +13,8 @@ _FIXED = frozenset({
 """Where things are, who the process is, and what is listened on: settled when it starts."""
 _SERVED = frozenset({"path", "write_through", "root_squash", "squash_to"})
 """Of a mount: what its worker was started with. A restart of that mount takes it."""
+_MADE = frozenset({"chunking"})
+"""Of a mount: settled when it is made, and never after."""
 _TLS = ("api.tls_cert", "api.tls_key", "api.client_ca")
 """Other files are taken; whether there is TLS at all, and whether clients show certificates, is not."""
 
@@ -31,8 +33,13 @@ def reloadable(old: Config, new: Config) -> tuple[list[str], list[str]]:
     for key in sorted(before.keys() | after.keys()):
         was, is_ = before.get(key), after.get(key)
         if was != is_:
-            (waiting if _waits(key, was, is_) else taken).append(key)
+            (waiting if _waits(key, was, is_) else taken).append(key + _only(key))
     return taken, waiting
+
+
+def _only(key: str) -> str:
+    made = key.startswith("mounts.") and key.rpartition(".")[2] in _MADE
+    return " (of mounts made from now on)" if made else ""
 
 
 def _waits(key: str, was: Any, is_: Any) -> bool:

@@ -195,6 +195,15 @@ class Config(_Table):
             )  # fmt: skip
         return path
 
+    def limits(self, name: str) -> tuple[int | None, int | None]:
+        """Quota and largest number of files as the file says them; None where it says nothing: they stay."""
+        mount = self.mount(name)
+        said = mount.model_fields_set
+        return (
+            mount.quota if "quota" in said else None,
+            mount.max_files if "max_files" in said else None,
+        )
+
     def api_socket(self) -> str:
         """Where the native API's Unix socket is."""
         return self.api.socket or f"{self.run_dir.rstrip('/')}/api.sock"

@@ -92,9 +92,9 @@ class Server:
                 "NFS-Ganesha", expected="root, who may open files by their handles", found=f"user {os.geteuid()}"
             )  # fmt: skip
         program = shutil.which(PROGRAM)
-        if program is None:
+        if program is None or not self.settings.plugins:
             raise Unsupported(
-                "exporting", expected=f"the program {PROGRAM}", found="none", do="install nfs-ganesha-vfs"
+                "exporting", expected=f"the program {PROGRAM} and its {ganesha.PLUGIN}", found="none", do="install nfs-ganesha-vfs"
             )  # fmt: skip
         self.stop()
         self._require_free_ports()
@@ -212,13 +212,6 @@ class Server:
         self.stop()
         why = found + (f" ({said[-1]})" if said else "")
         where = f"{self.settings.bind} port {self.settings.port}"
-        if any("bind" in line.lower() for line in said):
-            return Busy(
-                "NFS-Ganesha",
-                expected=f"to listen at {where}",
-                found=why,
-                do="another server has the port",
-            )
         return HoldfastError(
             "NFS-Ganesha", expected=f"an answer at {where}", found=why, do=f"see {self._log}"
         )

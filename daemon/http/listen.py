@@ -47,6 +47,16 @@ class Tls:
         """Read the files again. Connections that are there go on; if it raises, all stays as it was."""
         self.context = self._load()
 
+    def take(self, cert: str, key: str, client_ca: str) -> None:
+        """As ``reload``, of these files from now on."""
+        before = self._files
+        self._files = (cert, key, client_ca)
+        try:
+            self.reload()
+        except InvalidRequest:
+            self._files = before
+            raise
+
     def _load(self) -> ssl.SSLContext:
         cert, key, client_ca = self._files
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -127,7 +127,9 @@ class Audit:
 
     @contextmanager
     def _locked(self) -> Iterator[int]:
-        with self._lock:
+        if not self._lock.acquire(timeout=LOCK_LIMIT):
+            raise self._held("another thread holds it")
+        try:
             if self._failed:
                 raise LocationUnavailable(
                     f"audit log {self.path}", expected="lines on the disk", found=self._failed,
@@ -139,6 +141,8 @@ class Audit:
                 yield fd
             finally:
                 os.close(fd)
+        finally:
+            self._lock.release()
 
     def _wait(self, fd: int, kind: int) -> None:
         until = time.monotonic() + LOCK_LIMIT
@@ -147,11 +151,14 @@ class Audit:
                 return fcntl.flock(fd, kind | fcntl.LOCK_NB)
             except BlockingIOError:
                 if time.monotonic() > until:
-                    raise Busy(
-                        f"audit log {self.path}", expected="its lock", found="another process holds it",
-                        do="see which (fuser -v names it) and why it does not go on",
-                    ) from None  # fmt: skip
+                    raise self._held("another process holds it") from None
                 time.sleep(_LOCK_STEP)
+
+    def _held(self, found: str) -> Busy:
+        return Busy(
+            f"audit log {self.path}", expected="its lock", found=found,
+            do="see which process (fuser -v PATH) and why it does not go on",
+        )  # fmt: skip
 
     def _append(self, fd: int, line: AuditLine) -> AuditLine:
         number, chain, end, torn = _end(fd)
@@ -225,11 +232,6 @@ def _end(fd: int) -> tuple[int, str, int, bytes]:
         if not start:
             return 0, "", 0, tail
         want *= 8
-
-
-def follows(line: AuditLine, number: int, chain: str) -> bool:
-    """Whether a line is the one of this number after a line with this chain, unchanged; "" before the first."""
-    return line == _chained(line, number, chain)
 
 
 def _text(text: str, most: int) -> str:

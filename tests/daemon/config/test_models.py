@@ -277,6 +277,20 @@ def test_what_a_reload_takes() -> None:
     )  # fmt: skip
 
 
+def test_what_is_settled_when_a_mount_is_made() -> None:
+    assert changed(mounts={"m": {"chunking": "cdc"}, "gone": {"quota": 5}}) == (
+        ["mounts.m.chunking (of mounts made from now on)"], [],
+    )  # fmt: skip
+
+
+def test_limits_that_the_file_says() -> None:
+    text = 'store = "/s"\n[mounts.a]\nquota = 0\n[mounts.b]\nmax_files = 7\n'
+    config = read(text.encode(), "h")
+    assert config.limits("a") == (0, None)
+    assert config.limits("b") == (None, 7)
+    assert config.limits("c") == (None, None)
+
+
 def test_certificates_are_taken_tls_itself_is_not() -> None:
     def tls(cert: str) -> Config:
         return Config.model_validate({"store": STORE, "api": {"tls_cert": cert, "tls_key": cert}})

@@ -58,14 +58,22 @@ def free_ports() -> int:
             return port
 
 
+def killed(pid: int) -> None:
+    """It has ended when this returns; whoever started it may still have to wait for it."""
+    watch = os.pidfd_open(pid)
+    os.kill(pid, signal.SIGKILL)
+    assert select.select([watch], [], [], 10)[0]
+    os.close(watch)
+
+
 class Site:
     """Mounts of one store, and their exports. ``exports``: what is wanted, by mount."""
 
-    def __init__(self, base: Path) -> None:
+    def __init__(self, base: Path, bind: str = "127.0.0.1") -> None:
         self.base = base
         self.store = str(base / "store")
         Store.init(self.store)
-        self.settings = Settings(port=free_ports(), grace_s=GRACE)
+        self.settings = Settings(port=free_ports(), bind=bind, grace_s=GRACE)
         self.exports: dict[str, list[ExportInfo]] = {}
         self.down: set[str] = set()
         self._identities: dict[str, str] = {}
@@ -100,11 +108,10 @@ class Site:
 
     def kill(self, name: str) -> None:
         """The worker, as a crash does."""
-        pid = int(fsmount.request(self.store, name, "status")["pid"])
-        watch = os.pidfd_open(pid)
-        os.kill(pid, signal.SIGKILL)
-        select.select([watch], [], [], 10)
-        os.close(watch)
+        killed(int(fsmount.request(self.store, name, "status")["pid"]))
+
+    def server_pid(self) -> int:
+        return int((self.base / "nfs" / "pid").read_text())
 
     def nfs(self, name: str, version: int = 3, **more: object) -> Nfs:
         return Nfs(

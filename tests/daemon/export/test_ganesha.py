@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import os
-import signal
 import subprocess
 import threading
 import time
@@ -17,7 +15,7 @@ import fsmount
 from daemon.contract import ExportInfo
 from daemon.export import GaneshaExports, Settings
 from engine.errors import Busy
-from tests.daemon.export.conftest import Site, eventually
+from tests.daemon.export.conftest import Site, eventually, killed
 from tests.daemon.export.support import SCALE
 
 pytestmark = pytest.mark.needs_fuse
@@ -27,10 +25,6 @@ MIB = 1 << 20
 def noise(size: int, seed: int = 1) -> bytes:
     """Bytes that nothing compresses."""
     return hashlib.shake_256(seed.to_bytes(4)).digest(size)
-
-
-def server_pid(site: Site) -> int:
-    return int((site.base / "nfs" / "pid").read_text())
 
 
 def test_tools_copy_in_and_out(site: Site) -> None:
@@ -143,18 +137,11 @@ def test_commit_is_durable_and_handles_outlive_everything(site: Site) -> None:
         site.kill("db")
         site.serve("db")
         assert (site.path("db") / "deep" / "kept").read_bytes() == data
-        before = server_pid(site)
+        before = site.server_pid()
         site.port.apply()
-        assert server_pid(site) != before, "it had the old file system open"
+        assert site.server_pid() != before, "it had the old file system open"
         assert eventually(lambda: nfs.read(file, 0, MIB)) == data[:MIB]
-        os.kill(server_pid(site), signal.SIGKILL)
-        eventually(
-            lambda: (
-                os.stat(f"/proc/{before}")
-                if os.path.exists(f"/proc/{server_pid(site)}/exe")
-                else None
-            )
-        )
+        killed(site.server_pid())
         site.port.apply()
         assert site.port.state("db", "127.0.0.1") == "active"
         assert eventually(lambda: nfs.read(file, MIB, MIB)) == data[MIB : 2 * MIB]
@@ -173,27 +160,25 @@ def test_the_worker_dies_in_the_middle_of_a_copy(site: Site) -> None:
         nfs.write(file, 0, data[: 8 * MIB])
         nfs.fsync(file)
         site.kill("db")
-        with pytest.raises(OSError):
-            for at in range(8, 24):
-                nfs.write(file, at * MIB, data[at * MIB : (at + 1) * MIB])
-                nfs.fsync(file)
-        site.serve("db")
-        site.port.apply()
-        assert eventually(lambda: nfs.read(file, 0, 100)) == data[:100]
 
-        def again() -> None:
+        def rest() -> None:
             nfs.write(file, 8 * MIB, data[8 * MIB :])
             nfs.fsync(file)
 
-        eventually(again)
+        with pytest.raises(OSError):
+            rest()
+        site.serve("db")
+        site.port.apply()
+        assert eventually(lambda: nfs.read(file, 0, 100)) == data[:100]
+        eventually(rest)
     assert (site.path("db") / "torn").read_bytes() == data
 
 
 def test_a_mount_is_taken_out_before_it_is_unmounted(site: Site) -> None:
     site.add("second", ExportInfo("second", "127.0.0.0/8", squash="none"))
-    before = server_pid(site)
+    before = site.server_pid()
     site.port.apply()
-    assert server_pid(site) == before, "an export more is no reason to disturb the others"
+    assert site.server_pid() == before, "an export more is no reason to disturb the others"
     assert site.port.state("second", "127.0.0.0/8") == "active"
     with site.nfs("second") as nfs:
         nfs.shut(nfs.create("/x"))
@@ -211,7 +196,7 @@ def test_a_mount_is_taken_out_before_it_is_unmounted(site: Site) -> None:
     site.port.apply()
     with site.nfs("second") as nfs:
         assert nfs.names("/") == ["x"]
-    assert server_pid(site) == before
+    assert site.server_pid() == before
 
 
 def test_who_is_no_client_gets_nothing(site: Site) -> None:
@@ -219,9 +204,8 @@ def test_who_is_no_client_gets_nothing(site: Site) -> None:
     site.port.apply()
     (site.path("private") / "secret").write_bytes(b"x")
     for version in (3, 4):
-        with pytest.raises(OSError):
-            with site.nfs("private", version) as nfs:
-                nfs.names("/")
+        with pytest.raises(OSError), site.nfs("private", version) as nfs:
+            nfs.names("/")
     site.exports["private"].append(ExportInfo("private", "127.0.0.1"))
     site.port.apply()
     with site.nfs("private") as nfs:
@@ -257,10 +241,10 @@ def test_root_is_squashed_and_read_only_is_kept(site: Site) -> None:
 
 
 def test_a_daemon_that_starts_takes_the_server_over(site: Site) -> None:
-    before = server_pid(site)
+    before = site.server_pid()
     other = GaneshaExports(str(site.base / "nfs"), site.settings, site.wanted)
     other.apply()
-    assert server_pid(site) == before
+    assert site.server_pid() == before
     assert other.state("db", "127.0.0.1") == "active"
 
 

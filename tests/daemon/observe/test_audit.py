@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import random
@@ -19,13 +20,15 @@ from hypothesis import strategies as st
 from daemon.contract import AuditLine
 from daemon.observe import Audit
 from daemon.observe.audit import ABOUT_MAX, TORN, WHO_MAX, follows
-from engine.errors import HoldfastError, LocationUnavailable
+from engine.errors import Busy, HoldfastError, LocationUnavailable
 
 LIMIT = 60
 WRITER = """
 import sys
 from daemon.observe import Audit
 log = Audit(sys.argv[1])
+print("ready", flush=True)
+sys.stdin.readline()
 for number in range(int(sys.argv[3])):
     line = log.write("root", "unix", "mount.create", f"{sys.argv[2]}-{number}", "ok")
     print(line.number, line.about, flush=True)
@@ -191,7 +194,15 @@ def test_what_a_power_cut_leaves(tmp_path: Path, tail: bytes) -> None:
 
 def run(place: Path, name: str, count: int) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", WRITER, str(place), name, str(count)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    made = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert made.stdout and made.stdout.readline() == "ready\n"
+    return made
+
+
+def begin(writer: subprocess.Popen[str]) -> None:
+    assert writer.stdin
+    writer.stdin.write("\n")
+    writer.stdin.flush()
 
 
 def test_processes_and_threads_append_to_one_chain(tmp_path: Path) -> None:
@@ -202,6 +213,8 @@ def test_processes_and_threads_append_to_one_chain(tmp_path: Path) -> None:
         threading.Thread(target=lambda: [log.write("t", "", "act", "", "ok") for _ in range(10)])
         for _ in range(4)
     ]
+    for other in others:
+        begin(other)
     for thread in threads:
         thread.start()
     said = [other.communicate(timeout=LIMIT)[0].split() for other in others]
@@ -224,6 +237,7 @@ def test_a_killed_process_loses_nothing_acknowledged(tmp_path: Path) -> None:
     for turn in range(4):
         writer = run(place, str(turn), 10_000)
         assert writer.stdout
+        begin(writer)
         for _ in range(chance.randrange(1, 30)):
             acknowledged = int(writer.stdout.readline().split()[0])
         writer.kill()
@@ -253,6 +267,39 @@ def test_a_full_disk_leaves_whole_lines(tmp_path: Path) -> None:
     found = Audit(str(place)).verify()
     assert found.bad == 0 and found.lines > 1
     assert place.read_bytes().endswith(b"\n")
+
+
+def test_a_line_is_synced_before_it_is_acknowledged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced = []
+    real = os.fsync
+
+    def noted(fd: int) -> None:
+        synced.append((os.readlink(f"/proc/self/fd/{fd}"), os.fstat(fd).st_size))
+        real(fd)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    place = tmp_path / "audit.log"
+    log = Audit(str(place))
+    log.write("a", "b", "c", "d", "ok")
+    assert sorted({path for path, _ in synced}) == [str(tmp_path), str(place)]
+    log.write("a", "b", "c", "d", "ok")
+    assert synced[-1] == (str(place), place.stat().st_size)
+
+
+def test_a_lock_that_is_held_is_not_waited_for_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("daemon.observe.audit.LOCK_LIMIT", 0.05)
+    log = filled(tmp_path / "audit.log")
+    with open(log.path, "rb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(Busy, match="another process"):
+            log.write("a", "b", "c", "d", "ok")
+        with pytest.raises(Busy, match="another process"):
+            log.verify()
+    assert log.write("a", "b", "c", "d", "ok").number == 4
 
 
 def test_nothing_is_written_after_a_sync_that_failed(

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 import trio
 import trio.testing
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from daemon.config import Schedule
@@ -42,13 +42,18 @@ class World:
 
     def __init__(self) -> None:
         self.wall = START
-        self.steady = 0.0
+        self.steady = 1000.0
         self.marks = Marks()
         self.runs: list[float] = []
         self.restart()
 
     def restart(self) -> None:
-        self.table = Timetable(self.marks, lambda: self.wall, lambda: self.steady)
+        self.table = Timetable(self.marks, lambda: self.wall, self._passing)
+
+    def _passing(self) -> float:
+        """Between two looks some time goes by."""
+        self.steady += 1e-6
+        return self.steady
 
     def live(self, one: Task, seconds: float) -> int:
         """That much time goes by; how often it ran."""
@@ -68,7 +73,7 @@ class World:
 def test_each_time_once() -> None:
     world = World()
     assert world.live(task("every 1h"), 10 * HOUR + 1) == 10
-    assert all(abs(at - (n + 1) * HOUR) < 1 for n, at in enumerate(world.runs))
+    assert all(abs(at - 1000 - (n + 1) * HOUR) < 1 for n, at in enumerate(world.runs))
 
 
 def test_never() -> None:
@@ -121,10 +126,9 @@ def test_what_was_never_done_may_be_due_at_once() -> None:
     assert world.live(one, 10) == 0
 
 
+@settings(max_examples=40)
 @given(
-    st.lists(
-        st.tuples(st.floats(0.1, 7200), st.integers(-(10**9), 10**9)), min_size=1, max_size=30
-    ),
+    st.lists(st.tuples(st.floats(0.1, 7200), st.integers(-(10**9), 10**9)), min_size=1, max_size=8),
     st.sampled_from(["every 1m", "every 1h", "every 24h", "7 3 * * *"]),
 )
 def test_no_storm_however_the_clock_jumps(jumps: list[tuple[float, int]], text: str) -> None:
@@ -137,7 +141,7 @@ def test_no_storm_however_the_clock_jumps(jumps: list[tuple[float, int]], text: 
         world.wall = max(0, world.wall + jump * SECOND)
         allowed += 2 + int(seconds // 60)
     assert len(world.runs) <= allowed
-    pause = 25 if text == "every 1m" else 600
+    pause = 29.9 if text == "every 1m" else 599.9
     assert all(b - a >= pause for a, b in zip(world.runs, world.runs[1:], strict=False))
 
 

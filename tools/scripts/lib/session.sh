@@ -365,17 +365,20 @@ session() {
 	[ -n "$kept" ] || fail $E_LOG "committed; the log could not be handed in"
 }
 
+# lost WORD...: the end of who does not know what became of the commit.
+lost() {
+	fail $E_UNKNOWN "$*: it is not known whether there is a point now; look with: holdfast points $MOUNT"
+}
+
 # commit: make the recovery point and say its name.
 commit() {
-	unknown="it is not known whether there is a point now: look with 'holdfast points $MOUNT'"
-	trap 'fail $E_UNKNOWN "stopped while committing: $unknown"' HUP INT TERM
+	trap 'lost stopped while committing' HUP INT TERM
 	LOST=''
 	if ! call $WAIT_COMMIT PUT "/mounts/$MOUNT/backup"; then
-		[ -z "$LOST" ] || fail $E_UNKNOWN "the answer to the commit did not come: $unknown"
+		[ -z "$LOST" ] || lost "the answer to the commit did not come"
 		fail $E_UNREACHABLE "$API does not answer; nothing was committed, the session is left open: run it again"
 	fi
-	[ "$CODE" != $NOT_BEGUN ] || [ -z "$LOST" ] ||
-		fail $E_UNKNOWN "the answer to the commit was lost, and the session is closed: $unknown"
+	[ "$CODE" != $NOT_BEGUN ] || [ -z "$LOST" ] || lost "no answer to the commit came, and the session is closed"
 	accepted "committing on mount $MOUNT"
 	[ -n "$DRY" ] || field result.snap_name string || unreachable
 }
