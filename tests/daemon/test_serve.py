@@ -42,6 +42,9 @@ def make(place: Path) -> Iterator[Callable[..., Daemon]]:
         each.end()
 
 
+SLOW = 5  # other tests may run beside this one: alone it takes about a second
+
+
 def serves(path: Path) -> bool:
     return mounted_at(str(path)) is not None
 
@@ -142,7 +145,7 @@ def test_a_bad_mount_holds_up_no_good_one(make: Callable[..., Daemon]) -> None:
         states = {one.name: one.state for one in api.mounts()}
         assert states["a"] == "serving"
         assert {states["b"], states["c"]} <= {"failed", "starting"}
-        assert any("missing" in str(one["text"]) for one in api.incidents())
+        until(lambda: any("missing" in str(one["text"]) for one in api.incidents()))
         with pytest.raises(NotFound, match="missing"):
             api.start_mount("b")
         bad.mkdir()
@@ -223,7 +226,9 @@ def test_killed_at_random_under_load(make: Callable[..., Daemon]) -> None:
     daemon = make("[mounts.a]\n")
     daemon.start()
     acknowledged: dict[str, bytes] = {}
-    committed: dict[str, str] = {}  # point -> newest file that had been acknowledged when it was asked for
+    committed: dict[
+        str, str
+    ] = {}  # point -> newest file that had been acknowledged when it was asked for
     over = threading.Event()
 
     def write() -> None:
@@ -248,7 +253,8 @@ def test_killed_at_random_under_load(make: Callable[..., Daemon]) -> None:
     slowest = 0.0
     try:
         for turn in range(4):
-            until(lambda seen=len(acknowledged): len(acknowledged) > seen + 20)
+            enough = len(acknowledged) + 20
+            until(lambda enough=enough: len(acknowledged) > enough)
             with daemon.remote() as api:
                 session = api.begin("a")
                 newest = list(acknowledged)[-1]
@@ -260,7 +266,6 @@ def test_killed_at_random_under_load(make: Callable[..., Daemon]) -> None:
             else:
                 count = len(acknowledged)
                 os.kill(pid, signal.SIGKILL)
-                until(lambda pid=pid: not serves(daemon.mount("a")) or daemon.pids()["a"] not in (0, pid))
                 slowest = max(slowest, until(lambda count=count: len(acknowledged) > count + 1))
     finally:
         over.set()
@@ -271,7 +276,7 @@ def test_killed_at_random_under_load(make: Callable[..., Daemon]) -> None:
         assert (daemon.mount("a") / name).read_bytes() == content, name
     with daemon.remote() as api:
         for point, newest in committed.items():
-            entry, pieces = api.file(point, newest)
+            _, pieces = api.file(point, newest)
             assert b"".join(pieces) == acknowledged[newest]
     daemon.stop()
-    print(f"slowest return of the mount: {slowest:.2f} s")
+    assert slowest < 2 * SLOW, f"the mount came back after {slowest:.2f} s"
