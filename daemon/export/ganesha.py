@@ -10,15 +10,27 @@
 
 from __future__ import annotations
 
+import glob
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from daemon.export.plan import NOBODY, Client, Planned
 
-PLUGINS = "/usr/lib/x86_64-linux-gnu/ganesha"
+PLUGIN = "libfsalvfs.so"
+_PLACES = ("/usr/lib/*/ganesha", "/usr/lib64/ganesha", "/usr/lib/ganesha")  # of Debian, of others
 MOUNT_PORT = 20048  # the one that is registered for it, beside NFS's own 2049
 FDS_KEPT = 2  # s between turns that close descriptors nobody used meanwhile
 _SQUASH = {"root": "Root_Squash", "all": "All_Squash", "none": "No_Root_Squash"}
+
+
+def found_plugins() -> str:
+    """The directory of Ganesha's parts for file systems; "" when that for mounted ones is not installed."""
+    for place in _PLACES:
+        for folder in sorted(glob.glob(place)):
+            if os.path.exists(os.path.join(folder, PLUGIN)):
+                return folder
+    return ""
 
 
 @dataclass(frozen=True)
@@ -29,7 +41,7 @@ class Settings:
     port: int = 2049
     bind: str = "127.0.0.1"
     grace_s: int = 15
-    plugins: str = PLUGINS
+    plugins: str = field(default_factory=found_plugins)
 
     @property
     def mount_port(self) -> int:

@@ -92,9 +92,9 @@ class Server:
                 "NFS-Ganesha", expected="root, who may open files by their handles", found=f"user {os.geteuid()}"
             )  # fmt: skip
         program = shutil.which(PROGRAM)
-        if program is None:
+        if program is None or not self.settings.plugins:
             raise Unsupported(
-                "exporting", expected=f"the program {PROGRAM}", found="none", do="install nfs-ganesha-vfs"
+                "exporting", expected=f"the program {PROGRAM} and its {ganesha.PLUGIN}", found="none", do="install nfs-ganesha-vfs"
             )  # fmt: skip
         self.stop()
         self._require_free_ports()

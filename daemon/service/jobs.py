@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 from typing import Any, get_args
 
 from daemon.contract import JobInfo, JobKind, JobState, Page, RestoreSpec
@@ -144,17 +145,25 @@ class Jobs(Sessions):
                 self.ports.jobs.start(job)
                 continue
             cut_off = HoldfastError(f"job {job.id}", expected="its end", found="the daemon's")
-            self.job_ended(job.id, "failed", error=told(cut_off))
-            if job.kind == "delete-mount":
-                self.state.wanted.delete(job.mount)
-                self._start("delete-mount", {}, job.mount)
+            if job.kind == "delete-mount":  # whatever is left of the mount goes with the next one
+                self.state.jobs.ended(job.id, "failed", error=told(cut_off))
+            else:
+                self.job_ended(job.id, "failed", error=told(cut_off))
+        waiting = {job.mount for job in self.state.jobs.unended() if job.kind == "delete-mount"}
+        for mount in self.state.wanted.deleting() - waiting:
+            self._start("delete-mount", {}, mount)
 
     # --- restores -------------------------------------------------------------------------------------------
 
     def restore(self, spec: RestoreSpec) -> JobInfo:
         """Show a point, or a part of it, in its mount, or fill a directory below a configured target with it."""
         point = self.store.point(spec.point)
-        found(self.store.glance(point.id), spec.path)
+        entry = found(self.store.glance(point.id), spec.path)
+        if spec.place == PLACE_MOUNT and not stat.S_ISDIR(entry.mode):
+            raise InvalidRequest(
+                f"path {spec.path!r}", expected="a directory, to be shown", found="another thing",
+                do="show the directory it is in, or restore it to a target",
+            )  # fmt: skip
         path = spec.path.strip("/")
         options: dict[str, Any] = {
             "point": point.id,

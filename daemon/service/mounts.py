@@ -8,7 +8,7 @@ from collections import Counter
 from daemon.contract import ExportInfo, JobInfo, MountInfo, MountSpec
 from daemon.service.core import Core
 from daemon.state.sessions import occupied
-from engine.errors import Busy, InvalidRequest
+from engine.errors import Busy, InvalidRequest, NotFound
 from engine.registry import Mount
 
 
@@ -104,11 +104,19 @@ class Mounts(Core):
         return self.state.sessions.open_of(name) is not None
 
     def _show_restores(self, name: str) -> None:
-        found = [one for one in self.state.jobs.restores(name) if not one.target]
+        known = self.state.jobs.restores(name)
+        found = [one for one in known if not one.target and self._has_point(one.point)]
         if found or name in self._shown:
             show = {one.job: f"{one.point}:{one.path}" if one.path else one.point for one in found}
             self.ports.workers.show_restores(name, show)
             self._shown.add(name)
+
+    def _has_point(self, point: str) -> bool:
+        """Whoever asks the service deletes none that is shown; the index may have been made anew without it."""
+        try:
+            return bool(self.store.point(point))
+        except NotFound:
+            return False
 
     def delete_mount(self, name: str) -> JobInfo:
         """Delete a mount with its points and everything in it. Raises Busy while a session is open, or a point is shown

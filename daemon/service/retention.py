@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from engine import PointInfo
 
@@ -36,18 +36,19 @@ class Seen:
         return Seen(*json.loads(text)) if text else None
 
 
-def believable(now: Seen, last: Seen | None) -> tuple[int, int]:
-    """(the time that may be used to delete, by how many ns the clock was set since the last look, 0 for not at all).
+def believable(now: Seen, last: Seen | None) -> tuple[int, int, Seen]:
+    """(the time that may be used to delete, by how many ns the clock is wrong, what to remember of this look).
 
-    Set back, the earlier time is used; set forwards, the time that has really gone by; after a boot nobody knows.
+    A clock that was set back gives the earlier time, one that was set forwards the time that has really gone by: until
+    it is right again, the machine boots, or somebody says that it is right. After a boot nobody knows.
     """
     if last is None or last.boot != now.boot:
-        return now.time_ns, 0
+        return now.time_ns, 0, now
     expected = last.time_ns + int((now.since_boot - last.since_boot) * _SECOND)
     ahead = now.time_ns - expected
     if abs(ahead) <= SLACK:
-        return now.time_ns, 0
-    return min(now.time_ns, expected), ahead
+        return now.time_ns, 0, now
+    return min(now.time_ns, expected), ahead, replace(now, time_ns=expected)
 
 
 def expired(

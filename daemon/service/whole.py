@@ -104,8 +104,9 @@ class Whole(Jobs):
         return told + [asdict(one) for one in found]
 
     def reset_incidents(self) -> None:
-        """Forget the incidents: they have been dealt with."""
+        """Forget the incidents: they have been dealt with, and the clock is right."""
         Store.reset_incidents(self.path)
+        self.state.marks.forget(_CLOCK)
 
     def config(self) -> dict[str, Any]:
         """The configuration that holds; there is no secret in it."""
@@ -153,15 +154,14 @@ class Whole(Jobs):
         keep = self.policy(mount).keep
         seen = retention.Seen(now, self._since_boot(), _boot())
         last = retention.Seen.from_json(self.state.marks.get(_CLOCK + mount))
-        believed, ahead = retention.believable(seen, last)
-        self.state.marks.put(
-            _CLOCK + mount, replace(seen, time_ns=believed if ahead > 0 else now).to_json()
-        )
+        believed, ahead, seen = retention.believable(seen, last)
+        self.state.marks.put(_CLOCK + mount, seen.to_json())
         if ahead:
             way = "forwards" if ahead > 0 else "back"
             self.store.incidents.note(
                 "clock", f"retention of {mount}",
-                f"the clock was set {way} by {abs(ahead) / _SECOND:.0f} s: no point is deleted because of it",
+                f"the clock was set {way} by {abs(ahead) / _SECOND:.0f} s: no point is deleted because of it, until"
+                " it is right, or the incidents are reset",
             )  # fmt: skip
         gone = []
         for point in retention.expired(

@@ -49,6 +49,12 @@ class Marks:
             row = db.execute("SELECT value FROM marks WHERE name = ?", (name,)).fetchone()
         return "" if row is None else str(row["value"])
 
+    def forget(self, prefix: str) -> None:
+        """Those whose name begins so."""
+        with self._database.write() as txn:
+            txn.execute("DELETE FROM marks WHERE substr(name, 1, ?) = ?", (len(prefix), prefix))
+
     def put(self, name: str, value: str) -> None:
+        """Write or replace one."""
         with self._database.write() as txn:
             txn.execute("INSERT OR REPLACE INTO marks VALUES (?, ?)", (name, value))

@@ -136,12 +136,15 @@ class Daemon:
             log.info("ready: store %s", self.store)
             ready()
 
-        async with trio.open_nursery() as around:
-            await around.start(lifecycle.signals, life.stop, self._reload)
-            around.start_soon(lifecycle.watchdog, observe.watchdog_interval(), observe.notify)
-            around.start_soon(self._stopping, life.stop)
-            await life.run(announce)
-            around.cancel_scope.cancel()
+        try:
+            async with trio.open_nursery() as around:
+                await around.start(lifecycle.signals, life.stop, self._reload)
+                around.start_soon(lifecycle.watchdog, observe.watchdog_interval(), observe.notify)
+                around.start_soon(self._stopping, life.stop)
+                await life.run(announce)
+                around.cancel_scope.cancel()
+        except BaseExceptionGroup as group:
+            raise lifecycle.the_cause(group) from group
         log.info("stopped")
 
     async def _stopping(self, stop: trio.Event) -> None:

@@ -112,8 +112,9 @@ def tables(run: Results) -> list[tuple[str, Table]]:
     keys = {
         "overwrite": ("fill_mb_s", "buffered_iops", "direct_iops", "peak_mib"),
         "untar": ("alone_files_s", "four_files_s", "peak_mib"),
+        "nfs": ("in_mb_s", "out_mb_s", "peak_mib"),
     }
-    titles = {"overwrite": "Random 4 KiB overwrites", "untar": "Untar"}
+    titles = {"overwrite": "Random 4 KiB overwrites", "untar": "Untar", "nfs": "Over NFS"}
     found += [(titles[probe], probes_table(run, probe, keys[probe])) for probe in keys]
     found += [("Snapshots", snapshots_table(run)), ("Index", index_table(run))]
     return [(title, table) for title, table in found if table[1]]

@@ -18,12 +18,24 @@ from tools.demolib.holdfast import Holdfast
 from tools.demolib.postgres import Postgres, give
 from tools.demolib.report import print_differences, print_table
 from tools.demolib.scratch import Scratch
+from tools.demolib.service import ServiceStory
 from tools.demolib.story import Story
 
 ROOT = Path(__file__).resolve().parents[2]
 # The most that is there at one time: sources, the store, one restored point.
 NEED_BYTES = 4_000_000_000
-PROGRAMS = ("rsync", "qemu-img", "mkfs.ext4", "e2fsck", "debugfs", "tar", "cp", "fusermount3")
+PROGRAMS = (
+    "curl",
+    "rsync",
+    "qemu-img",
+    "mkfs.ext4",
+    "e2fsck",
+    "debugfs",
+    "tar",
+    "cp",
+    "cmp",
+    "fusermount3",
+)
 
 
 def main() -> int:
@@ -68,31 +80,37 @@ def _demonstrate(console: Console, options: argparse.Namespace, cleanup: Cleanup
     else:
         cleanup.add("removing the scratch directory", scratch.remove)
         cleanup.add("unmounting", lambda: _unmount(scratch, runner, holdfast))
-    sets = _sets(runner, scratch, options.scale, cleanup)
+    postgres = _postgres(runner, scratch, cleanup)
+    sets = _sets(runner, postgres, scratch.sources, options.scale)
     for one in sets:
         cleanup.add(f"stopping {one.name}", one.close)
     story = Story(runner, holdfast, scratch, sets)
+    service = ServiceStory(runner, options.command, postgres, scratch.path / "service")
+    cleanup.add("stopping the daemon", service.close)
     story.run()
+    results = [*story.results, service.run()]
     console.step("done")
-    print_table(story.results, sys.stdout)
-    print_differences(story.results, sys.stdout)
+    print_table(results, sys.stdout)
+    print_differences(results, sys.stdout)
     for line in story.damage:
         print(f"DAMAGE   {line}")
-    equal = all(result.equal for result in story.results) and not story.damage
+    equal = all(result.equal for result in results) and not story.damage
     print("every point was restored and is equal" if equal else "SOMETHING IS WRONG: see above")
     sys.stdout.flush()
     return 0 if equal else 1
 
 
-def _sets(runner: Runner, scratch: Scratch, scale: float, cleanup: Cleanup) -> list[DataSet]:
+def _postgres(runner: Runner, scratch: Scratch, cleanup: Cleanup) -> Postgres:
     account = ordinary_account()
     # Of its own, and short: the address of a socket has at most 107 bytes.
     socket = Path(tempfile.mkdtemp(prefix="hfd-", dir="/tmp"))
     cleanup.add("removing the socket's directory", lambda: shutil.rmtree(socket))
     give(socket, account)
     runner.console.step("unpacking PostgreSQL")
-    postgres = Postgres.unpack(runner, account, scratch.path / "postgres", socket)
-    place = scratch.sources
+    return Postgres.unpack(runner, account, scratch.path / "postgres", socket)
+
+
+def _sets(runner: Runner, postgres: Postgres, place: Path, scale: float) -> list[DataSet]:
     return [
         set_database.DatabaseSet(runner, postgres, place / "pg", scale),
         set_disk.DiskSet(runner, place / "vm", scale),
@@ -143,7 +161,8 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="tools/demo",
         description="Write a PostgreSQL cluster, a VM disk and a source tree into Holdfast mounts "
-        "on three days, restore all nine recovery points, prove them equal, and print one table.",
+        "on three days, restore all nine recovery points, prove them equal; the same once through the daemon "
+        "and its API; and print one table.",
     )
     parser.add_argument("--keep", action="store_true", help="leave it mounted, to look around")
     parser.add_argument("--clean", type=Path, metavar="DIR", help="remove what --keep left")

@@ -49,6 +49,7 @@ class Application:
         for endpoint in ENDPOINTS:
             self._add(endpoint, shared)
         self._fastapi.add_exception_handler(HTTPException, _outside)
+        self._page: dict[str, Any] | None = None
         shared.openapi = self.openapi
         self.routes = [(endpoint.row.method, endpoint.row.path) for endpoint in ENDPOINTS]
 
@@ -57,7 +58,9 @@ class Application:
 
     def openapi(self) -> dict[str, Any]:
         """The API's OpenAPI page."""
-        return described(self._fastapi.openapi(), ENDPOINTS)
+        if self._page is None:
+            self._page = described(self._fastapi.openapi(), ENDPOINTS)
+        return self._page
 
     def _add(self, endpoint: Endpoint, shared: Shared) -> None:
         class Route(_Route):
@@ -120,7 +123,14 @@ class _Route(APIRoute):
             asked.caller = await trio.to_thread.run_sync(
                 shared.gate.admit, said, peer, limiter=shared.requests, abandon_on_cancel=True
             )
-            shared.gate.allow(endpoint.row, asked.caller)
+            try:
+                shared.gate.allow(endpoint.row, asked.caller)
+            except HoldfastError as error:
+                await trio.to_thread.run_sync(
+                    shared.gate.record, endpoint.row, asked.caller, request.url.path[:200], error,
+                    limiter=shared.requests,
+                )  # fmt: skip
+                raise
         if endpoint.patience:
             request.scope.get("extensions", {}).get(EXTENSION, {}).get("patience", _ignored)(
                 endpoint.patience

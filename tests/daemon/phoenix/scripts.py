@@ -16,7 +16,7 @@ import fsmount
 from daemon.config import Config
 from daemon.contract import MountSpec, PointQuery
 from daemon.http import phoenix
-from daemon.http.phoenix_access import Settings
+from daemon.http.phoenix_access import limits_of, settings_of
 from daemon.service import alone
 from daemon.service.service import Service
 from engine import Store
@@ -103,8 +103,9 @@ def served(place: Path) -> Iterator[Rig]:
     try:
         service.create_mount(MountSpec("db"))
         service.start_mount("db")
-        settings = Settings(max_upload=8 << 20)
-        with serving(phoenix.app(service, lambda: settings)) as listener:
+        config = Config(store=store)
+        app = phoenix.app(service, lambda: settings_of(config))
+        with serving(app, limits=limits_of(config)) as listener:
             kept = {key: os.environ[key] for key in ("PATH", "HOME") if key in os.environ}
             yield Rig(
                 service,

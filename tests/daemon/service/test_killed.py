@@ -1,0 +1,201 @@
+"""Killed before every write of a commit, to the state or to the index: what was acknowledged is there exactly once.
+
+Each step is a process of its own on a copy of the same store, which ends as ``kill -9`` ends it; then what comes next
+finds order, and who got no answer asks again.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from daemon.contract import MountSpec, PointQuery
+from daemon.service import Service
+from daemon.state.database import Database
+from engine import Store
+from engine.index import Index, Txn
+from tests.daemon.service.support import fill, served, settings
+from tests.engine.process import run
+
+
+def mortal(left: int) -> None:
+    """From now on this process is killed before its ``left``-th transaction, of the state or of the index."""
+    steps = [left]
+    of_index, of_state = Index.write, Database.write
+
+    def step() -> None:
+        steps[0] -= 1
+        if steps[0] < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    @contextmanager
+    def index_write(index: Index) -> Iterator[Txn]:
+        step()
+        with of_index(index) as txn:
+            yield txn
+
+    @contextmanager
+    def state_write(database: Database) -> Iterator[sqlite3.Connection]:
+        step()
+        with of_state(database) as txn:
+            yield txn
+
+    Index.write = index_write  # type: ignore[method-assign]
+    Database.write = state_write  # type: ignore[method-assign]
+
+
+def hooks(tmp_path: Path) -> dict[str, Any]:
+    """Hooks that note in a file that they ran: what was quiesced must be resumed."""
+    told = tmp_path / "hooks"
+    return {
+        event: {"command": ["/bin/sh", "-c", f'echo "$HOLDFAST_EVENT $HOLDFAST_POINT" >> {told}']}
+        for event in ("before_commit", "after_commit")
+    }
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> tuple[Path, str]:
+    """A store with an open session of a mount with something in it, and the session's id."""
+    path = tmp_path / "store"
+    Store.init(str(path))
+    with served(str(path), settings(str(path))) as service:
+        service.create_mount(MountSpec("m"))
+        service.snapshot("m", label="before")
+        session = service.begin("m").id
+        service.attach_log(session, "log", [b"text"])
+    fill(str(path), "m", {"d/f": b"content" * 1000})
+    return path, session
+
+
+def commit(path: str, session: str, step: int, answer: int, table: dict[str, Any]) -> None:
+    with served(path, settings(path, {"m": table})) as service:
+        mortal(step)
+        done = service.commit(session)
+        os.write(answer, done.session.point.encode())
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def all_steps(
+    made: tuple[Path, str], tmp_path: Path, table: dict[str, Any]
+) -> Iterator[tuple[str, str]]:
+    """(a copy of the store after each step, the point that was acknowledged or "")."""
+    path, session = made
+    step = 0
+    answer = b""
+    while not answer:
+        copy = str(tmp_path / f"killed-{step}")
+        shutil.copytree(path, copy)
+        ours, theirs = os.pipe()
+        status = run(
+            lambda copy=copy, step=step, theirs=theirs: commit(copy, session, step, theirs, table)
+        )  # type: ignore[misc]
+        os.close(theirs)
+        answer = os.read(ours, 100)
+        os.close(ours)
+        assert status == -signal.SIGKILL
+        yield copy, answer.decode()
+        shutil.rmtree(copy)
+        step += 1
+    assert step > 6, "a commit has more steps"
+
+
+def check(service: Service, session: str, acknowledged: str) -> None:
+    """The session has exactly one point, the acknowledged one if there was one."""
+    before = service.session(session)
+    assert before.state in ("open", "committed")
+    points = service.points(PointQuery()).items
+    assert len(points) == 1 + (before.state == "committed")
+    if acknowledged:
+        assert before.point == acknowledged
+    done = service.commit(session)
+    assert not acknowledged or done.session.point == acknowledged
+    assert service.commit(session) == done
+    points = service.points(PointQuery()).items
+    assert [point.label for point in points] == ["before", ""] and points[1] == done.detail.point
+    assert done.detail.session == session and done.detail.consistency == "consistent"
+    assert [(one.kind, one.name) for one in done.detail.attachments if one.kind == "log"] == [
+        ("log", "log")
+    ]
+    assert [one.path for one in done.manifest] == ["d/f"]
+    assert service.commit(service.begin("m").id).detail.point.seq == points[1].seq + 1
+
+
+def test_a_commit_killed_at_every_step_and_a_daemon_that_starts_again(
+    made: tuple[Path, str], tmp_path: Path
+) -> None:
+    told = tmp_path / "hooks"
+    states = set()
+    table = {"hooks": hooks(tmp_path)}
+    for copy, acknowledged in all_steps(made, tmp_path, table):
+        with served(copy, settings(copy, {"m": table})) as service:
+            raw = service.state.database
+            with raw.read() as db:
+                left = db.execute("SELECT state FROM sessions").fetchone()["state"]
+            service.recover()
+            state = service.session(made[1]).state
+            states.add((left, state))
+            ran = (
+                [line.split(" ") for line in told.read_text().splitlines()] if told.exists() else []
+            )
+            if left != "open":  # what was quiesced goes on
+                assert ran[-1] == ["after_commit", service.session(made[1]).point]
+            check(service, made[1], acknowledged)
+            assert service.start_job("check", {"read_data": True}).state == "done"
+        told.unlink(missing_ok=True)
+    assert states == {
+        ("open", "open"),
+        ("committing", "open"),
+        ("committing", "committed"),
+        ("committed", "committed"),
+    }
+
+
+def test_a_commit_killed_at_every_step_and_a_client_that_asks_again(
+    made: tuple[Path, str], tmp_path: Path
+) -> None:
+    for copy, acknowledged in all_steps(made, tmp_path, {}):
+        with served(copy, settings(copy)) as service:
+            if service.session(made[1]).state == "committing":
+                service.renew(made[1])
+                done = service.commit(made[1])
+                assert done.session.state == "committed"
+            check(service, made[1], acknowledged)
+
+
+def test_a_deletion_of_a_mount_goes_on_after_a_crash(
+    made: tuple[Path, str], tmp_path: Path
+) -> None:
+    path, session = made
+
+    def delete(copy: str, step: int) -> None:
+        with served(copy, settings(copy)) as service:
+            service.abandon(session)
+            mortal(step)
+            service.delete_mount("m")
+
+    step, seen = 0, set()
+    while True:
+        copy = str(tmp_path / f"killed-{step}")
+        shutil.copytree(path, copy)
+        status = run(lambda copy=copy, step=step: delete(copy, step))  # type: ignore[misc]
+        with served(copy, settings(copy)) as service:
+            service.recover()
+            there = [one.state for one in service.mounts()]
+            seen.add(tuple(there))
+            if not there:
+                assert service.create_mount(MountSpec("m")).points == 0
+            service.start_job("collect", {})
+            assert service.start_job("check", {}).state == "done"
+        shutil.rmtree(copy)
+        if status == 0:
+            break
+        step += 2
+    assert seen == {(), ("stopped",)}

@@ -1,0 +1,118 @@
+"""Sessions of mounts that a real worker serves: what was written is in the point, open files are named, fences hold."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from daemon.contract import MountSpec, PointQuery, RestoreSpec
+from daemon.service import Service
+from engine import Store
+from engine.errors import Busy
+from tests.daemon.service.support import served, settings
+
+pytestmark = pytest.mark.needs_fuse
+
+
+@contextmanager
+def mounted(tmp_path: Path, **table: Any) -> Iterator[tuple[Service, Path]]:
+    path = str(tmp_path / "store")
+    (tmp_path / "mnt").mkdir()
+    Store.init(path)
+    config = settings(path, {"m": table}, mount_root=str(tmp_path / "mnt"))
+    where = tmp_path / "mnt" / "m"
+    where.mkdir()
+    with served(path, config) as service:
+        service.create_mount(MountSpec("m"))
+        service.start_mount("m")
+        try:
+            yield service, where
+        finally:
+            service.stop_mount("m")
+
+
+def test_what_was_written_is_in_the_point_and_what_is_open_is_named(tmp_path: Path) -> None:
+    with mounted(tmp_path) as (service, where):
+        assert service.mount("m").state == "serving" and service.mount("m").path == str(where)
+        session = service.begin("m")
+        (where / "d").mkdir()
+        (where / "d" / "closed").write_bytes(b"x" * 100_000)
+        with (where / "d" / "open").open("wb") as file:
+            file.write(b"not synced")
+            file.flush()
+            done = service.commit(session.id)
+            assert done.detail.consistency == "crash-consistent"
+            assert done.detail.open_files == ["d/open"]
+            file.write(b" and more")
+        _, content = service.file(done.session.point, "d/open")
+        assert b"".join(content) == b"not synced"
+        again = service.commit(service.begin("m").id)
+        assert (again.detail.consistency, again.detail.open_files) == ("consistent", [])
+        assert {one.path: one.size for one in again.manifest}["d/open"] == 19
+
+
+def test_open_files_are_refused_where_the_policy_says_so(tmp_path: Path) -> None:
+    with mounted(tmp_path, open_files="refuse") as (service, where):
+        session = service.begin("m")
+        with (where / "f").open("wb") as file:
+            file.write(b"half")
+            file.flush()
+            with pytest.raises(Busy, match="found f"):
+                service.commit(session.id)
+            with pytest.raises(Busy, match="found f"):
+                service.snapshot("m")
+            assert service.session(session.id).state == "open"
+            file.write(b" whole")
+        done = service.commit(session.id)
+        assert done.detail.consistency == "consistent"
+        assert service.points(PointQuery()).items == [done.detail.point]
+
+
+def test_programs_write_in_sessions_only_where_the_policy_says_so(tmp_path: Path) -> None:
+    with mounted(tmp_path, outside_sessions="read-only", open_files="refuse") as (service, where):
+
+        def refused() -> bool:
+            try:
+                (where / "f").write_bytes(b"x")
+            except OSError as error:
+                return error.errno == errno.EROFS
+            return False
+
+        assert refused()
+        session = service.begin("m")
+        assert not refused()
+        with (where / "f").open("r+b"), pytest.raises(Busy):
+            service.commit(session.id)
+        assert not refused()
+        service.commit(session.id)
+        assert refused()
+        service.abandon(service.begin("m").id)
+        assert refused()
+        service.stop_mount("m")
+        session = service.begin("m")
+        service.start_mount("m")
+        assert not refused()
+        service.commit(session.id)
+
+
+def test_a_restore_is_shown_in_the_mount_and_again_after_a_restart(tmp_path: Path) -> None:
+    with mounted(tmp_path) as (service, where):
+        (where / "d").mkdir()
+        (where / "d" / "f").write_bytes(b"old")
+        point = service.snapshot("m").point
+        (where / "d" / "f").write_bytes(b"new")
+        job = service.restore(RestoreSpec(point.id, "d"))
+        shown = where / "restores" / str(job.id)
+        assert job.result["path"] == str(shown)
+        assert (shown / "f").read_bytes() == b"old"
+        service.stop_mount("m")
+        service.start_mount("m")
+        assert (shown / "f").read_bytes() == b"old"
+        service.delete_restore("m", job.id)
+        assert not os.path.exists(shown) and (where / "d" / "f").read_bytes() == b"new"
