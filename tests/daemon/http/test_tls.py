@@ -80,6 +80,25 @@ def test_http2(tmp_path: Path, authority: trustme.CA) -> None:
         assert told.stdout.endswith("2 200") and '"size": 50000' in told.stdout, told
 
 
+def test_too_much_over_http2(tmp_path: Path, authority: trustme.CA) -> None:
+    """The answer arrives although headers of connections are none of HTTP/2's; the next request goes on."""
+    cert, key = write(tmp_path, authority, "one")
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    with serving(small, tls=Tls(cert, key), limits=LIMITS) as served:
+        url = f"https://127.0.0.1:{served.port}/"
+        for path, size, status in (
+            ("", 150_000, "413"),
+            ("", 10, "200"),
+            ("unread", 50_000, "200"),
+            ("slow", 0, "503"),
+        ):
+            told = subprocess.run(
+                ["curl", "-sS", "--http2", "--cacert", tmp_path / "ca.pem", "-w", " %{http_code}",
+                 "--data-binary", "@-", url + path], input="x" * size, capture_output=True, text=True, timeout=30,
+            )  # fmt: skip
+            assert told.stdout.endswith(f" {status}"), (path, told)
+
+
 def test_client_certificates(tmp_path: Path, authority: trustme.CA) -> None:
     clients = trustme.CA()
     clients.cert_pem.write_to_path(str(tmp_path / "clients.pem"))
