@@ -99,7 +99,7 @@ class Browse(Points):
         begun = cursors.decode("diff", cursor, int)
         place = max(0, begun[0]) if begun else 0
         page = list(islice(self.store.differences(old, new), place, place + bounded(limit) + 1))
-        items = [Change(one.kind, walking.text_path(one.path)) for one in page[:limit]]  # type: ignore[arg-type]
+        items = [Change(one.kind, walking.text_path(one.path), one.detail) for one in page[:limit]]  # type: ignore[arg-type]
         return Page(items, cursors.encode("diff", place + limit) if len(page) > limit else "")
 
 
