@@ -149,7 +149,7 @@ class Browse(Points):
         if changes is None:
             changes = islice(self.store.differences(*pair), place, None)
         page = list(islice(changes, bounded(limit)))
-        items = [Change(one.kind, walking.text_path(one.path)) for one in page]  # type: ignore[arg-type]
+        items = [Change(one.kind, walking.text_path(one.path), one.detail) for one in page]  # type: ignore[arg-type]
         following = next(changes, None)
         if following is None:
             return Page(items)

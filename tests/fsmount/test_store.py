@@ -205,7 +205,7 @@ def test_a_worker_counts_what_it_found_in_the_store_and_what_became_deltas(
 
     first = counted("a")
     again = counted("b")
-    assert again["dedupe_hits"] >= first["dedupe_hits"] + 16
+    assert again["dedupe_hits"] > first["dedupe_hits"]  # of chunks cut by content
     assert again["delta_hits"] == 0
     fsmount.request(str(store), "data", "barrier")
     with Store.open(str(store)) as opened, fsmount.client(str(store), "data") as client:
