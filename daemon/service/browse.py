@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from itertools import islice
 
 from daemon.contract import Change, EntryInfo, ManifestFile, Page
-from daemon.service import cursors, tar, walking
+from daemon.service import cursors, logs, tar, walking
 from daemon.service.core import bounded
 from daemon.service.points import Points
 from engine import PointView
-from engine.errors import InvalidRequest
+from engine.errors import InvalidRequest, NotFound
 from engine.nodes import Entry
 
 PIECE = 1 << 20  # bytes of a file in one piece of an answer
@@ -93,6 +93,23 @@ class Browse(Points):
         if len(page) <= limit:
             return Page(items)
         return Page(items, cursors.encode_path("manifest", page[limit - 1][0], place + limit))
+
+    def files_of(self, reference: str, database: str) -> list[str]:
+        """The files of a point that belong to a database, as the logs say that were sent with it. Raises NotFound."""
+        known = self.database_files(reference)
+        if database not in known:
+            told = ", ".join(sorted(known)) or "none"
+            raise NotFound(
+                f"database {database!r} in the logs of point {reference}",
+                found=f"databases: {told}",
+            )
+        view = self.store.glance(reference)
+        there = (
+            walking.text_path(path)
+            for path, entry in walking.below(view, view.root_entry)
+            if stat.S_ISREG(entry.mode)
+        )
+        return logs.in_point(known[database], there)
 
     def diff(self, old: str, new: str, *, cursor: str = "", limit: int = 1000) -> Page[Change]:
         """What differs between two points, in the order of paths."""

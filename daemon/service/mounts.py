@@ -93,8 +93,7 @@ class Mounts(Core):
 
     def served(self, name: str) -> None:
         """A worker has begun to serve the mount: it must show what the last one did, and let in whom it may."""
-        if not self.may_write(name):
-            self.ports.workers.fence(name, writable=False)
+        self.ports.workers.fence(name, writable=self.may_write(name))
         self._show_restores(name)
 
     def may_write(self, name: str) -> bool:

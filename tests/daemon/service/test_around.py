@@ -213,7 +213,16 @@ def test_databases_of_a_point(path: str) -> None:
             [b"connected to target database: ORCL (DBID=1)\n", b"piece handle=/x/ORCL_1_1 tag=T\n"],
         )
         done = service.commit(session)
-        assert service.database_files(done.session.point) == {"ORCL": ["/x/ORCL_1_1"]}
+        point = done.session.point
+        assert service.database_files(point) == {"ORCL": ["/x/ORCL_1_1"]}
+        assert service.files_of(point, "ORCL") == []
+        fill(path, "m", {"x/ORCL_1_1": b"piece", "other": b""})
+        again = service.begin("m").id
+        service.attach_log(again, "rman.log", [b"piece handle=/x/ORCL_1_1 tag=T\n"])
+        later = service.commit(again).session.point
+        assert service.files_of(later, "oracle") == ["x/ORCL_1_1"]
+        with pytest.raises(NotFound, match="oracle"):
+            service.files_of(later, "TEST")
         with pytest.raises(InvalidRequest, match="at most"):
             service.attach_log(service.begin("m").id, "big", (b"x" * (1 << 20) for _ in range(65)))
 
@@ -223,13 +232,13 @@ def test_mounts_do_not_wait_for_each_other_and_one_waits_its_turn(path: str) -> 
         names = [f"m{number}" for number in range(4)]
         for name in names:
             service.create_mount(MountSpec(name))
-        failures: list[Exception] = []
+        failures: list[HoldfastError] = []
 
         def work(name: str) -> None:
             try:
                 for _ in range(4):
                     service.commit(service.begin(name).id)
-            except Exception as error:
+            except HoldfastError as error:
                 failures.append(error)
 
         run_all([lambda name=name: work(name) for name in names])  # type: ignore[misc]
