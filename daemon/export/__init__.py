@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+from daemon.export.asked import AskedExports, connected, spawn
 from daemon.export.ganesha import Settings
 from daemon.export.kernel import KernelExports
 from daemon.export.plan import Wanted, checked_path, network
 from daemon.export.served import GaneshaExports
 
-__all__ = ["GaneshaExports", "KernelExports", "Settings", "Wanted", "checked_path", "network"]
+__all__ = [
+    "AskedExports",
+    "GaneshaExports",
+    "KernelExports",
+    "Settings",
+    "Wanted",
+    "checked_path",
+    "connected",
+    "network",
+    "spawn",
+]

@@ -94,12 +94,13 @@ class Server:
         program = shutil.which(PROGRAM)
         if program is None or not self.settings.plugins:
             raise Unsupported(
-                "exporting", expected=f"the program {PROGRAM} and its {ganesha.PLUGIN}", found="none", do="install nfs-ganesha-vfs"
+                "exporting", expected=f"the program {PROGRAM} and its {ganesha.PLUGIN}", found="not both",
+                do="install nfs-ganesha-vfs",
             )  # fmt: skip
+        library = shim.built(self.folder)
         self.stop()
         self._require_free_ports()
         os.makedirs(self.recovery, mode=0o700, exist_ok=True)
-        library = shim.built(self.folder)
         self._write(wanted, identities)
         if os.path.exists(self._log) and os.path.getsize(self._log) > KEEP:
             os.unlink(self._log)

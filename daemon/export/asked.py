@@ -1,0 +1,93 @@
+"""The ``Exports`` port for a daemon that is not root: the exporter is asked."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from daemon.export.plan import Wanted
+from engine.errors import Busy, HoldfastError, NotFound
+from fsmount.remote import revived
+
+LIMIT = 60.0  # s for an answer: a server is stopped and started within it
+
+
+def spawn(config: str, folder: str) -> tuple[socket.socket, subprocess.Popen[bytes]]:
+    """Start an exporter as a child, by root, before it becomes somebody else; it ends with the socket."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    here = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    with theirs:
+        process = subprocess.Popen(
+            # -P: nothing is imported from the working directory
+            [sys.executable, "-P", "-m", "daemon.export", f"--config={config}", f"--folder={folder}",
+             f"--fd={theirs.fileno()}"],
+            stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], start_new_session=True, cwd="/",
+            env={"PATH": os.environ.get("PATH", os.defpath), "PYTHONPATH": here},
+        )  # fmt: skip
+    return ours, process
+
+
+def connected(path: str) -> socket.socket:
+    """To an exporter that is a unit of its own. Raises NotFound."""
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+    try:
+        connection.connect(path)
+    except OSError:
+        connection.close()
+        raise NotFound(
+            f"exporter at {path}", expected="that it runs", found="nobody there"
+        ) from None
+    return connection
+
+
+class AskedExports:
+    """Thread-safe; every call may block."""
+
+    def __init__(self, connection: socket.socket, wanted: Callable[[], Sequence[Wanted]]) -> None:
+        """Takes the connection over. ``wanted`` as for ``GaneshaExports``."""
+        self._connection = connection
+        self._connection.settimeout(LIMIT)
+        self._wanted = wanted
+        self._lock = threading.Lock()
+
+    def apply(self) -> None:
+        """As ``GaneshaExports.apply``."""
+        self._ask({"op": "apply", "wanted": [asdict(one) for one in self._wanted()]})
+
+    def state(self, mount: str, client: str) -> str:
+        """As ``GaneshaExports.state``."""
+        try:
+            return self._ask({"op": "state", "mount": mount, "client": client})
+        except HoldfastError as error:
+            return f"failed: {error}"
+
+    def close(self) -> None:
+        """As ``GaneshaExports.close``; hangs up."""
+        try:
+            self._ask({"op": "close"})
+        finally:
+            self._connection.close()
+
+    def _ask(self, request: dict[str, Any]) -> str:
+        with self._lock:
+            try:
+                self._connection.sendall(json.dumps(request).encode())
+                reply = json.loads(self._connection.recv(1 << 16) or b"null")
+            except TimeoutError:
+                self._connection.close()  # its answer must not be taken for the next one's
+                raise Busy("exporter", expected="an answer", found="none in time") from None
+            except (OSError, ValueError):
+                reply = None
+        match reply:
+            case {"ok": True, "state": str(state)}:
+                return state
+            case {"ok": False, "kind": str(kind), "message": str(message)}:
+                raise revived(kind, message)
+        raise NotFound("exporter", expected="an answer", found="that it has ended")
