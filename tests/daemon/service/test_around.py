@@ -11,7 +11,6 @@ import pytest
 
 from daemon.contract import ExportInfo, JobInfo, MountSpec, PointQuery, RestoreSpec
 from daemon.service import Service
-from engine import Store
 from engine.errors import (
     Busy,
     HoldfastError,
@@ -20,7 +19,7 @@ from engine.errors import (
     NotFound,
     StoreFull,
 )
-from tests.daemon.service.support import DAY, HOUR, Clock, fill, served, settings
+from tests.daemon.service.support import DAY, HOUR, Clock, fill, new_store, served, settings
 
 
 class Waiting:
@@ -56,7 +55,7 @@ class Server:
 @pytest.fixture
 def path(tmp_path: Path) -> str:
     path = str(tmp_path / "store")
-    Store.init(path)
+    new_store(path)
     return path
 
 

@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from daemon.contract import MountSpec
 from daemon.service import cursors
 from daemon.service.browse import BEGUN_MAX
-from engine import Store
 from engine.errors import InvalidRequest
-from tests.daemon.service.support import fill, served, settings
+from tests.daemon.service.support import fill, new_store, served, settings
 
 
 @given(st.text(), st.integers(-(2**63), 2**63 - 1))
@@ -41,7 +40,7 @@ def test_nothing_else_is_one(text: str) -> None:
 
 def test_pages_of_a_tree_with_long_paths_and_strange_names(tmp_path: Path) -> None:
     path = str(tmp_path / "store")
-    Store.init(path)
+    new_store(path)
     deep = "/".join([letter * 250 for letter in "abcdefghij"])
     names = [deep + "/1", deep + "/2", deep, "a.b", "a/\x01", "a-", "\udcff/x", "z"]
     names = [name for name in names if name != deep]
