@@ -24,7 +24,6 @@ from daemon.http.guard import EXTENSION, Limits, Receive, Scope, Send
 from engine.errors import AlreadyExists, Busy, InvalidRequest, NotFound
 from tests.daemon.http.serving import Served, serving
 
-
 WAITING = threading.Event()
 
 
