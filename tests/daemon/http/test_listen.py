@@ -24,6 +24,8 @@ from daemon.http.guard import EXTENSION, Limits, Receive, Scope, Send
 from engine.errors import AlreadyExists, Busy, InvalidRequest, NotFound
 from tests.daemon.http.serving import Served, serving
 
+WAITING = threading.Event()
+
 
 async def small(scope: Scope, receive: Receive, send: Send) -> None:
     """Answers by path: who asks, how long the body is, waits, streams, raises."""
@@ -31,6 +33,7 @@ async def small(scope: Scope, receive: Receive, send: Send) -> None:
     if path == "/slow":
         await trio.sleep(3600)
     if path == "/wait":
+        WAITING.set()
         await trio.sleep(0.5)
     if path == "/bug":
         raise ZeroDivisionError("secret inner thing")
@@ -343,7 +346,7 @@ def test_what_is_under_way_ends_first() -> None:
         url = f"http://127.0.0.1:{served.port}/wait"
         asking = threading.Thread(target=lambda: found.append(httpx.get(url)))
         asking.start()
-        time.sleep(0.2)
+        assert WAITING.wait(10)
         served.stop()
         asking.join()
         assert found[0].status_code == 200
