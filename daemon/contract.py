@@ -1,9 +1,10 @@
 """What can be asked of a Holdfast, wherever it is asked: the values, and the ``Backend`` that answers.
 
 ``service.Service`` answers in this process, ``client.Remote`` over HTTP; the HTTP layer asks the first, the
-command line either.  Everything here is plain data: frozen, fit for JSON by ``dataclasses.asdict``.  Times are nanoseconds since
-the epoch, sizes bytes, paths inside points are text with bytes that are not UTF-8 as surrogate escapes.  Every method
-is synchronous, may block, may be called from any thread, and raises the errors of the engine's table only.
+command line either.  Everything here is plain data: frozen, fit for JSON by ``dataclasses.asdict``.  Times are
+nanoseconds since the epoch, sizes bytes, paths inside points are text with bytes that are not UTF-8 as surrogate
+escapes.  Every method is synchronous, may block, may be called from any thread, and raises the errors of the engine's
+table only.
 """
 
 from __future__ import annotations

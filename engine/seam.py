@@ -12,15 +12,36 @@ from __future__ import annotations
 import ctypes
 import fcntl
 import os
+import stat
 import time
 from collections.abc import Sequence
+
+
+def hand_over(fd: int, folder: str) -> None:
+    """As root, give what was made in a directory to the directory's owner: a store is one user's, whoever runs a
+    command on it, and a service that is not root must be able to go on with it.
+
+    Never what has another name somewhere: that could be put there for it to be given away.
+    """
+    if os.geteuid():
+        return
+    made = os.fstat(fd)
+    owner = os.stat(folder or ".")
+    if made.st_uid == 0 and owner.st_uid and (stat.S_ISDIR(made.st_mode) or made.st_nlink == 1):
+        os.chown(
+            f"/proc/self/fd/{fd}", owner.st_uid, owner.st_gid
+        )  # also of one that is only a path
 
 
 class Os:
     """The real operating system. Methods raise OSError; short writes are completed, never ignored."""
 
     def open(self, path: str, flags: int, mode: int = 0o600) -> int:
-        return os.open(path, flags | os.O_CLOEXEC, mode)
+        if not flags & os.O_CREAT:
+            return os.open(path, flags | os.O_CLOEXEC, mode)
+        fd = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
+        hand_over(fd, os.path.dirname(path))
+        return fd
 
     def close(self, fd: int) -> None:
         os.close(fd)
@@ -86,6 +107,12 @@ class Os:
 
     def mkdir(self, path: str, mode: int = 0o700) -> None:
         os.mkdir(path, mode)
+        if os.geteuid() == 0:
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                hand_over(fd, os.path.dirname(path))
+            finally:
+                os.close(fd)
 
     def listdir(self, path: str) -> list[str]:
         return sorted(os.listdir(path))

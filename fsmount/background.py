@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from typing import BinaryIO
 
 from engine.errors import HoldfastError
+from engine.seam import REAL
 from fsmount.remote import revived
 
 START_LIMIT = 120.0  # s until the mount must be usable: recovery after a crash may come first
@@ -90,7 +91,7 @@ def open_log(path: str) -> BinaryIO:
     """The log of a worker, opened to be added to; an old one that has grown long is begun anew."""
     os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
     keep = os.path.exists(path) and os.path.getsize(path) < LOG_KEEP
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | (os.O_APPEND if keep else os.O_TRUNC), 0o600)
+    fd = REAL.open(path, os.O_WRONLY | os.O_CREAT | (os.O_APPEND if keep else os.O_TRUNC))
     return os.fdopen(fd, "ab")
 
 

@@ -58,14 +58,17 @@ def capture(
         return
     root = _open_root(mountpoint)
     try:
-        ends = [(ino, arrived, _size(root, ino)) for ino, arrived in files]
-        dirty = 0 if all(end for _, _, end in ends) else _dirty()
-        if root >= 0:
-            _libc.syncfs(root)  # only for speed: whole runs instead of single pages
-        for ino, arrived, end in ends:
+        dirty = _dirty()
+        ends = []
+        for ino, arrived in files:
+            end = _size(root, ino)
             if not end:
                 end = _whole_pages(arrived + dirty)
-                launder(ino, end, 0)
+                launder(ino, end, 0)  # at once: an appender that got there before would be followed
+            ends.append((ino, end))
+        if root >= 0:
+            _libc.syncfs(root)  # only for speed: whole runs instead of single pages
+        for ino, end in ends:
             launder(ino, 0, end)
     finally:
         if root >= 0:

@@ -43,9 +43,9 @@ def fetched(ctx: click.Context, point: str, inner: str, target: str, json_: bool
         _sync(folder)
         _place(os.path.join(folder, _member(inner)) if inner else folder, target)
     if json_:
-        as_json({"bytes": total, "target": target})
+        as_json({"stream_bytes": total, "target": target})
     else:
-        say(f"{size(total)} restored to {shown(target)}")
+        say(f"{shown(point)} restored to {shown(target)} from a stream of {size(total)}")
 
 
 def _is_empty(target: str) -> bool:

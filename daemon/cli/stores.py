@@ -327,7 +327,14 @@ def history(ctx: click.Context, since: float | None, json_: bool) -> None:
     if json_:
         as_json(found)
         return
-    keys = sorted({key for row in found for key in row}, key=lambda key: (key != "time_ns", key))
+    # Those of single mounts are in the JSON: they would be a column each.
+    keys = sorted(
+        {key for row in found for key in row if " of " not in key},
+        key=lambda key: (key != "time_ns", key),
+    )
+    if not found:
+        say("nothing noted yet: the daemon notes it once an hour")
+        return
     rows = [[_number(key, row[key]) if key in row else "-" for key in keys] for row in found]
     table(rows, [key.removesuffix("_ns").replace("_", " ").upper() for key in keys])
 

@@ -15,12 +15,11 @@ import trio
 
 from daemon.config import Config
 from daemon.contract import Backend
-from daemon.http import listen, native, phoenix, sockets
+from daemon.http import listen, native, phoenix, phoenix_access, sockets
 from daemon.http.gate import AuditLog, Gate, Tokens
 from daemon.http.guard import Limits
 from daemon.http.listen import Tls
 from daemon.http.native.base import Keys, Metrics
-from daemon.http.phoenix_access import Settings
 from daemon.http.sockets import Listening
 
 
@@ -52,17 +51,12 @@ class Front:
             backend, self._gate, metrics, kept.keys, version=metadata.version("holdfast"),
             max_upload=lambda: config().api.max_upload,
         )  # fmt: skip
-        self._phoenix = phoenix.app(backend, self._settings, gate=self._gate)
+        self._phoenix = phoenix.app(
+            backend, lambda: phoenix_access.settings_of(config()), gate=self._gate
+        )
         self._stop = trio.Event()
         self._running: list[trio.Event] = []
         self.listening: list[str] = []
-
-    def _settings(self) -> Settings:
-        config = self._config()
-        return Settings(
-            tuple(config.phoenix.allow), config.phoenix.token_required, config.phoenix.max_pending,
-            config.api.max_upload,
-        )  # fmt: skip
 
     def check(self, config: Config) -> None:
         """Take a new configuration's certificates and limits. Raises InvalidRequest, and goes on with those it had."""
@@ -83,15 +77,16 @@ class Front:
             for one in native_:
                 one.close()
             raise
-        await self._serve(nursery, native_, self._native, self._tls)
+        api = config.api
+        limits = Limits(body=api.max_body, upload=api.max_upload, request_s=api.request_limit_s)
+        await self._serve(nursery, native_, self._native, self._tls, limits)
         if phoenix_:
-            await self._serve(nursery, phoenix_, self._phoenix, None)
+            limits = phoenix_access.limits_of(config)
+            await self._serve(nursery, phoenix_, self._phoenix, None, limits)
 
     async def _serve(
-        self, nursery: trio.Nursery, listening: list[Listening], app: Any, tls: Tls | None
-    ) -> None:
-        api = self._config().api
-        limits = Limits(body=api.max_body, upload=api.max_upload, request_s=api.request_limit_s)
+        self, nursery: trio.Nursery, listening: list[Listening], app: Any, tls: Tls | None, limits: Limits
+    ) -> None:  # fmt: skip
         over = trio.Event()
 
         async def run(task_status: trio.TaskStatus[Any]) -> None:

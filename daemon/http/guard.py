@@ -238,8 +238,13 @@ class _Exchange:
             self._started = True
             self._time.deadline = math.inf
             known = {name.lower() for name, _ in message.get("headers", [])}
-            extra = [pair for pair in _ALWAYS if pair[0] not in known]
-            message = {**message, "headers": [*message.get("headers", []), *extra]}
+            headers = [
+                *message.get("headers", []),
+                *(pair for pair in _ALWAYS if pair[0] not in known),
+            ]
+            if self._scope["http_version"] == "2":  # where connections are not a header's business
+                headers = [pair for pair in headers if pair[0].lower() != b"connection"]
+            message = {**message, "headers": headers}
         elif not message.get("more_body", False) and not self._whole:
             await self._passed_on({**message, "more_body": True})
             await self._drain()

@@ -16,7 +16,7 @@ read the body), everything else with a true one (``phoenix_rules`` has the numbe
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
@@ -56,9 +56,9 @@ MOUNT_PARAMS = {"timeo": 1200, "retrans": 5}
 """NFS mount options: tenths of a second, and a count."""
 JOB_DIGITS = 18  # of a job's number: it is a 64-bit integer
 
-COMMIT_S = (
-    7200.0  # s a commit may take until its answer begins: much that is dirty has to be written
-)
+COMMIT_S = 7200.0  # s until a commit's answer begins: much that is dirty may have to be written
+REQUESTS = 16  # threads: what they do takes milliseconds, but for uploads
+COMMITS = 32  # threads, of their own: commits of many mounts wait for disks, and nobody for them
 
 
 def app(
@@ -67,12 +67,9 @@ def app(
     *,
     gate: Gate | None = None,
     store_state: Callable[[], StoreState] = lambda: "active",
-    requests: trio.CapacityLimiter | None = None,
-    commits: trio.CapacityLimiter | None = None,
 ) -> ASGIApp:
-    """The API as an ASGI application. ``settings`` is asked at each request; ``requests`` and ``commits`` limit the
-    threads that wait for the backend."""
-    endpoint = _Phoenix(backend, settings, gate, store_state, requests, commits)
+    """The API as an ASGI application. ``settings`` is asked at each request."""
+    endpoint = _Phoenix(backend, settings, gate, store_state)
     return Router(default=endpoint)
 
 
@@ -112,12 +109,11 @@ class _Phoenix:
         settings: Callable[[], Settings],
         gate: Gate | None,
         store_state: Callable[[], StoreState],
-        requests: trio.CapacityLimiter | None,
-        commits: trio.CapacityLimiter | None,
     ) -> None:
         self._backend, self._settings = backend, settings
         self._access, self._store_state = Access(settings, gate), store_state
-        self._requests, self._commits = requests, commits
+        self._requests = trio.CapacityLimiter(REQUESTS)
+        self._commits = trio.CapacityLimiter(COMMITS)
         self._handlers = {
             "status": self._status, "begin": self._begin, "log": self._log, "commit": self._commit,
             "delete": self._delete,
@@ -185,15 +181,17 @@ class _Phoenix:
         mine = [one for one in exports if within(asked.caller.origin, (one.client,))]
         return Facts(mount, store, mine or exports, limit, restore)
 
-    async def _run(self, work: Callable[[], T], *, commit: bool = False) -> T:
-        return await trio.to_thread.run_sync(
-            work, limiter=self._commits if commit else self._requests
-        )
+    async def _run(self, work: Callable[[], T], *, commit: bool = False, abandon: bool = True) -> T:
+        """In a thread. One that is abandoned, when the daemon stops, goes on: whoever asks again is told."""
+        limiter = self._commits if commit else self._requests
+        return await trio.to_thread.run_sync(work, limiter=limiter, abandon_on_cancel=abandon)
 
-    async def _try(self, asked: _Asked, work: Callable[[], T], *, commit: bool = False) -> T:
+    async def _try(
+        self, asked: _Asked, work: Callable[[], T], *, commit: bool = False, abandon: bool = True
+    ) -> T:
         """Do it; if it fails because things have changed since they were looked at, say what the table says now."""
         try:
-            return await self._run(work, commit=commit)
+            return await self._run(work, commit=commit, abandon=abandon)
         except HoldfastError as error:
             restore = not (asked.call == "delete" and isinstance(error, NotFound))
             _refuse(asked.call, await self._facts(asked, restore=restore))
@@ -238,8 +236,9 @@ class _Phoenix:
             raise problem.too_large(limit)
         with Upload(asked.request.headers.get("content-type", ""), "file", limit) as upload:
             async with aclosing(asked.request.stream()) as body:
-                await upload.read(body)
-            await self._try(asked, partial(self._attach, facts.session, upload))
+                await upload.read(partial(_piece, body))
+            # Not abandoned: the file must stay open as long as it is read.
+            await self._try(asked, partial(self._attach, facts.session, upload), abandon=False)
         return {"mount_name": asked.mount}
 
     def _attach(self, session: str, upload: Upload) -> None:
@@ -277,6 +276,10 @@ def _refuse(call: Call, facts: Facts) -> None:
 def _number(text: str) -> int:
     """A number as clients write it, -1 when it is none."""
     return int(text) if text.isascii() and text.isdigit() and len(text) <= JOB_DIGITS else -1
+
+
+async def _piece(body: AsyncIterator[bytes]) -> bytes | None:
+    return await anext(body, None)
 
 
 def _route(request: Request) -> tuple[Call, str, str]:

@@ -53,7 +53,10 @@ def settings_of(config: Config) -> Settings:
 def limits_of(config: Config) -> Limits:
     """Of the listener: it lets a little more through than a log may have, so that who sends too much is told so in
     this interface's form."""
-    return Limits(upload=config.api.max_upload + (1 << 20), request_s=config.api.request_limit_s)
+    api = config.api
+    return Limits(
+        body=api.max_body, upload=api.max_upload + (1 << 20), request_s=api.request_limit_s
+    )
 
 
 def within(address: str, networks: tuple[str, ...]) -> bool:

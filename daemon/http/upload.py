@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import IO, TYPE_CHECKING
 
 import python_multipart
@@ -78,11 +78,10 @@ class Upload:
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    async def read(self, body: AsyncIterator[bytes]) -> None:
-        """Take the whole body. Raises InvalidRequest when it is broken, Refused over the limit; the caller closes the
-        iterator, which may not be at its end then."""
+    async def read(self, next_piece: Callable[[], Awaitable[bytes | None]]) -> None:
+        """Take the whole body, None at its end. Raises InvalidRequest when it is broken, Refused over the limit."""
         total = 0
-        async for piece in body:
+        while (piece := await next_piece()) is not None:
             total += len(piece)
             if total > self._limit + ENVELOPE:
                 raise self._too_large()

@@ -29,7 +29,7 @@ from hashlib import blake2b
 from daemon.contract import AuditLine
 from daemon.observe.text import masked, printable
 from engine.errors import Busy, LocationUnavailable, from_os
-from engine.seam import REAL
+from engine.seam import REAL, hand_over
 
 WHO_MAX, ACT_MAX, ABOUT_MAX, RESULT_MAX = 128, 64, 512, 64  # characters
 LINE_MAX = 16 << 10  # bytes: more than the longest line of ours
@@ -208,6 +208,7 @@ def _open(path: str) -> int:
     except FileNotFoundError:
         fd = os.open(path, flags | os.O_CREAT, 0o600)
     try:
+        hand_over(fd, os.path.dirname(os.path.abspath(path)))
         REAL.fsync_dir(os.path.dirname(os.path.abspath(path)))
     except OSError:
         os.close(fd)

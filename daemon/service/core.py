@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Self
 
 from daemon.service.ports import Ports
 from daemon.state import State
-from daemon.state.database import FOLDER
+from daemon.state.database import FOLDER, give_to_owner
 from engine import PointView, Store
 from engine.errors import Busy, InvalidRequest, from_os
 from engine.registry import valid_name
@@ -79,8 +79,12 @@ class Core:
         try:
             with contextlib.suppress(FileExistsError):
                 os.mkdir(folder, 0o700)
+                give_to_owner(folder, self.path)
             place = os.path.join(folder, valid_name(mount))
+            new = not os.path.exists(place)
             fd = os.open(place, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            if new:
+                give_to_owner(place, self.path)
         except OSError as error:
             raise from_os(error, f"lock of mount {mount}") from None
         try:

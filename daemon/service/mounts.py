@@ -87,14 +87,13 @@ class Mounts(Core):
     def stop_mount(self, name: str) -> MountInfo:
         """Serve it no longer, nor after a restart. An open session stays open. Raises Busy while files are in use."""
         self.store.mount(name)
+        self.ports.workers.stop(name)  # first: one that is in use is served on, after a restart too
         self.state.wanted.run(name, running=False)
-        self.ports.workers.stop(name)
         return self.mount(name)
 
     def served(self, name: str) -> None:
         """A worker has begun to serve the mount: it must show what the last one did, and let in whom it may."""
-        if not self.may_write(name):
-            self.ports.workers.fence(name, writable=False)
+        self.ports.workers.fence(name, writable=self.may_write(name))
         self._show_restores(name)
 
     def may_write(self, name: str) -> bool:

@@ -181,9 +181,16 @@ class Database:
             raise translated(error, f"state {self.path}") from None
 
 
+def give_to_owner(place: str, store_path: str) -> None:
+    """What root makes in a store is its owner's: the daemon must be able to use it."""
+    if os.geteuid() == 0:
+        owner = os.stat(store_path)
+        os.chown(place, owner.st_uid, owner.st_gid)
+
+
 def _make(store_path: str, folder: str, path: str) -> None:
-    """The folder and an empty file, if they are not there. As root: its owner is the store's."""
-    owner = os.stat(store_path)
+    """The folder and an empty file, if they are not there."""
+    os.stat(store_path)  # no store, no folder
     for place, make in ((folder, os.mkdir), (path, None)):
         try:
             if make is not None:
@@ -193,8 +200,7 @@ def _make(store_path: str, folder: str, path: str) -> None:
                 os.close(fd)
         except FileExistsError:
             continue
-        if os.geteuid() == 0:
-            os.chown(place, owner.st_uid, owner.st_gid)
+        give_to_owner(place, store_path)
         parent = os.open(os.path.dirname(place), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(parent)

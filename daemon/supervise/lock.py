@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 
 from engine.errors import Busy, NotFound, from_os
+from engine.seam import REAL
 
 FOLDER = "daemon"
 NAME = "lock"
@@ -27,8 +29,9 @@ class StoreLock:
         path = os.path.join(folder, NAME)
         fd = -1
         try:
-            os.makedirs(folder, mode=0o700, exist_ok=True)
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            with contextlib.suppress(FileExistsError):
+                REAL.mkdir(folder)
+            fd = REAL.open(path, os.O_RDWR | os.O_CREAT)
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = os.read(fd, 32).decode("ascii", "replace").strip() or "unknown"

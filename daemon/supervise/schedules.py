@@ -89,10 +89,10 @@ class Timetable:
         return last
 
     def _earliest(self, task: Task, last: int) -> float:
-        """By the steady clock."""
+        """By the steady clock; 0 for any time."""
         began = self._began.get(task.name)
         if began is None:
-            return self._steady()
+            return 0.0
         first = task.schedule.next(last)
         second = NEVER if first == NEVER else task.schedule.next(first)
         return began + min((second - first) / SECOND / 2, GUARD_MAX)

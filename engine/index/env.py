@@ -38,6 +38,7 @@ from engine.index import structure
 from engine.index.stall import Watch
 from engine.index.tables import Table
 from engine.index.translate import translate
+from engine.seam import hand_over
 
 _TRIES, _PAUSE = 500, 0.01  # to find no reader at work: 5 s in all
 _CRC = struct.Struct("<I")
@@ -223,6 +224,17 @@ class Index:
             finally:
                 os.close(fd)
 
+    def _hand_over(self) -> None:
+        """LMDB makes its files itself."""
+        for name in ("data.mdb", "lock.mdb") if os.geteuid() == 0 else ():
+            path = os.path.join(self.path, name)
+            # Only a path: closing a descriptor that reads or writes drops the lock file's locks.
+            fd = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                hand_over(fd, self.path)
+            finally:
+                os.close(fd)
+
     def _open_env(self) -> None:
         self._pid = os.getpid()
         try:
@@ -230,6 +242,7 @@ class Index:
                 self.path, map_size=self._map_size, max_dbs=len(Table) + 4, max_readers=limits.MAX_READERS,
                 create=self._create, mode=0o600, subdir=True, readahead=False, meminit=False, max_spare_txns=8,
             )  # fmt: skip
+            self._hand_over()
             self._env.reader_check()  # before the dead have all slots: then opening itself fails
             self._dbs: dict[Table, Any] = {}
             if self._create:

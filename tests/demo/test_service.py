@@ -19,7 +19,12 @@ from tools.demolib.scratch import Scratch
 from tools.demolib.service import ServiceStory
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMAND = f"#!{sys.executable}\nimport sys\nsys.path.insert(0, {str(ROOT)!r})\nfrom daemon.cli.main import main\nmain()\n"
+COMMAND = f"""#!{sys.executable}
+import sys
+sys.path.insert(0, {str(ROOT)!r})
+from daemon.cli.main import main
+main()
+"""
 
 
 @pytest.fixture

@@ -42,7 +42,7 @@ class ServiceStory:
         self._store, self._mounts = place / "store", place / "mnt"
         # Only root may serve NFS here.
         self._nfs = os.geteuid() == 0 and all(shutil.which(one) for one in NFS_PROGRAMS)
-        self._ports = [_free_port() for _ in range(3)]
+        self._ports = [free_port() for _ in range(3)]
         self._daemon: subprocess.Popen[bytes] | None = None
         self._server: Server | None = None
         self.result = Result("api", self.title, self.proof)
@@ -258,7 +258,7 @@ port = {nfs}
         return answer
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """A port that is free now, and so is the one behind it."""
     while True:
         with socket.socket() as one, socket.socket() as other:

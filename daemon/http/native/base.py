@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Protocol, TypeVar
 
@@ -210,21 +211,23 @@ def served(endpoint: Endpoint) -> Callable[..., Any]:
 async def _uploaded(endpoint: Endpoint, ask: Asked, values: dict[str, Any]) -> Any:
     """Take the file of a form first, whole, so that nothing is kept of one that breaks off."""
     kind = ask.request.headers.get("content-type", "")
-    with Upload(kind, "file", ask.shared.max_upload()) as upload:
-        source = aiter(ask.request.stream())
+    async with aclosing(ask.request.stream()) as source:
 
         async def piece() -> bytes | None:
             return await anext(source, None)
 
-        try:
-            await upload.read(piece)
-        except ClientDisconnect:
-            raise InvalidRequest("upload", expected="all of it", found="its sender gone") from None
-        ask.upload = upload
-        work = functools.partial(_through, endpoint, ask, values)
-        return await trio.to_thread.run_sync(
-            work, limiter=ask.shared.commits, abandon_on_cancel=True
-        )
+        with Upload(kind, "file", ask.shared.max_upload()) as upload:
+            try:
+                await upload.read(piece)
+            except ClientDisconnect:
+                raise InvalidRequest(
+                    "upload", expected="all of it", found="its sender gone"
+                ) from None
+            ask.upload = upload
+            work = functools.partial(_through, endpoint, ask, values)
+            return await trio.to_thread.run_sync(
+                work, limiter=ask.shared.commits, abandon_on_cancel=True
+            )
 
 
 def _through(endpoint: Endpoint, ask: Asked, values: dict[str, Any]) -> Any:

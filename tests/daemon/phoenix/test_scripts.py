@@ -275,6 +275,53 @@ def test_what_cannot_be_is_refused(rig: Rig) -> None:
         assert found[1] == "" and rig.points() == []
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+def test_over_nfs_it_mounts_first_and_unmounts_before_the_commit(
+    rig: Rig, repository: Path
+) -> None:
+    """With a stand-in for mount(8) that binds the directory: this kernel may have no NFS."""
+    programs, there, said = rig.place / "bin", rig.place / "there", rig.place / "said"
+    programs.mkdir()
+    there.mkdir()
+    real = {
+        name: subprocess.run(
+            ["which", name], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        for name in ("mount", "umount", "curl")
+    }
+    (programs / "mount").write_text(
+        f'#!/bin/sh\necho "mount $*" >>{said}\nexec {real["mount"]} --bind "${{5#server:}}" "$6"\n'
+    )
+    for name in ("umount", "curl"):
+        (programs / name).write_text(
+            f'#!/bin/sh\necho "{name} $*" >>{said}\nexec {real[name]} "$@"\n'
+        )
+    for path in programs.iterdir():
+        path.chmod(0o755)
+    rig.environment["PATH"] = f"{programs}:{rig.environment['PATH']}"
+    words = (
+        "--source",
+        repository,
+        "--nfs",
+        "server",
+        "--mount-point",
+        there,
+        "--nfs-options",
+        "vers=3",
+    )
+    status, out, err = rig.run("vm-repository-rsync", *words)
+    assert status == 0, err
+    assert list(there.iterdir()) == [] and rig.names(rig.point_of(out)) == ["repository"]
+    lines = said.read_text().splitlines()
+    assert f"mount -t nfs -o timeo=1200,retrans=5,vers=3 server:{rig.live} {there}" in lines
+    [unmounted] = [number for number, line in enumerate(lines) if line.startswith("umount")]
+    [committed] = [number for number, line in enumerate(lines) if "--request PUT" in line]
+    assert unmounted < committed
+    bad = ("--", "--files-from=/no/such")
+    assert rig.run("vm-repository-rsync", *words, *bad)[0] == 5
+    assert list(there.iterdir()) == []  # unmounted, whatever happened
+
+
 def test_a_directory_that_is_not_mounted_is_not_written_to(rig: Rig, repository: Path) -> None:
     plain = rig.place / "plain"
     plain.mkdir()

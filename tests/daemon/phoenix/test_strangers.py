@@ -57,7 +57,7 @@ def test_a_bad_name_is_a_mount_that_is_not_there(rig: Rig, name: str) -> None:
         assert (status, found["error_code"]) == (200, rules.NO_MOUNT.code)
 
 
-@settings(max_examples=150)
+@settings(max_examples=60)
 @given(
     st.sampled_from(["GET", "POST", "PUT", "DELETE"]),
     st.binary(min_size=1, max_size=60),
@@ -165,7 +165,7 @@ SNIPPETS = [PART, b"--b", b"--b--", b"\r\n", b"\r\n\r\n", b'name="file"']
 LETTERS = "multipart/form-data;boundary=\"*'%b "
 
 
-@settings(max_examples=150)
+@settings(max_examples=60)
 @given(
     st.lists(st.one_of(st.sampled_from(SNIPPETS), st.binary(max_size=40))),
     st.one_of(st.just("multipart/form-data; boundary=b"), st.text(LETTERS, max_size=40).map(str.strip)),

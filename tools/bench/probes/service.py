@@ -164,7 +164,7 @@ def _answers(bench: Bench) -> Row:
     files = bench.part(TREE, TREE // 10)
     with served(bench, 1) as daemon:
         daemon.ask("POST", "/v1/mounts/m0/stop")
-        grow(daemon.home / "store", files)
+        grow(daemon.home / "store", files, "m0")
         daemon.ask("POST", "/v1/mounts/m0/start")
         times: dict[str, list[float]] = {"empty": [], "begin": [], "commit": []}
         for _ in range(bench.part(TURNS, 5) + 1):

@@ -31,10 +31,10 @@ def file_name(number: int) -> str:
     return f"d{number // PER_FOLDER:04}/f{number % PER_FOLDER:03}"
 
 
-def grow(store: Path, files: int) -> float:
+def grow(store: Path, files: int, mount: str = MOUNT) -> float:
     """Create `files` small files through the engine, in a process of its own; return seconds."""
     start = time.perf_counter()
-    command = [sys.executable, "-m", "tools.bench.probes.grow", str(store), MOUNT, str(files)]
+    command = [sys.executable, "-m", "tools.bench.probes.grow", str(store), mount, str(files)]
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
     if done.returncode:
         raise BenchError(f"growing a tree of {files} files: {done.stderr.strip()[-400:]}")

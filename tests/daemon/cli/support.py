@@ -1,0 +1,35 @@
+"""Asking a daemon from elsewhere: by its address and a token, with no store named."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+from tests.cli.support import LIMIT, Done
+
+
+class Served(NamedTuple):
+    """A daemon: its directory, its store, its address, a file with a token of an administrator."""
+
+    base: Path
+    store: Path
+    api: str
+    token: Path
+
+
+def command(*arguments: str | Path, **environment: str) -> Done:
+    """Run one command with nothing of ours in its environment."""
+    own = {key: value for key, value in os.environ.items() if not key.startswith("HOLDFAST_")}
+    return subprocess.run(
+        [sys.executable, "-c", "from daemon.cli.main import main; main()", *arguments],
+        capture_output=True, check=False, timeout=LIMIT, encoding="utf-8", errors="surrogateescape",
+        env={**own, **environment},
+    )  # fmt: skip
+
+
+def asked(served: Served, *arguments: str | Path) -> Done:
+    """Run one command as from another machine."""
+    return command("--api", served.api, "--token-file", served.token, *arguments)
