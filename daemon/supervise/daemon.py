@@ -214,7 +214,12 @@ class Daemon:
 
     async def _start_workers(self, nursery: trio.Nursery) -> None:
         wanted = await trio.to_thread.run_sync(self.mounts.prepare)
-        await self.workers.open(nursery, wanted)
+        try:
+            await self.workers.open(nursery, wanted)
+        except BaseException:  # told to stop meanwhile: what serves already is drained as well
+            with trio.move_on_after(DRAIN_LIMIT, shield=True):
+                await self._stop_workers()
+            raise
 
     async def _stop_workers(self) -> None:
         await self.workers.close(leave=self.leave_mounts)

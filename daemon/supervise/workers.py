@@ -104,10 +104,14 @@ class Workers:
     def status(self, name: str) -> tuple[MountState, str, int]:
         """(state, where it is or would be mounted, process id or 0)."""
         mount = self._mounts.get(name)
-        if mount is None or mount.spot is None:
-            return "stopped" if mount is None else mount.state, self._spot(name).path, 0
-        process = mount.process
-        return mount.state, mount.spot.path, process.pid if process else 0
+        state: MountState = "stopped" if mount is None else mount.state
+        if mount is not None and mount.spot is not None:
+            process = mount.process
+            return state, mount.spot.path, process.pid if process else 0
+        try:
+            return state, self._spot(name).path, 0
+        except HoldfastError:  # why is told to who starts it
+            return state, "", 0
 
     def start(self, name: str) -> None:
         """Serve it; returns when it can be used. Raises why it cannot; it is tried again later all the same."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -18,6 +19,7 @@ from daemon.state import State
 from daemon.supervise import changes, jobs
 from daemon.supervise.changes import Changes
 from daemon.supervise.jobs import Jobs
+from daemon.supervise.polite import NICE
 from engine import Store
 from engine.errors import HoldfastError, ShuttingDown
 
@@ -32,7 +34,7 @@ SCRIPTS = {
     "slow": "say(progress={'stage': 'a', 'done': 1}); time.sleep(60)",
     "deaf": "signal.signal(signal.SIGTERM, signal.SIG_IGN); say(progress={}); time.sleep(60)",
     "short": "time.sleep(0.2); say(result={})",
-    "nice": "say(result={'nice': os.nice(0)})",
+    "nice": "time.sleep(0.3); say(result={'nice': os.nice(0)})",
     "leaves": "subprocess.Popen(['sleep', '20']); say(result={})",
 }
 PROLOGUE = """
@@ -193,7 +195,10 @@ async def test_stop(rig: Rig, expect_log: Callable[[str], None]) -> None:
 
 
 async def test_they_are_polite_where_nobody_waits(rig: Rig) -> None:
-    assert (await rig.until(await rig.begin("nice"))).result["nice"] >= 0
+    ours = os.nice(0)
+    polite = await rig.until(await rig.begin("nice", "collect"))
+    assert polite.result["nice"] == min(19, max(ours, NICE))
+    assert (await rig.until(await rig.begin("nice", "restore"))).result["nice"] == ours
     begin = time.monotonic()
     assert (await rig.until(await rig.begin("leaves"))).state == "done"
     assert time.monotonic() - begin < 10  # what it left behind is not waited for
