@@ -42,18 +42,22 @@ def connected(path: str) -> socket.socket:
     except OSError:
         connection.close()
         raise NotFound(
-            f"exporter at {path}", expected="that it runs", found="nobody there"
-        ) from None
+            f"exporter at {path}", expected="that it runs", found="nobody there",
+            do="systemctl enable --now holdfast-exporter.socket",
+        ) from None  # fmt: skip
     return connection
 
 
 class AskedExports:
     """Thread-safe; every call may block."""
 
-    def __init__(self, connection: socket.socket, wanted: Callable[[], Sequence[Wanted]]) -> None:
-        """Takes the connection over. ``wanted`` as for ``GaneshaExports``."""
-        self._connection = connection
-        self._connection.settimeout(LIMIT)
+    def __init__(
+        self, connect: Callable[[], socket.socket], wanted: Callable[[], Sequence[Wanted]]
+    ) -> None:
+        """``connect`` gives a connection, which is taken over; it is asked again when that one has ended, and may raise
+        NotFound. ``wanted`` as for ``GaneshaExports``."""
+        self._connect = connect
+        self._connection: socket.socket | None = None
         self._wanted = wanted
         self._lock = threading.Lock()
 
@@ -73,18 +77,29 @@ class AskedExports:
         try:
             self._ask({"op": "close"})
         finally:
+            with self._lock:
+                self._hang_up()
+
+    def _hang_up(self) -> None:
+        if self._connection is not None:
             self._connection.close()
+            self._connection = None
 
     def _ask(self, request: dict[str, Any]) -> str:
         with self._lock:
+            if self._connection is None:
+                self._connection = self._connect()
             try:
+                self._connection.settimeout(LIMIT)
                 self._connection.sendall(json.dumps(request).encode())
                 reply = json.loads(self._connection.recv(1 << 16) or b"null")
             except TimeoutError:
-                self._connection.close()  # its answer must not be taken for the next one's
+                self._hang_up()  # its answer must not be taken for the next one's
                 raise Busy("exporter", expected="an answer", found="none in time") from None
             except (OSError, ValueError):
                 reply = None
+            if reply is None:
+                self._hang_up()
         match reply:
             case {"ok": True, "state": str(state)}:
                 return state

@@ -6,7 +6,7 @@ import json
 import os
 from typing import TYPE_CHECKING, Protocol
 
-from daemon.export import GaneshaExports, KernelExports, Wanted
+from daemon.export import AskedExports, GaneshaExports, KernelExports, Wanted, connected
 from daemon.export import Settings as GaneshaSettings
 from daemon.supervise.settings import Settings
 from engine.errors import HoldfastError, Unsupported
@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from daemon.service.service import Service
     from daemon.supervise.workers import Workers
 
-FOLDER = "ganesha"  # below run_dir
+FOLDER = os.path.join(
+    "daemon", "nfs"
+)  # in the store: what handles are made of is kept over restarts of the host
+EXPORTER = "exporter.sock"  # in run_dir: where one that is root is asked, by a daemon that is not
 
 
 class _Server(Protocol):
@@ -44,10 +47,13 @@ class Exporting:
         if config.nfs.server == "kernel":
             self._server = KernelExports(config.nfs.exports_d, self._wanted)
         elif config.nfs.server == "ganesha":
-            settings = GaneshaSettings(config.nfs.port, config.nfs.bind)
-            self._server = GaneshaExports(
-                os.path.join(config.run_dir, FOLDER), settings, self._wanted
-            )
+            self._server = self._ganesha(config.run_dir, config.nfs.port, config.nfs.bind)
+
+    def _ganesha(self, run_dir: str, port: int, bind: str) -> _Server:
+        if os.geteuid() != 0:
+            return AskedExports(lambda: connected(os.path.join(run_dir, EXPORTER)), self._wanted)
+        folder = os.path.join(self._service.path, FOLDER)
+        return GaneshaExports(folder, GaneshaSettings(port, bind), self._wanted)
 
     def _wanted(self) -> list[Wanted]:
         mounted = self._workers.mounted()

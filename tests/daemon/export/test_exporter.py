@@ -80,7 +80,7 @@ def test_the_unit_starts_it_as_it_wants_to_be(capsys: pytest.CaptureFixture[str]
 def test_an_exporter_that_has_ended_is_told() -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     theirs.close()
-    asked = AskedExports(ours, list)
+    asked = AskedExports(lambda: ours, list)
     with pytest.raises(NotFound):
         asked.apply()
     assert asked.state("m", "::1").startswith("failed: exporter")
@@ -99,7 +99,7 @@ def asked(site: Site, tmp_path: Path) -> Iterator[tuple[AskedExports, int, list[
     wanted = [
         Wanted("db", "x/1", str(site.path("db")), (ExportInfo("db", "127.0.0.1", squash="none"),))
     ]
-    one = AskedExports(connection, lambda: wanted)
+    one = AskedExports(lambda: connection, lambda: wanted)
     yield one, port, wanted
     one.close()
     assert process.wait(10) == 0
