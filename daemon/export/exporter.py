@@ -58,7 +58,9 @@ class Exporter:
                     if one := self._accepted(listener):
                         connections[one.fileno()] = one
                         poll.register(one, select.POLLIN)
-                elif (event & _GONE and not event & select.POLLIN) or not self._take(connections[fd]):
+                elif (event & _GONE and not event & select.POLLIN) or not self._take(
+                    connections[fd]
+                ):
                     poll.unregister(fd)
                     connections.pop(fd).close()
 
