@@ -87,8 +87,8 @@ class Mounts(Core):
     def stop_mount(self, name: str) -> MountInfo:
         """Serve it no longer, nor after a restart. An open session stays open. Raises Busy while files are in use."""
         self.store.mount(name)
+        self.ports.workers.stop(name)  # first: one that is in use is served on, after a restart too
         self.state.wanted.run(name, running=False)
-        self.ports.workers.stop(name)
         return self.mount(name)
 
     def served(self, name: str) -> None:

@@ -6,40 +6,19 @@ import os
 import shutil
 import signal
 import socket
-import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from daemon.contract import PointQuery, RestoreSpec
 from engine import Store
-from engine.errors import HoldfastError, NotFound
+from engine.errors import Busy, HoldfastError, NotFound
 from fsmount import mounted_at
 from tests.daemon.supervise.daemons import Daemon, ended, until
 
 pytestmark = pytest.mark.needs_fuse
-
-
-@pytest.fixture
-def place() -> Iterator[Path]:
-    found = Path(tempfile.mkdtemp(prefix="hfd-", dir="/tmp"))
-    yield found
-    shutil.rmtree(found, ignore_errors=True)
-
-
-@pytest.fixture
-def make(place: Path) -> Iterator[Callable[..., Daemon]]:
-    made: list[Daemon] = []
-
-    def one(tables: str = "[mounts.a]\n[mounts.b]\n") -> Daemon:
-        made.append(Daemon(place, tables))
-        return made[-1]
-
-    yield one
-    for each in made:
-        each.end()
 
 
 SLOW = 5  # other tests may run beside this one: alone it takes about a second
@@ -154,28 +133,39 @@ def test_a_bad_mount_holds_up_no_good_one(make: Callable[..., Daemon]) -> None:
         assert not serves(bad)
 
 
-def test_leaving_the_mounts(make: Callable[..., Daemon]) -> None:
-    daemon = make()
+def test_leaving_the_mounts_and_serving_them_otherwise(make: Callable[..., Daemon]) -> None:
+    daemon = make("[mounts.a]\n[mounts.b]\n")
     daemon.start("--leave-mounts")
     before = daemon.pids()
     daemon.stop()
     (daemon.mount("a") / "x").write_bytes(b"x")
+    daemon.write("[mounts.a]\nwrite_through = true\n[mounts.b]\n")
     daemon.start()
-    assert daemon.pids() == before
+    after = daemon.pids()
+    assert after["b"] == before["b"]
+    assert after["a"] != before["a"]
+    assert (daemon.mount("a") / "x").read_bytes() == b"x"
     daemon.stop()
     assert not serves(daemon.mount("a"))
 
 
-def test_a_worker_that_serves_otherwise_is_replaced(make: Callable[..., Daemon]) -> None:
+def test_stop_with_a_file_that_is_open(make: Callable[..., Daemon]) -> None:
     daemon = make("[mounts.a]\n")
     daemon.start()
-    before = daemon.pids()
-    (daemon.mount("a") / "x").write_bytes(b"x")
-    daemon.kill()
-    daemon.write("[mounts.a]\nwrite_through = true\n")
+    with open(daemon.mount("a") / "held", "wb") as held:
+        held.write(b"before")
+        held.flush()
+        with daemon.remote() as api:
+            with pytest.raises(Busy):
+                api.stop_mount("a")
+            assert api.mount("a").state == "serving"
+        stopping = threading.Thread(target=daemon.stop)
+        stopping.start()
+        until(lambda: not serves(daemon.mount("a")))
+        held.write(b" and after")
+    stopping.join()
     daemon.start()
-    assert daemon.pids() != before
-    assert (daemon.mount("a") / "x").read_bytes() == b"x"
+    assert (daemon.mount("a") / "held").read_bytes() == b"before and after"
 
 
 def test_reload(make: Callable[..., Daemon]) -> None:

@@ -8,14 +8,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from daemon.client import Remote
 from daemon.contract import JobInfo
 from engine import Store
 
-COMMAND = [sys.executable, "-c", "from daemon.cli.main import main; main()"]
+MAIN = ["-c", "from daemon.cli.main import main; main()"]
 LIMIT = 40.0  # s for a daemon to begin or to end
 
 CONFIG = """
@@ -39,8 +39,15 @@ out = "{root}/out"
 class Daemon:
     """Below ``root``, a short path: sockets are in it."""
 
-    def __init__(self, root: Path, tables: str = "[mounts.a]\n[mounts.b]\n") -> None:
+    def __init__(
+        self, root: Path, tables: str = "[mounts.a]\n[mounts.b]\n", *, user: str = "",
+        command: Sequence[str] = (sys.executable,), environment: dict[str, str] | None = None,
+    ) -> None:  # fmt: skip
+        """``user``: whom it becomes; then its directories are that user's."""
         self.root = root
+        self.user = user
+        self.command = [*command, *MAIN, "serve", "--config", str(root / "holdfast.toml")]
+        self.environment = {**os.environ, **(environment or {}), "NOTIFY_SOCKET": str(root / "n")}
         self.store = root / "store"
         self.config = root / "holdfast.toml"
         self.process: subprocess.Popen[bytes] | None = None
@@ -49,12 +56,16 @@ class Daemon:
         (root / "out").mkdir()
         (root / "mnt").mkdir()
         (root / "run").mkdir()
+        if user:
+            root.chmod(0o755)
+            subprocess.run(["chown", "-R", user, str(root)], check=True)
         self.write(tables)
         self._notified = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._notified.bind(str(root / "n"))
+        (root / "n").chmod(0o777)
 
     def write(self, tables: str, *, instead: dict[str, str] | None = None) -> None:
-        text = CONFIG.format(root=self.root)
+        text = (f'user = "{self.user}"' if self.user else "") + CONFIG.format(root=self.root)
         for old, new in (instead or {}).items():
             assert old in text
             text = text.replace(old, new)
@@ -63,9 +74,8 @@ class Daemon:
     def run(self, *arguments: str) -> subprocess.Popen[bytes]:
         with open(self.root / "log", "ab") as log:
             return subprocess.Popen(
-                [*COMMAND, "serve", "--config", str(self.config), *arguments],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                env={**os.environ, "NOTIFY_SOCKET": str(self.root / "n")},
+                [*self.command, *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                env=self.environment,
             )  # fmt: skip
 
     def start(self, *arguments: str) -> None:
@@ -92,8 +102,8 @@ class Daemon:
     def refused(self, *arguments: str) -> tuple[int, str]:
         """Start one that does not get far: its exit code and what it says."""
         answer = subprocess.run(
-            [*COMMAND, "serve", "--config", str(self.config), *arguments],
-            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=LIMIT, check=False,
+            [*self.command, *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True,
+            timeout=LIMIT, check=False,
         )  # fmt: skip
         return answer.returncode, answer.stderr
 
@@ -133,7 +143,7 @@ class Daemon:
                 self.process.kill()
                 self.process.wait()
         for place in (self.root / "mnt").iterdir():
-            subprocess.run(["fusermount3", "-uz", str(place)], check=False, capture_output=True)
+            subprocess.run(["umount", "-l", str(place)], check=False, capture_output=True)
         self._notified.close()
 
 
