@@ -101,6 +101,13 @@ class Core:
             os.close(fd)
 
     @contextmanager
+    def writing(self) -> Iterator[Store]:
+        """The store, opened for the length of the block by who makes points: a collection waits for every process that
+        has written until it writes again, or has gone."""
+        with Store.open(self.path) as store:
+            yield store
+
+    @contextmanager
     def pinned(self, reference: str) -> Iterator[PointView]:
         """A point's tree, kept from deletion for the length of the block."""
         with Store.open(self.path) as store:

@@ -69,11 +69,11 @@ class Points(Quiet):
             self.refuse_deleting(mount)
             with self.quiesced(mount) as quiet:
                 beside = self.state.sessions.open_of(mount) is not None
-                with self.still(mount) as still:
+                with self.writing() as store, self.still(mount) as still:
                     note = self.note_of(mount, planned, still)
                     if beside:
                         note = replace(note, consistency="crash-consistent")
-                    made = self.store.snapshot(mount, label, planned=planned, thaw=still.thaw)
+                    made = store.snapshot(mount, label, planned=planned, thaw=still.thaw)
                 quiet.point = made.id
                 self.state.notes.put(note)
         return self.detail(made)
@@ -130,7 +130,8 @@ class Points(Quiet):
             if one.point in ids and not one.target:
                 raise Busy(f"point {one.point}", expected="no restore that shows it", found=f"job {one.job}",
                            do="delete that restore first")  # fmt: skip
-        gone = self.store.remove_points(ids)
+        with self.writing() as store:
+            gone = store.remove_points(ids)
         self.state.notes.remove(point.id for point in gone)
         return gone
 

@@ -129,11 +129,11 @@ class Sessions(Browse):
 
     def _commit(self, session: SessionInfo, label: str, planned: PlannedPoint) -> SessionInfo:
         with self.quiesced(session.mount, session.id) as quiet, self._fenced(session.mount):
-            with self.still(session.mount) as still:
+            with self.writing() as store, self.still(session.mount) as still:
                 note = self.note_of(session.mount, planned, still, session.id)
                 self.state.sessions.commit(session.id, Plan(planned, note))
                 try:
-                    self.store.snapshot(session.mount, label, planned=planned, thaw=still.thaw)
+                    store.snapshot(session.mount, label, planned=planned, thaw=still.thaw)
                 except BaseException:
                     self._ended(session.id)
                     raise

@@ -98,6 +98,13 @@ def test_a_session_from_afar(served: Served, tmp_path: Path) -> None:
     refused(asked(served, "abandon", session), 2, "committed")
 
 
+def test_a_collection_does_not_wait_for_a_daemon_that_has_made_points(served: Served) -> None:
+    point = good(asked(served, "snapshot", "m")).split()[-1]
+    good(asked(served, "rm", point))
+    assert "freed" in good(asked(served, "gc"))  # a minute later it would have given up
+    assert told(asked(served, "jobs", "--kind", "collect", "--json"))[0]["state"] == "done"
+
+
 def test_restored_from_afar_it_is_the_same_and_new(served: Served, tmp_path: Path) -> None:
     target = tmp_path / "target"
     refused(asked(served, "restore", "nope", target), 10)

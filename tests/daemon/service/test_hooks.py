@@ -156,7 +156,7 @@ def test_what_was_quiesced_is_resumed_when_the_commit_fails(
             raise Busy("disk")
 
         with monkeypatch.context() as patch:
-            patch.setattr(service.store, "snapshot", full)
+            patch.setattr(Store, "snapshot", full)
             with pytest.raises(Busy, match="disk"):
                 service.commit(session.id)
         assert told.read_text().splitlines() == ["before_commit []", "after_commit []"]
