@@ -224,6 +224,16 @@ class Store:
     def _entry_span(self, entry: Entry, number: int) -> list[tuple[int, int, bytes, int]]:
         return PointView(self._open.reader, entry).span(entry, number)
 
+    def counters(self) -> dict[str, int]:
+        """What this process has stored since it opened the store: chunks that were there already, chunks stored as a
+        delta of another, bytes."""
+        writer = self._open.session.writer
+        return {
+            "dedupe_hits": writer.dedupe_hits,
+            "delta_hits": writer.delta_hits,
+            "appended_bytes": writer.stored_bytes,
+        }
+
     def space_left(self) -> int:
         """Bytes writers may still use on the store's file system; its reserve is taken off.
 

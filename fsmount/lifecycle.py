@@ -32,14 +32,14 @@ def serve(
     engine's errors. ``ready`` is called when the mount can be used.
     """
     # Only a process that serves needs trio and pyfuse3: they take longer to import than a snapshot takes.
-    from fsmount import source, worker
+    from fsmount import running, source
 
     options = options or Options()
     check(options)
     store_path = os.path.abspath(store_path)
     logging.getLogger("holdfast").setLevel(options.log_level)
     with source.opened(store_path, name, point, shown(store_path, name, point)) as subject:
-        worker.run(subject, where, options, ready)
+        running.run(subject, where, options, ready)
     return 0
 
 

@@ -10,7 +10,7 @@ from engine import Store
 from fsmount.pointfs import View
 from fsmount.remote import FOLDER
 from fsmount.snapdir import Named
-from fsmount.worker import Subject
+from fsmount.subject import Subject
 
 
 class StorePoints:
@@ -41,7 +41,8 @@ def opened(store_path: str, name: str, point: str | None, shown: str) -> Iterato
         if point is None:
             tree = store.open_live(name)
             yield Subject(
-                name, shown, folder, tree=tree, points=StorePoints(store, name), incidents=store.incidents
+                name, shown, folder, tree=tree, points=StorePoints(store, name), incidents=store.incidents,
+                counters=store.counters,
             )  # fmt: skip
         else:
             yield Subject(name, shown, folder, view=store.view(point), incidents=store.incidents)

@@ -11,16 +11,14 @@ import logging
 import os
 import resource
 import signal
-import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 
 import trio
 
 from engine import limits
 from engine.errors import HoldfastError, NotFound, ShuttingDown, Unsupported
-from engine.incidents import Journal
 from fsmount import control, mountpoint, remote, restores
 from fsmount.capture import capture
 from fsmount.channel import kernel
@@ -32,31 +30,16 @@ from fsmount.contract import ROOT, Tree
 from fsmount.files import RESTORES, Files
 from fsmount.live import LiveFiles
 from fsmount.options import Options, mount_options
-from fsmount.pointfs import PointFiles, View
-from fsmount.snapdir import NAME, Points, SnapDir
+from fsmount.pointfs import PointFiles
+from fsmount.snapdir import NAME, SnapDir
 from fsmount.spin import Spin
+from fsmount.subject import Subject
 
 log = logging.getLogger("holdfast.fsmount")
 
 TICK = 1.0  # s between the engine's background turns
 WRITERS_MAX = 1000  # paths in one answer
 WRITERS_BYTES = 1 << 19  # and their bytes as JSON
-SWITCH_INTERVAL = (
-    0.0005  # s a Python thread may keep the interpreter from another (5 ms by default)
-)
-
-
-@dataclass(frozen=True)
-class Subject:
-    """What a worker serves: a live tree with its recovery points, or one recovery point alone."""
-
-    name: str
-    source: str  # as mount(8) shows it
-    folder: str  # where the control socket goes
-    tree: Tree | None = None
-    points: Points | None = None
-    view: View | None = None
-    incidents: Journal = field(default_factory=Journal)
 
 
 class Worker:
@@ -236,6 +219,7 @@ class Worker:
             "fsyncs": adapter.fsyncs,
             "fsync_seconds": adapter.fsync_ns / 1e9,
             "queues": live.queues() if live is not None else {},
+            **self.subject.counters(),
             "open_writers": len(live.writers) if live is not None else 0,
             "spin_us": round(self._spin.window * 1e6, 1),
             "peak_rss": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
@@ -387,40 +371,3 @@ def _paths(tree: Tree, inodes: list[int]) -> remote.Reply:
             paths.pop()
             return {"writers": paths, "unlinked": unlinked, "more": True}
     return {"writers": paths, "unlinked": unlinked, "more": len(inodes) > WRITERS_MAX}
-
-
-def the_cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Of what several tasks raised: the engine's error if there is one, else the first."""
-    leaves: list[BaseException] = []
-
-    def collect(error: BaseException) -> None:
-        if isinstance(error, BaseExceptionGroup):
-            for inner in error.exceptions:
-                collect(inner)
-        else:
-            leaves.append(error)
-
-    collect(group)
-    return next((one for one in leaves if isinstance(one, HoldfastError)), leaves[0])
-
-
-def run(subject: Subject, where: str, options: Options, ready: Callable[[], None]) -> None:
-    """Mount and serve until unmounted. Blocks; must be called on the main thread.
-
-    Raises the engine's errors; what the store still held in memory is committed in any case.
-    """
-    sys.setswitchinterval(SWITCH_INTERVAL)
-    worker: Worker | None = None
-
-    async def main() -> None:
-        nonlocal worker
-        worker = Worker(subject, where, options)
-        await worker.run(ready)
-
-    try:
-        trio.run(main)
-    except BaseExceptionGroup as group:
-        raise the_cause(group) from group
-    finally:
-        if worker is None and subject.tree is not None:
-            subject.tree.close()

@@ -6,6 +6,7 @@ Sizes are bytes, durations seconds, schedules text for ``Schedule.parse``, netwo
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -46,6 +47,13 @@ def _schedule(text: str) -> str:
         raise ValueError(f"a schedule: {ALLOWED}") from None
 
 
+def _host(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?", text):
+        raise ValueError("the name of a host without its port, as 'backup.example.org'")
+    return text.lower()
+
+
+HostName = Annotated[str, AfterValidator(_host)]
 Times = Annotated[str, AfterValidator(_schedule)]
 
 
@@ -56,10 +64,12 @@ class _Table(BaseModel):
 
 
 class Api(_Table):
-    """The native API. ``insecure_plain``: plain HTTP beyond this machine is meant."""
+    """The native API. ``insecure_plain``: plain HTTP beyond this machine is meant; ``names``: what clients call this
+    machine, besides its own name and addresses."""
 
     listen: list[Listen] = ["127.0.0.1:9091"]
     socket: OptionalPath = ""
+    names: list[HostName] = []
     tls_cert: OptionalPath = ""
     tls_key: OptionalPath = ""
     client_ca: OptionalPath = ""

@@ -160,6 +160,11 @@ class GaneshaExports:
                 known: dict[str, int] = json.load(file)
         except FileNotFoundError:
             known = {}
+        except ValueError:
+            raise HoldfastError(
+                f"numbers of exports in {path}", expected="JSON", found="other bytes",
+                do="bring the file back, or remove it: then clients that have something mounted must mount again",
+            ) from None  # fmt: skip
         found = numbered(identities, known)
         if found != known:
             save(Os(), path, json.dumps(found, indent=0).encode())

@@ -58,8 +58,12 @@ class Server:
     def pid(self) -> int:
         """Its process id while it runs, else 0."""
         if self._child:
-            if os.waitpid(self._child, os.WNOHANG)[0] == 0:
-                return self._child
+            child = self._child
+            try:
+                if os.waitpid(child, os.WNOHANG)[0] == 0:
+                    return child
+            except ChildProcessError:
+                pass  # another thread was told of its end
             self._child = 0
             return 0
         try:
@@ -67,9 +71,9 @@ class Server:
                 pid = int(file.read())
             with open(f"/proc/{pid}/cmdline", "rb") as file:
                 words = file.read().split(b"\0")
+            return pid if os.fsencode(self._config) in words and _runs(pid) else 0
         except (OSError, ValueError):
             return 0
-        return pid if os.fsencode(self._config) in words and _runs(pid) else 0
 
     def loaded(self) -> Loaded | None:
         """What the running server was told; None when none runs or that is not known."""

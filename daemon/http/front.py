@@ -88,11 +88,12 @@ class Front:
         self, nursery: trio.Nursery, listening: list[Listening], app: Any, tls: Tls | None, limits: Limits
     ) -> None:  # fmt: skip
         over = trio.Event()
+        names = frozenset({socket.gethostname(), *self._config().api.names})
 
         async def run(task_status: trio.TaskStatus[Any]) -> None:
             try:
                 await listen.serve(
-                    listening, app, tls=tls, limits=limits, names=frozenset({socket.gethostname()}),
+                    listening, app, tls=tls, limits=limits, names=names,
                     stop=self._stop, task_status=task_status,
                 )  # fmt: skip
             finally:

@@ -104,7 +104,7 @@ class Guard:
             return problem.Refused(
                 421, PermissionDenied(
                     f"host {host!r}", expected="an address, or a name the server is configured to have",
-                    do="add the name to 'names' in the configuration",
+                    do="ask by one of these, or add the name to api.names of the configuration",
                 ),
             )  # fmt: skip
         origin = _header(headers, b"origin")

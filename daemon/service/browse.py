@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import stat
+import threading
 from collections.abc import Iterator
-from itertools import islice
+from functools import cached_property
+from itertools import chain, islice
 
 from daemon.contract import Change, EntryInfo, ManifestFile, Page
 from daemon.service import cursors, logs, tar, walking
@@ -13,15 +15,42 @@ from daemon.service.points import Points
 from engine import PointView
 from engine.errors import InvalidRequest, NotFound
 from engine.nodes import Entry
+from engine.points.diff import Change as Difference
 
+_Key = tuple[str, str, int]
+BEGUN_MAX = 8  # comparisons that are kept where a page ended
 PIECE = 1 << 20  # bytes of a file in one piece of an answer
 PIN_FROM = (
     16 << 20
 )  # bytes from which a download keeps its point from being deleted: that costs a transaction
 
 
+class Begun:
+    """Comparisons where a page ended: the next page goes on there; another begins anew. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._kept: dict[_Key, Iterator[Difference]] = {}
+
+    def take(self, key: _Key) -> Iterator[Difference] | None:
+        """The comparison that is at this place; it is the caller's now."""
+        with self._lock:
+            return self._kept.pop(key, None)
+
+    def keep(self, key: _Key, changes: Iterator[Difference]) -> None:
+        """Until somebody goes on with it, or there are others."""
+        with self._lock:
+            self._kept[key] = changes
+            while len(self._kept) > BEGUN_MAX:
+                del self._kept[next(iter(self._kept))]
+
+
 class Browse(Points):
     """The part of ``Backend`` that looks into points."""
+
+    @cached_property
+    def _begun(self) -> Begun:
+        return Begun()
 
     def entries(
         self, reference: str, path: str = "", *, cursor: str = "", limit: int = 1000
@@ -115,9 +144,17 @@ class Browse(Points):
         """What differs between two points, in the order of paths."""
         begun = cursors.decode("diff", cursor, int)
         place = max(0, begun[0]) if begun else 0
-        page = list(islice(self.store.differences(old, new), place, place + bounded(limit) + 1))
-        items = [Change(one.kind, walking.text_path(one.path)) for one in page[:limit]]  # type: ignore[arg-type]
-        return Page(items, cursors.encode("diff", place + limit) if len(page) > limit else "")
+        pair = self.store.point(old).id, self.store.point(new).id
+        changes = self._begun.take((*pair, place))
+        if changes is None:
+            changes = islice(self.store.differences(*pair), place, None)
+        page = list(islice(changes, bounded(limit)))
+        items = [Change(one.kind, walking.text_path(one.path), one.detail) for one in page]  # type: ignore[arg-type]
+        following = next(changes, None)
+        if following is None:
+            return Page(items)
+        self._begun.keep((*pair, place + limit), chain([following], changes))
+        return Page(items, cursors.encode("diff", place + limit))
 
 
 def _pieces(view: PointView, entry: Entry, offset: int, end: int) -> Iterator[bytes]:

@@ -69,7 +69,8 @@ class ChunkWriter:
         self._side: dict[tuple[Table, bytes], bytes] = {}
         self._moves: dict[bytes, tuple[ChunkRow, ChunkRow]] = {}  # (row before, row after)
         self.holds = Holds()
-        self.stored_bytes = 0  # record bytes appended by this process, for progress and statistics
+        # By this process, for progress and statistics: record bytes appended, chunks that were there, deltas stored.
+        self.stored_bytes = self.dedupe_hits = self.delta_hits = 0
         reader.attach(self.pending, self._segments.make_readable)
 
     # --- looking up ---------------------------------------------------------------------------------------
@@ -92,6 +93,7 @@ class ChunkWriter:
                         continue
                 hold.refer(cid)
                 result.add(cid)
+        self.dedupe_hits += len(result)
         return result
 
     # --- storing ------------------------------------------------------------------------------------------
@@ -125,6 +127,8 @@ class ChunkWriter:
             chosen = encode.plain(data, digest, level)
         if chosen.encoding != ENC_DELTA:
             depth, parts = 0, ()
+        elif kind == KIND_DATA:
+            self.delta_hits += 1
         if chosen.encoding == ENC_DICT:
             assert dictionary is not None
             hold.refer(dictionary.cid)

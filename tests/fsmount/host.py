@@ -16,10 +16,11 @@ import threading
 from typing import Any
 
 from engine.errors import Corrupt, HoldfastError, NotFound, PosixError, QuotaExceeded, StoreFull
-from fsmount import background, worker
+from fsmount import background, running
 from fsmount.options import Options
 from fsmount.pointfs import View
 from fsmount.snapdir import Named
+from fsmount.subject import Subject
 from tests.fsmount.mempoint import MemView
 from tests.fsmount.memtree import MemTree
 
@@ -107,9 +108,9 @@ def main() -> int:
         threading.Thread(target=listen, daemon=True).start()
     if request.get("point"):
         view = MemView.of(tree)
-        subject = worker.Subject("mem", "mem#mem@point", request["folder"], view=view)
+        subject = Subject("mem", "mem#mem@point", request["folder"], view=view)
     else:
-        subject = worker.Subject("mem", "mem#mem", request["folder"], tree=tree, points=points)
+        subject = Subject("mem", "mem#mem", request["folder"], tree=tree, points=points)
 
     def ready() -> None:
         if "ready_fd" in request:
@@ -118,7 +119,7 @@ def main() -> int:
             say("ready")
 
     try:
-        worker.run(subject, request["where"], Options(**request.get("options", {})), ready)
+        running.run(subject, request["where"], Options(**request.get("options", {})), ready)
     except HoldfastError as error:
         if "ready_fd" in request:
             background.tell(request["ready_fd"], {"kind": error.kind.slug, "message": str(error)})

@@ -24,8 +24,8 @@ from fsmount.live import NAMES_WAITING_MAX, LiveFiles
 from fsmount.lookups import Lookups
 from fsmount.options import Options, may_allow_other, mount_options
 from fsmount.pointfs import PLACES, PointFiles
+from fsmount.running import the_cause
 from fsmount.spin import SPIN_FIRST, Spin
-from fsmount.worker import the_cause
 from tests.fsmount.mempoint import MemView
 from tests.fsmount.memtree import MemTree
 

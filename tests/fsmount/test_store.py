@@ -188,3 +188,31 @@ def test_a_foreground_worker(store: Path, where: Path) -> None:
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(30) == 0 and not os.path.ismount(where)
     worker.stdout.close()
+
+
+def test_a_worker_counts_what_it_found_in_the_store_and_what_became_deltas(
+    store: Path, where: Path
+) -> None:
+    mount(store, where)
+    content = bytearray(os.urandom(1 << 20))
+
+    def counted(name: str) -> dict[str, int]:
+        with (where / name).open("wb") as file:
+            file.write(content)
+            os.fsync(file.fileno())
+        status = fsmount.request(str(store), "data", "status")
+        return {key: status[key] for key in ("dedupe_hits", "delta_hits", "appended_bytes")}
+
+    first = counted("a")
+    again = counted("b")
+    assert again["dedupe_hits"] > first["dedupe_hits"]  # of chunks cut by content
+    assert again["delta_hits"] == 0
+    fsmount.request(str(store), "data", "barrier")
+    with Store.open(str(store)) as opened, fsmount.client(str(store), "data") as client:
+        client.request("freeze")
+        opened.snapshot("data", thaw=lambda: client.request("thaw"))
+    content[500_000:500_100] = bytes(100)
+    changed = counted("a")
+    assert changed["delta_hits"] >= 1
+    assert changed["appended_bytes"] > first["appended_bytes"] > len(content) * 0.9
+    fsmount.unmount(str(where))

@@ -12,6 +12,7 @@ import pytest
 
 from daemon.contract import ExportInfo
 from daemon.export import AskedExports, Wanted, spawn
+from daemon.export.__main__ import SOCKET, main
 from daemon.export.exporter import Exporter
 from daemon.export.ganesha import Settings
 from daemon.mounter.places import Allowed
@@ -61,6 +62,19 @@ def test_a_folder_that_others_may_change_is_refused(tmp_path: Path) -> None:
     (tmp_path / "f").chmod(0o777)
     with pytest.raises(PermissionDenied):
         Exporter(str(tmp_path / "f"), Settings(), lambda: Allowed(65534, 65534))
+
+
+def test_the_unit_starts_it_as_it_wants_to_be(capsys: pytest.CaptureFixture[str]) -> None:
+    unit = Path(__file__).parents[3] / "systemd" / "holdfast-exporter.service"
+    (line,) = (one for one in unit.read_text().splitlines() if one.startswith("ExecStart="))
+    _, _, m, module, *words = line.split()
+    assert (m, module) == ("-m", "daemon.export")
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    helped = capsys.readouterr().out
+    assert all(word in helped for word in words if word.startswith("--"))
+    socket_unit = unit.with_suffix(".socket").read_text()
+    assert f"ListenSequentialPacket=/run/holdfast/{SOCKET}\n" in socket_unit
 
 
 def test_an_exporter_that_has_ended_is_told() -> None:

@@ -304,7 +304,7 @@ def test_acts_are_kept(tmp_path: Path) -> None:
             ("create token", f"token {token['token']['id']}, auditor for all mounts", "ok"),
         ]  # fmt: skip
         assert {one.origin for one in one.audit.lines(0, 100)} == {"127.0.0.1"}
-        assert token["secret"] not in (tmp_path / "audit.log").read_text()
+        assert token["secret"] not in Path(one.audit.path).read_text()
         assert client.get("/v1/audit?limit=2").json()["items"][1]["result"] == "already_exists"
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import socket
-import ssl
 import stat
 import subprocess
 import sys
@@ -18,14 +17,14 @@ from pathlib import Path
 import httpx
 import pytest
 import trio
-import trustme
 
 from daemon import http
 from daemon.http import problem, sockets
 from daemon.http.guard import EXTENSION, Limits, Receive, Scope, Send
-from daemon.http.listen import Tls
 from engine.errors import AlreadyExists, Busy, InvalidRequest, NotFound
 from tests.daemon.http.serving import Served, serving
+
+WAITING = threading.Event()
 
 
 async def small(scope: Scope, receive: Receive, send: Send) -> None:
@@ -34,6 +33,7 @@ async def small(scope: Scope, receive: Receive, send: Send) -> None:
     if path == "/slow":
         await trio.sleep(3600)
     if path == "/wait":
+        WAITING.set()
         await trio.sleep(0.5)
     if path == "/bug":
         raise ZeroDivisionError("secret inner thing")
@@ -64,11 +64,6 @@ LIMITS = Limits(
     connections=6,
     stop_s=1,
 )
-
-
-@pytest.fixture(scope="module")
-def authority() -> trustme.CA:
-    return trustme.CA()
 
 
 @pytest.fixture(scope="module")
@@ -351,7 +346,7 @@ def test_what_is_under_way_ends_first() -> None:
         url = f"http://127.0.0.1:{served.port}/wait"
         asking = threading.Thread(target=lambda: found.append(httpx.get(url)))
         asking.start()
-        time.sleep(0.2)
+        assert WAITING.wait(10)
         served.stop()
         asking.join()
         assert found[0].status_code == 200
@@ -372,78 +367,3 @@ def test_the_end_has_a_limit() -> None:
         for sock in socks:
             sock.close()
     assert time.monotonic() - began < 5
-
-
-# --- TLS ------------------------------------------------------------------------------------------------------
-
-
-def write(directory: Path, authority: trustme.CA, serial: str) -> tuple[str, str]:
-    issued = authority.issue_cert("127.0.0.1", common_name=serial)
-    cert, key = directory / "cert.pem", directory / "key.pem"
-    issued.private_key_pem.write_to_path(str(key))
-    cert.write_bytes(b"".join(part.bytes() for part in issued.cert_chain_pems))
-    return str(cert), str(key)
-
-
-def shown(port: int, context: ssl.SSLContext) -> str:
-    with (
-        socket.create_connection(("127.0.0.1", port)) as plain,
-        context.wrap_socket(plain, server_hostname="127.0.0.1") as sock,
-    ):
-        found = sock.getpeercert()
-        assert found
-        return dict(pair for part in found["subject"] for pair in part)["commonName"]
-
-
-def test_tls(tmp_path: Path, authority: trustme.CA) -> None:
-    tls = Tls(*write(tmp_path, authority, "first"))
-    trusting = ssl.create_default_context()
-    authority.configure_trust(trusting)
-    with serving(small, tls=tls, limits=LIMITS) as served, httpx.Client(verify=trusting) as client:
-        url = f"https://127.0.0.1:{served.port}/"
-        assert client.get(url).status_code == 200
-        assert shown(served.port, trusting) == "first"
-        write(tmp_path, authority, "second")
-        tls.reload()
-        assert client.get(url).status_code == 200  # the same connection
-        assert shown(served.port, trusting) == "second"
-        (tmp_path / "key.pem").write_text("nonsense")
-        with pytest.raises(InvalidRequest, match="PEM files that belong together"):
-            tls.reload()
-        assert shown(served.port, trusting) == "second"
-        old = ssl.create_default_context()
-        authority.configure_trust(old)
-        with pytest.warns(DeprecationWarning, match="TLSv1_1"):
-            old.minimum_version = old.maximum_version = ssl.TLSVersion.TLSv1_1
-        with pytest.raises(OSError):
-            shown(served.port, old)
-        with pytest.raises(httpx.ConnectError):
-            httpx.get(url)  # who does not know the authority
-        with pytest.raises(httpx.RemoteProtocolError):
-            httpx.get(f"http://127.0.0.1:{served.port}/")
-
-
-def test_http2(tmp_path: Path, authority: trustme.CA) -> None:
-    cert, key = write(tmp_path, authority, "one")
-    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
-    with serving(small, tls=Tls(cert, key), limits=LIMITS) as served:
-        url = f"https://127.0.0.1:{served.port}/"
-        told = subprocess.run(
-            ["curl", "-sS", "--http2", "--cacert", tmp_path / "ca.pem", "-w", "%{http_version} %{http_code}",
-             "-d", "x" * 50_000, url], capture_output=True, text=True, timeout=30,
-        )  # fmt: skip
-        assert told.stdout.endswith("2 200") and '"size": 50000' in told.stdout, told
-
-
-def test_client_certificates(tmp_path: Path, authority: trustme.CA) -> None:
-    clients = trustme.CA()
-    clients.cert_pem.write_to_path(str(tmp_path / "clients.pem"))
-    tls = Tls(*write(tmp_path, authority, "one"), str(tmp_path / "clients.pem"))
-    with serving(small, tls=tls, limits=LIMITS) as served:
-        url = f"https://127.0.0.1:{served.port}/"
-        context = ssl.create_default_context()
-        authority.configure_trust(context)
-        with pytest.raises(httpx.HTTPError):
-            httpx.get(url, verify=context)
-        clients.issue_cert("someone@example.org").configure_cert(context)
-        assert httpx.get(url, verify=context).status_code == 200

@@ -89,8 +89,7 @@ def world(
     clock = clock or Clock()
     config = settings(path, restore_targets={"aside": str(place / "target")})
     with service_of(path, config, clock=clock, **ports) as service, ExitStack() as stack:
-        audit = Audit(str(place / "audit.log"), clock)
-        service.audit = lambda *, after=0, limit=1000: audit.lines(after, limit)  # type: ignore[attr-defined]
+        audit = service.audit_log
         gate = Gate(service.state.tokens, audit, clock=clock, own_uid=own_uid)
         app = native.app(service, gate, Metrics(), service.state.keys, max_upload=lambda: 300_000)  # type: ignore[arg-type]
         binds = ["127.0.0.1:0", f"unix:{place}/s"]

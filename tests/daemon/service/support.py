@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
+import os
+import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -27,6 +32,19 @@ class Clock:
 
     def __call__(self) -> int:
         return self.now
+
+
+@functools.cache
+def _template() -> str:
+    place = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, place)
+    Store.init(os.path.join(place, "store"))
+    return os.path.join(place, "store")
+
+
+def new_store(path: str) -> None:
+    """An empty store: a copy of one, for making one waits for the disk."""
+    shutil.copytree(_template(), path)
 
 
 def settings(path: str, mounts: Mapping[str, dict[str, Any]] | None = None, **more: Any) -> Config:

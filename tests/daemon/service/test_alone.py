@@ -11,14 +11,14 @@ from daemon.config import Config
 from daemon.contract import ExportInfo, MountSpec
 from daemon.service import alone
 from daemon.service.service import Service
-from engine import Store
 from engine.errors import Unsupported
+from tests.daemon.service.support import new_store
 
 
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[Service]:
     path = str(tmp_path / "store")
-    Store.init(path)
+    new_store(path)
     with alone.service(path, Config(store=path)) as one:
         yield one
     one.state.close()

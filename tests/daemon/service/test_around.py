@@ -11,9 +11,15 @@ import pytest
 
 from daemon.contract import ExportInfo, JobInfo, MountSpec, PointQuery, RestoreSpec
 from daemon.service import Service
-from engine import Store
-from engine.errors import Busy, HoldfastError, InvalidRequest, LocationUnavailable, NotFound
-from tests.daemon.service.support import DAY, HOUR, Clock, fill, served, settings
+from engine.errors import (
+    Busy,
+    HoldfastError,
+    InvalidRequest,
+    LocationUnavailable,
+    NotFound,
+    StoreFull,
+)
+from tests.daemon.service.support import DAY, HOUR, Clock, fill, new_store, served, settings
 
 
 class Waiting:
@@ -49,7 +55,7 @@ class Server:
 @pytest.fixture
 def path(tmp_path: Path) -> str:
     path = str(tmp_path / "store")
-    Store.init(path)
+    new_store(path)
     return path
 
 
@@ -201,6 +207,25 @@ def test_a_lease_that_ends_is_an_incident_once(path: str) -> None:
         assert service.stale(clock.now) == []
         service.note_history()
         assert service.history()[0]["points of m"] == 1
+
+
+def test_a_state_that_cannot_be_written_costs_no_point(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(session_id: str) -> None:
+        raise StoreFull(f"state of session {session_id}")
+
+    with served(path, settings(path)) as service:
+        service.create_mount(MountSpec("m"))
+        session = service.begin("m").id
+        with monkeypatch.context() as patch:
+            patch.setattr(service.state.sessions, "committed", full)
+            with pytest.raises(StoreFull):
+                service.commit(session)
+        assert service.session(session).state == "committing"
+        [made] = service.points(PointQuery()).items
+        assert service.commit(session).detail.point == made
+        assert service.points(PointQuery()).items == [made]
 
 
 def test_databases_of_a_point(path: str) -> None:

@@ -14,9 +14,8 @@ import pytest
 from daemon.config import Hook
 from daemon.contract import MountSpec, PointQuery
 from daemon.service import Service, hooks
-from engine import Store
 from engine.errors import Busy
-from tests.daemon.service.support import served, settings
+from tests.daemon.service.support import new_store, served, settings
 
 
 def sh(text: str, timeout_s: float = 20.0) -> Hook:
@@ -87,7 +86,7 @@ def test_output_is_bounded() -> None:
 @contextmanager
 def hooked(tmp_path: Path, **events: Hook) -> Iterator[Service]:
     path = str(tmp_path / "store")
-    Store.init(path)
+    new_store(path)
     table: dict[str, Any] = {"hooks": {event: hook.model_dump() for event, hook in events.items()}}
     with served(path, settings(path, {"m": table})) as service:
         service.create_mount(MountSpec("m"))

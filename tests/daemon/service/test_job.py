@@ -15,7 +15,7 @@ import pytest
 from daemon import job
 from daemon.contract import JobInfo
 from engine import Store
-from tests.daemon.service.support import fill
+from tests.daemon.service.support import fill, new_store
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[3]
 @pytest.fixture
 def store(tmp_path: Path) -> str:
     path = str(tmp_path / "store")
-    Store.init(path)
+    new_store(path)
     with Store.open(path) as one:
         one.create_mount("m")
     fill(path, "m", {"d/f": os.urandom(300_000), "\udcff": b"x"})

@@ -20,9 +20,8 @@ import pytest
 from daemon.contract import MountSpec, PointQuery
 from daemon.service import Service
 from daemon.state.database import Database
-from engine import Store
 from engine.index import Index, Txn
-from tests.daemon.service.support import fill, served, settings
+from tests.daemon.service.support import fill, new_store, served, settings
 from tests.engine.process import run
 
 
@@ -65,7 +64,7 @@ def hooks(tmp_path: Path) -> dict[str, Any]:
 def made(tmp_path: Path) -> tuple[Path, str]:
     """A store with an open session of a mount with something in it, and the session's id."""
     path = tmp_path / "store"
-    Store.init(str(path))
+    new_store(str(path))
     with served(str(path), settings(str(path))) as service:
         service.create_mount(MountSpec("m"))
         service.snapshot("m", label="before")

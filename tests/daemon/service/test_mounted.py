@@ -13,9 +13,8 @@ import pytest
 
 from daemon.contract import MountSpec, PointQuery, RestoreSpec
 from daemon.service import Service
-from engine import Store
 from engine.errors import Busy
-from tests.daemon.service.support import served, settings
+from tests.daemon.service.support import new_store, served, settings
 
 pytestmark = pytest.mark.needs_fuse
 
@@ -24,7 +23,7 @@ pytestmark = pytest.mark.needs_fuse
 def mounted(tmp_path: Path, **table: Any) -> Iterator[tuple[Service, Path]]:
     path = str(tmp_path / "store")
     (tmp_path / "mnt").mkdir()
-    Store.init(path)
+    new_store(path)
     config = settings(path, {"m": table}, mount_root=str(tmp_path / "mnt"))
     where = tmp_path / "mnt" / "m"
     where.mkdir()

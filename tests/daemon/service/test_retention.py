@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from daemon.contract import MountSpec, PointQuery, RestoreSpec
 from daemon.service import Service, retention
 from daemon.service.retention import Seen
-from engine import PointInfo, Store
-from tests.daemon.service.support import DAY, HOUR, Clock, served, settings
+from engine import PointInfo
+from tests.daemon.service.support import DAY, HOUR, Clock, new_store, served, settings
 
 NOW = 1_000 * DAY
 
@@ -83,7 +83,7 @@ def test_which_time_is_believed(wall: int, boot: float, believed: int, ahead: in
 def kept(tmp_path: Path, **keep: float) -> Iterator[tuple[Service, Clock, Callable[[float], None]]]:
     """A service whose points are a day apart; the last value lets that many days go by."""
     path = str(tmp_path / "store")
-    Store.init(path)
+    new_store(path)
     clock, boot = Clock(), [1000.0]
 
     def days(count: float) -> None:

@@ -7,15 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from engine import Store
 from tests.daemon.service.contract import BackendContract, Rig
-from tests.daemon.service.support import served, settings
+from tests.daemon.service.support import new_store, served, settings
 
 
 class TestService(BackendContract):
     @pytest.fixture
     def rig(self, tmp_path: Path) -> Iterator[Rig]:
         path = str(tmp_path / "store")
-        Store.init(path)
+        new_store(path)
         with served(path, settings(path)) as service:
             yield Rig(service, path)

@@ -14,9 +14,8 @@ import pytest
 
 from daemon.contract import MountSpec
 from daemon.service import Service, tar
-from engine import Store
 from engine.live import ROOT, LiveTree
-from tests.daemon.service.support import CTX, put, served, settings
+from tests.daemon.service.support import CTX, new_store, put, served, settings
 
 TIME = 1_600_000_000_123_456_789
 ACL = bytes.fromhex(
@@ -57,7 +56,7 @@ def grown(tree: LiveTree) -> None:
 @pytest.fixture
 def point(tmp_path: Path) -> Callable[[Callable[[LiveTree], None]], tuple[Any, str]]:
     path = str(tmp_path / "store")
-    Store.init(path)
+    new_store(path)
 
     def make(fill: Callable[[LiveTree], None]) -> tuple[Any, str]:
         with served(path, settings(path)) as service:

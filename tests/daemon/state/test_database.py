@@ -14,14 +14,14 @@ import pytest
 from daemon.contract import SessionInfo
 from daemon.state import State, schema
 from daemon.state.database import Database
-from engine import Store
 from engine.errors import Busy, Corrupt, FormatTooNew, HoldfastError, NotFound, StoreFull
+from tests.daemon.service.support import new_store
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> str:
     path = str(tmp_path / "store")
-    Store.init(path)
+    new_store(path)
     return path
 
 

@@ -12,9 +12,9 @@ from daemon.contract import ExportInfo, SessionInfo
 from daemon.state import Note, Plan, State
 from daemon.state.attachments import PART
 from daemon.state.jobs import Restored
-from engine import PlannedPoint, Store
+from engine import PlannedPoint
 from engine.errors import Busy, Corrupt, InvalidRequest, NotFound, PermissionDenied
-from tests.daemon.service.support import DAY, HOUR, MINUTE, Clock
+from tests.daemon.service.support import DAY, HOUR, MINUTE, Clock, new_store
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def clock() -> Clock:
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> str:
     path = str(tmp_path_factory.mktemp("state") / "store")
-    Store.init(path)
+    new_store(path)
     return path
 
 
