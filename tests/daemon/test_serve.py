@@ -16,7 +16,7 @@ from daemon.contract import PointQuery, RestoreSpec
 from engine import Store
 from engine.errors import Busy, HoldfastError, NotFound
 from fsmount import mounted_at
-from tests.daemon.supervise.daemons import Daemon, ended, until
+from tests.daemon.supervise.daemons import LIMIT, Daemon, ended, until
 
 pytestmark = pytest.mark.needs_fuse
 
@@ -168,6 +168,15 @@ def test_stop_with_a_file_that_is_open(make: Callable[..., Daemon]) -> None:
     assert (daemon.mount("a") / "held").read_bytes() == b"before and after"
 
 
+def test_told_to_stop_while_it_starts(make: Callable[..., Daemon]) -> None:
+    daemon = make("".join(f"[mounts.m{n}]\n" for n in range(4)))
+    daemon.process = daemon.run()
+    assert daemon.told("STATUS=starting: mounts", LIMIT)
+    daemon.stop()
+    assert "READY=1" not in daemon.said
+    assert not any(serves(daemon.mount(f"m{n}")) for n in range(4))
+
+
 def test_reload(make: Callable[..., Daemon]) -> None:
     daemon = make("[mounts.a]\n")
     daemon.start()
@@ -211,6 +220,24 @@ def test_schedules_and_retention(make: Callable[..., Daemon]) -> None:
         api.abandon(session.id)
 
 
+def _stored(mount: Path, name: str, content: bytes) -> None:
+    """Write and sync a file of the mount. Between a dead worker's mount and the next there is only the directory
+    beneath, which is no mount: nothing is written there. Raises OSError."""
+    root = os.open(mount, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        if os.fstat(root).st_ino != 1:
+            raise FileNotFoundError(mount)
+        fd = os.open(name, os.O_WRONLY | os.O_CREAT, dir_fd=root)
+        try:
+            os.write(fd, content)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+    finally:
+        os.close(root)
+
+
+@pytest.mark.slow
 def test_killed_at_random_under_load(make: Callable[..., Daemon]) -> None:
     """Daemon and workers, in turns, while somebody writes and syncs: all that was acknowledged is there."""
     daemon = make("[mounts.a]\n")
@@ -227,12 +254,7 @@ def test_killed_at_random_under_load(make: Callable[..., Daemon]) -> None:
             number += 1
             name, content = f"f{number}", os.urandom(3000 + number)
             try:
-                fd = os.open(daemon.mount("a") / name, os.O_WRONLY | os.O_CREAT)
-                try:
-                    os.write(fd, content)
-                    os.fsync(fd)
-                finally:
-                    os.close(fd)
+                _stored(daemon.mount("a"), name, content)
                 acknowledged[name] = content
             except OSError:
                 over.wait(0.05)  # no worker now
@@ -249,6 +271,7 @@ def test_killed_at_random_under_load(make: Callable[..., Daemon]) -> None:
                 session = api.begin("a")
                 newest = list(acknowledged)[-1]
                 committed[api.commit(session.id).detail.point.id] = newest
+                until(lambda: api.mount("a").pid != 0)
                 pid = api.mount("a").pid
             if turn % 2:
                 daemon.kill()
