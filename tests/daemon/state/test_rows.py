@@ -13,7 +13,7 @@ from daemon.state import Note, Plan, State
 from daemon.state.attachments import PART
 from daemon.state.jobs import Restored
 from engine import PlannedPoint
-from engine.errors import Busy, Corrupt, InvalidRequest, NotFound, PermissionDenied
+from engine.errors import Busy, Corrupt, InvalidRequest, NotFound, PermissionDenied, StoreFull
 from tests.daemon.service.support import DAY, HOUR, MINUTE, Clock, new_store
 
 
@@ -79,6 +79,18 @@ def test_sessions_step_only_where_the_table_says(store: str, steps: list[str]) -
                 assert state.sessions.plan("s") == PLAN
         with state.database.write() as txn:
             txn.execute("DELETE FROM notes")
+
+
+def test_a_token_is_good_on_a_full_disk(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who frees it must be let in; only when it was used last is not written."""
+    token, text = state.tokens.create("operator", [])
+
+    def full() -> None:
+        raise StoreFull("state")
+
+    monkeypatch.setattr(state.database, "write", full)
+
+    assert state.tokens.verify(text) == token
 
 
 def test_tokens(state: State, clock: Clock) -> None:

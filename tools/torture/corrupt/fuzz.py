@@ -17,7 +17,7 @@ from pathlib import Path
 
 from engine.index.rows import ChunkRow, PackRow, WorkerRow
 from engine.live import rows as live
-from tools.torture.corrupt import decoders, made
+from tools.torture.corrupt import decoders, made, talk
 from tools.torture.corrupt.decoders import GROUPS, Decode
 from tools.torture.corrupt.model import Model
 from tools.torture.rig import Job, Rig
@@ -55,10 +55,10 @@ def seeds(model: Model) -> Iterator[tuple[Decode, bytes]]:
         yield decoders.page, (3).to_bytes(8, "little") + model.files.index[at + 8 : at + 4096]
     yield decoders.index_file, model.files.index[:140_000]
     for operation in (b"status", b"barrier", b"freeze", b"thaw", b"drain"):
-        yield decoders.request, b'{"op": "%s"}\n' % operation
-    yield decoders.request, b'{"op": "freeze"}\n{"op": "thaw"}\n' + b"[" * 3000 + b"\n"
-    yield decoders.reply, b'{"ok": true, "state": "served", "pid": 4}\n'
-    yield decoders.reply, b'{"ok": false, "kind": "busy", "message": "later"}\n'
+        yield talk.request, b'{"op": "%s"}\n' % operation
+    yield talk.request, b'{"op": "freeze"}\n{"op": "thaw"}\n' + b"[" * 3000 + b"\n"
+    yield talk.reply, b'{"ok": true, "state": "served", "pid": 4}\n'
+    yield talk.reply, b'{"ok": false, "kind": "busy", "message": "later"}\n'
 
 
 def _nodes(data: bytes) -> Iterator[tuple[Decode, bytes]]:
