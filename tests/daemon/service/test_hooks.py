@@ -14,6 +14,7 @@ import pytest
 from daemon.config import Hook
 from daemon.contract import MountSpec, PointQuery
 from daemon.service import Service, hooks
+from engine import Store
 from engine.errors import Busy
 from tests.daemon.service.support import new_store, served, settings
 
