@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
+import socket
 from typing import TYPE_CHECKING, cast
 
 import click
@@ -45,16 +46,21 @@ def serve(config: str, leave_mounts: bool) -> None:
     found = load(config)
     logs.setup(found.log.level, found.log.format)
     path = os.path.abspath(config)
+    exporter = _exporter(path, found)
     mounter = _mounter(path, found)
 
     async def main() -> None:
-        await Daemon(path, found, _front, mounter=mounter, leave_mounts=leave_mounts).run()
+        await Daemon(
+            path, found, _front, mounter=mounter, exporter=exporter, leave_mounts=leave_mounts
+        ).run()
 
     try:
         trio.run(main)
     finally:
         if mounter is not None:
             mounter.close()
+        if exporter is not None:
+            exporter.close()
 
 
 def _front(parts: Parts) -> Front:
@@ -66,6 +72,15 @@ def _front(parts: Parts) -> Front:
         parts.config, service, service.state, parts.audit, Numbers(service, parts.workers), service.clock
     )  # fmt: skip
     return cast("Front", made)
+
+
+def _exporter(path: str, config: Config) -> socket.socket | None:
+    """The connection to who has the NFS server for us: a child that stays root while we become another user."""
+    if os.geteuid() != 0 or not config.user or config.nfs.server != "ganesha":
+        return None
+    from daemon.export.asked import spawn
+
+    return spawn(path)
 
 
 def _mounter(path: str, config: Config) -> Mounter | None:

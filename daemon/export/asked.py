@@ -19,19 +19,21 @@ from fsmount.remote import revived
 LIMIT = 60.0  # s for an answer: a server is stopped and started within it
 
 
-def spawn(config: str, folder: str) -> tuple[socket.socket, subprocess.Popen[bytes]]:
-    """Start an exporter as a child, by root, before it becomes somebody else; it ends with the socket."""
+def spawn(config: str, folder: str = "") -> socket.socket:
+    """Start an exporter as a child, by root, before it becomes somebody else; it ends with the socket. ``folder``:
+    where the files of the server are, if not where they usually are."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     here = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     with theirs:
-        process = subprocess.Popen(
+        child = subprocess.Popen(
             # -P: nothing is imported from the working directory
-            [sys.executable, "-P", "-m", "daemon.export", f"--config={config}", f"--folder={folder}",
-             f"--fd={theirs.fileno()}"],
+            [sys.executable, "-P", "-m", "daemon.export", f"--config={config}", f"--fd={theirs.fileno()}",
+             *([f"--folder={folder}"] if folder else [])],
             stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], start_new_session=True, cwd="/",
             env={"PATH": os.environ.get("PATH", os.defpath), "PYTHONPATH": here},
         )  # fmt: skip
-    return ours, process
+    child.returncode = 0  # it ends after us
+    return ours
 
 
 def connected(path: str) -> socket.socket:

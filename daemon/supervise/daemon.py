@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -92,7 +93,7 @@ class Daemon:
 
     def __init__(
         self, path: str, config: Config, front: Callable[[Parts], Front], *, mounter: Mounter | None = None,
-        leave_mounts: bool = False, clock: Callable[[], int] = time.time_ns,
+        exporter: socket.socket | None = None, leave_mounts: bool = False, clock: Callable[[], int] = time.time_ns,
     ) -> None:  # fmt: skip
         self.settings = Settings(path, config)
         self.store = os.path.abspath(config.store)
@@ -103,7 +104,7 @@ class Daemon:
         self.jobs = Jobs(self.store, self.changes)
         self.mounts = Mounts(self.settings)
         self.workers = Workers(self.store, self.mounts.spot, self.mounts, mounter)
-        self.exports = Exporting(self.settings, self.workers)
+        self.exports = Exporting(self.settings, self.workers, exporter)
         self._lock: StoreLock | None = None
         self._open = contextlib.ExitStack()
         self._maintenance = trio.CancelScope()

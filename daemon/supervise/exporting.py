@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 from typing import TYPE_CHECKING, Protocol
 
 from daemon.export import AskedExports, GaneshaExports, KernelExports, Wanted, connected
@@ -30,7 +31,11 @@ class _Server(Protocol):
 class Exporting:
     """Thread-safe; every call may block. ``active``: whether there is a server."""
 
-    def __init__(self, settings: Settings, workers: Workers) -> None:
+    def __init__(
+        self, settings: Settings, workers: Workers, exporter: socket.socket | None = None
+    ) -> None:
+        """``exporter``: the connection to a child that is root; without it one that listens is asked."""
+        self._exporter = exporter
         self._settings = settings
         self._workers = workers
         self.active = settings().nfs.server != "off"
@@ -51,7 +56,9 @@ class Exporting:
 
     def _ganesha(self, run_dir: str, port: int, bind: str) -> _Server:
         if os.geteuid() != 0:
-            return AskedExports(lambda: connected(os.path.join(run_dir, EXPORTER)), self._wanted)
+            given = self._exporter
+            path = os.path.join(run_dir, EXPORTER)
+            return AskedExports(lambda: given or connected(path), self._wanted)
         folder = os.path.join(self._service.path, FOLDER)
         return GaneshaExports(folder, GaneshaSettings(port, bind), self._wanted)
 

@@ -95,14 +95,14 @@ def asked(site: Site, tmp_path: Path) -> Iterator[tuple[AskedExports, int, list[
     config.write_text(
         f'store = "/s"\nuser = "nobody"\nmount_root = "{site.base}"\n[nfs]\nserver = "ganesha"\nport = {port}\n'
     )
-    connection, process = spawn(str(config), str(tmp_path / "files"))
+    connection = spawn(str(config), str(tmp_path / "files"))
     wanted = [
         Wanted("db", "x/1", str(site.path("db")), (ExportInfo("db", "127.0.0.1", squash="none"),))
     ]
     one = AskedExports(lambda: connection, lambda: wanted)
     yield one, port, wanted
     one.close()
-    assert process.wait(10) == 0
+    assert os.wait3(0)[1] == 0
 
 
 @pytest.mark.needs_fuse
