@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import BinaryIO
 
 import click
@@ -11,6 +13,7 @@ import click
 from daemon.cli.common import backend
 from daemon.cli.output import Duration, as_json, counted, moment, say, shown, table
 from daemon.contract import SessionInfo
+from engine.errors import from_os
 
 _PART = 1 << 18  # bytes of a log sent at a time
 _NAMED = 20  # open files named on a terminal; --json has all that are known
@@ -143,28 +146,37 @@ def _state(session: SessionInfo) -> str:
 
 @click.command()
 @click.argument("session")
-@click.argument("file", type=click.File("rb", lazy=True))
+@click.argument("file")
 @click.option("--name", default="", help="What to call it; the file's own name unless given.")
 @click.option("--json", "json_", is_flag=True)
 @click.pass_context
-def log(ctx: click.Context, session: str, file: BinaryIO, name: str, json_: bool) -> None:
+def log(ctx: click.Context, session: str, file: str, name: str, json_: bool) -> None:
     """Keep a log with a session and its recovery point; - reads standard input.
 
     \b
       holdfast log 01jdq3 rman.log
       holdfast log 01jdq3 - --name pg_basebackup.log
     """
-    with backend(ctx) as asked:
-        kept = asked.attach_log(session, name or _name(file), _parts(file))
+    with _opened(file) as content, backend(ctx) as asked:
+        own = "log" if file == "-" else os.path.basename(file)
+        kept = asked.attach_log(session, name or own, _parts(content))
     if json_:
         as_json(kept)
     else:
         say(f"log {kept.id}: {shown(kept.name)}, {counted(kept.size, 'byte')}")
 
 
-def _name(file: BinaryIO) -> str:
-    name = getattr(file, "name", "")
-    return os.path.basename(name) if isinstance(name, str) and not name.startswith("<") else "log"
+@contextmanager
+def _opened(path: str) -> Iterator[BinaryIO]:
+    if path == "-":
+        yield sys.stdin.buffer
+        return
+    try:
+        file = open(path, "rb")  # noqa: SIM115  an error here is of the file, later of others
+    except OSError as error:
+        raise from_os(error, f"log {path}") from None
+    with file:
+        yield file
 
 
 def _parts(file: BinaryIO) -> Iterator[bytes]:
