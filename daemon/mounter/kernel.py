@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import fcntl
 import os
 import re
 import struct
@@ -15,6 +17,7 @@ _MS_RDONLY, _MS_NOSUID, _MS_NODEV = 1, 2, 4
 _MNT_DETACH, _UMOUNT_NOFOLLOW = 2, 8
 _RESOLVE_NO_MAGICLINKS, _RESOLVE_NO_SYMLINKS = 0x02, 0x04
 _SYS_OPENAT2 = 437  # on every architecture
+_GETFLAGS, _SETFLAGS, _IMMUTABLE = 0x80086601, 0x40086602, 0x10
 _OCTAL = re.compile(r"\\([0-7]{3})")
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -49,6 +52,25 @@ def unmount(target: str, *, lazy: bool) -> None:
     """Take away what is mounted there; the last part of the path is not followed."""
     raw = target.encode("utf-8", "surrogateescape")
     _checked(_libc.umount2(raw, _UMOUNT_NOFOLLOW | (_MNT_DETACH if lazy else 0)), "umount")
+
+
+def seal(path: str, *, sealed: bool) -> None:
+    """Let nobody, not even root, put anything into a directory (``chattr +i``), or let them again.
+
+    Done to mount points: what is written while nothing is mounted there would lie beside the store, hidden by the next
+    mount, and its writer would believe it kept.  Where a file system has no such flag it is left as it is.
+    """
+    with contextlib.suppress(OSError):
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            flags = bytearray(8)
+            fcntl.ioctl(fd, _GETFLAGS, flags)
+            (now,) = struct.unpack_from("=I", flags)
+            wanted = now | _IMMUTABLE if sealed else now & ~_IMMUTABLE
+            if wanted != now:
+                fcntl.ioctl(fd, _SETFLAGS, struct.pack("=II", wanted, 0))
+        finally:
+            os.close(fd)
 
 
 class Mounted(NamedTuple):

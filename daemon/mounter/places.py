@@ -109,6 +109,7 @@ def _mount(where: Allowed, request: Request) -> int:
                 "rootmode=40000", f"user_id={where.uid}", f"group_id={where.gid}",
                 "default_permissions", "allow_other", *(one for one in request.options if one != "ro"),
             ]  # fmt: skip
+            kernel.seal(target, sealed=True)
             kernel.mount_fuse(
                 connection, target, request.source, ",".join(words), read_only="ro" in request.options
             )  # fmt: skip
@@ -141,6 +142,8 @@ def _mounted(path: str) -> Iterator[tuple[str, kernel.Mounted]]:
 def _unmount(path: str, *, lazy: bool) -> None:
     with _mounted(path) as (target, _):
         kernel.unmount(target, lazy=lazy)
+        if not lazy:  # else another worker may be about to take over
+            kernel.seal(target, sealed=False)
 
 
 def _refusal(request: Request, error: OSError) -> Refused:

@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import fsmount
+from daemon.mounter import kernel
 from daemon.mounter.client import Mounter
 from engine.errors import Busy, HoldfastError, NotFound, from_os
 from fsmount import Options
@@ -85,6 +86,8 @@ def start(place: Place, mounter: Mounter | None, *, make: bool) -> Process:
     if make:
         _make(place.path)
     if mounter is None:
+        if os.geteuid() == 0 and at(absolute(place.path)) is None:
+            kernel.seal(place.path, sealed=True)
         return _watched(
             fsmount.start_background(place.store, place.name, None, place.path, place.options)
         )
@@ -153,6 +156,8 @@ def unmount(place: Place, process: Process, mounter: Mounter | None) -> None:
     """End a worker whose files nobody uses; returns when all is committed. Raises Busy when somebody does."""
     if mounter is None:
         fsmount.unmount(place.path)
+        if os.geteuid() == 0:
+            kernel.seal(place.path, sealed=False)
     else:
         why = mounter.unmount(absolute(place.path), lazy=False)
         if why:
@@ -170,13 +175,21 @@ def drain(place: Place, process: Process, mounter: Mounter | None) -> bool:
     path = absolute(place.path)
     if mounter is not None and not mounter.unmount(path, lazy=False):
         return ended(process, END_LIMIT)
+    if mounter is None:
+        return _drained_alone(place, process, path)
     with fsmount.client(place.store, place.name, timeout=BARRIER_LIMIT) as client:
-        if mounter is not None:
-            with contextlib.suppress(
-                HoldfastError
-            ):  # what cannot be stored is the worker's to tell
-                client.request("barrier")
+        with contextlib.suppress(HoldfastError):  # what cannot be stored is the worker's to tell
+            client.request("barrier")
         client.request("drain")
-    if mounter is not None:
-        mounter.unmount(path, lazy=True)
+    mounter.unmount(path, lazy=True)
     return ended(process, END_LIMIT)
+
+
+def _drained_alone(place: Place, process: Process, path: str) -> bool:
+    """The same of a worker that unmounts by itself."""
+    with fsmount.client(place.store, place.name, timeout=BARRIER_LIMIT) as client:
+        client.request("drain")
+    done = ended(process, END_LIMIT)
+    if os.geteuid() == 0 and at(path) is None:
+        kernel.seal(path, sealed=False)
+    return done

@@ -53,11 +53,13 @@ def one_of(
     ]  # fmt: skip
     command += ["--bug", one.bug] if one.bug else []
     command += ["--scratch", scratch] if scratch else []
-    done = subprocess.run(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        text=True, errors="replace", check=False, timeout=LIMIT,
-    )  # fmt: skip
+    words = Path(f"{place}.said")  # no pipe: a process that the rig left behind would keep it open
+    with words.open("wb") as said:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, stdout=said, stderr=said, check=False, timeout=LIMIT
+        )
     if Path(place).exists():
         return Outcome.load(Path(place))
-    say(f"{one.rig.name} broke, exit {done.returncode}:\n{done.stdout[-3000:]}")
+    text = words.read_text(errors="replace")
+    say(f"{one.rig.name} broke, exit {done.returncode}:\n{text[-3000:]}")
     return None

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from daemon.mounter import kernel
 from daemon.mounter.child import spawn
 from daemon.mounter.client import Mounter
 from tests.conftest import fuse_mounts
@@ -89,6 +90,8 @@ class Service:
     def end(self) -> None:
         for place in fuse_mounts(self.base):
             subprocess.run(["umount", "-l", place], check=False)
+        for folder in self.base.rglob("mnt/*"):  # one that was taken away lazily is still sealed
+            kernel.seal(str(folder), sealed=False)
         self.mounter.close()
         if self.child.process.poll() is None:
             self.child.process.wait(20)

@@ -289,3 +289,16 @@ def test_it_does_not_start_without_knowing_for_whom(words: list[str]) -> None:
         and done.stderr.startswith("mounter: ")
         and "Traceback" not in done.stderr
     )
+
+
+def test_nothing_is_written_beneath_a_mount_that_died(service: Service) -> None:
+    """Not by root either: it would lie beside the store, and its writer would believe it kept."""
+    pid = service.start()
+    os.kill(pid, signal.SIGKILL)
+    assert service.mounter.unmount(str(service.where), lazy=True) == ""
+    with pytest.raises(PermissionError):
+        (service.where / "file").write_bytes(b"lost")
+    service.start()
+    (service.where / "file").write_bytes(b"kept")
+    assert service.mounter.unmount(str(service.where), lazy=False) == ""
+    (service.where / "mine").touch()  # unmounted in good order, it is a directory like any other

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from daemon.client import Remote
 from daemon.contract import JobInfo
+from daemon.mounter import kernel
 from engine import Store
 
 MAIN = ["-c", "from daemon.cli.main import main; main()"]
@@ -144,6 +145,7 @@ class Daemon:
                 self.process.wait()
         for place in (self.root / "mnt").iterdir():
             subprocess.run(["umount", "-l", str(place)], check=False, capture_output=True)
+            kernel.seal(str(place), sealed=False)
         self._notified.close()
 
 

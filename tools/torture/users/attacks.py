@@ -13,7 +13,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,8 +64,12 @@ class Attacker:
             Child(BOB, lambda seed=seed: attack.client(self._mounted.where, seed))  # type: ignore[misc]
             for seed in range(2)
         ]
-        time.sleep(UNDER_WAY)
-        self.pause()
+        try:
+            time.sleep(UNDER_WAY)
+            self.pause()
+        except BaseException:
+            self.kill()
+            raise
 
     def _signal(self, number: int) -> None:
         for child in self._children:
@@ -86,7 +90,14 @@ class Attacker:
         if self._attack.hung:
             self._mounted.process.send_signal(signal.SIGCONT)
         self._signal(signal.SIGSTOP)
-        self._mounted.request("barrier")
+        # Of a mount that is full, writes are lost to those who made them, and its barrier says so.
+        with suppress(QuotaExceeded) if self._attack.quota else nullcontext():
+            self._mounted.request("barrier")
+
+    def kill(self) -> None:
+        """Whatever happened: no client stays."""
+        for child in self._children:
+            child.end()
 
     def end(self) -> None:
         """For good."""

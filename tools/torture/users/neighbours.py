@@ -13,6 +13,7 @@ import os
 import random
 import statistics
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 from engine import limits
@@ -78,7 +79,17 @@ class Times:
 
 
 def _measure(job: Job, attack: Attack, place: Ground, other: Ground, where: Path) -> Times:
-    near, far = Attacker(attack, place), Attacker(attack, other)
+    with ExitStack() as stack:
+        near, far = Attacker(attack, place), Attacker(attack, other)
+        stack.callback(near.kill)
+        stack.callback(far.kill)
+        times = _rounds(job, attack, where, near, far)
+        near.end()
+        far.end()
+    return times
+
+
+def _rounds(job: Job, attack: Attack, where: Path, near: Attacker, far: Attacker) -> Times:
     times = Times()
     part = min(1.0, max(0.25, job.scale))
     rounds = max(3, job.size(ROUNDS))
@@ -96,8 +107,6 @@ def _measure(job: Job, attack: Attack, place: Ground, other: Ground, where: Path
         ratio = _verdict(job, times)
         if number + 1 >= rounds and (ratio >= KEPT or ratio < HOPELESS):
             break
-    near.end()
-    far.end()
     return times
 
 
