@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine import Store, codec, limits
+from engine.errors import QuotaExceeded
 from engine.live import ROOT, Ctx
 from tools.torture.users.agents import Child
 from tools.torture.users.ground import Ground, Mounted
