@@ -143,6 +143,7 @@ def _here(
             {
                 "files": result.files,
                 "bytes": result.bytes,
+                "disowned": result.disowned,
                 "damaged": [{"path": _text(d.path), "text": d.text} for d in result.damaged],
                 "skipped": [{"path": _text(s.path), "text": s.text} for s in result.skipped],
             }
@@ -150,6 +151,11 @@ def _here(
     else:
         for one in (*result.skipped, *result.damaged):
             click.echo(f"{shown(one.path)}: {shown(one.text)}", err=True)
+        if result.disowned:
+            click.echo(
+                f"{result.disowned} entries belong to you now: only root can give them to their owners",
+                err=True,
+            )
         say(f"{result.files} files, {size(result.bytes)} restored to {shown(target)}")
     if result.damaged:
         count = len({one.path for one in result.damaged})

@@ -60,7 +60,7 @@ def _restore(store: Store, job: JobInfo, report: Report) -> dict[str, Any]:
     where = os.path.join(target, str(job.id))
     done = store.restore(point, raw_path(path), os.fsencode(where), report=report)
     return {
-        "path": where, "files": done.files, "bytes": done.bytes,
+        "path": where, "files": done.files, "bytes": done.bytes, "disowned": done.disowned,
         "damaged": _notices(done.damaged), "damaged_files": len({one.path for one in done.damaged}),
         "skipped": _notices(done.skipped),
     }  # fmt: skip

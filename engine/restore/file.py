@@ -92,7 +92,7 @@ class RestoredFile:
 def set_attributes(view: PointView, job: Job, fd: int, path: bytes, entry: Entry) -> None:
     """Owner, extended attributes, mode, times, in the order in which none undoes another. Raises OSError."""
     mode = stat.S_IMODE(entry.mode)
-    if os.geteuid() == 0:
+    if job.own(entry):
         os.fchown(fd, entry.uid, entry.gid)
     elif os.geteuid() != entry.uid:
         mode &= ~(stat.S_ISUID | stat.S_ISGID)
@@ -105,7 +105,7 @@ def set_named_attributes(
     view: PointView, job: Job, folder: int, name: bytes, path: bytes, entry: Entry
 ) -> None:
     """As ``set_attributes`` for a symbolic link or special file, by its name in an open directory. Raises OSError."""
-    if os.geteuid() == 0:
+    if job.own(entry):
         os.chown(name, entry.uid, entry.gid, dir_fd=folder, follow_symlinks=False)
     if entry.xattrs:
         _set_xattrs(view, job, b"/proc/self/fd/%d/%s" % (folder, name), path, entry)

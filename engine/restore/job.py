@@ -20,7 +20,7 @@ from engine.errors import (
     StoreFull,
     from_os,
 )
-from engine.nodes import Extent
+from engine.nodes import Entry, Extent
 from engine.progress import Progress, Report
 from engine.restore.content import write_span
 from engine.restore.helper import Helper, HelperGone
@@ -43,10 +43,12 @@ class Notice:
 
 @dataclass
 class RestoreReport:
-    """``files``: entries of every type restored; ``damaged``: files whose content could not be read whole."""
+    """``files``: entries of every type restored; ``damaged``: files whose content could not be read whole;
+    ``disowned``: entries that now belong to whoever restored them, since only root gives files to others."""
 
     files: int = 0
     bytes: int = 0
+    disowned: int = 0
     damaged: list[Notice] = field(default_factory=list)
     skipped: list[Notice] = field(default_factory=list)
 
@@ -124,6 +126,15 @@ class Job:
         if error is not None:
             with self._lock:
                 self._error = self._error or error
+
+    def own(self, entry: Entry) -> bool:
+        """Whether an entry may be given to its owner; one that may not, and is another's, is counted."""
+        if os.geteuid() == 0:
+            return True
+        if (entry.uid, entry.gid) != (os.geteuid(), os.getegid()):
+            with self._lock:
+                self.result.disowned += 1
+        return False
 
     def wrote(self, count: int) -> None:
         """Count restored bytes."""

@@ -179,6 +179,7 @@ def test_snapshot_and_restore_and_repair_in_json(made: Made, tmp_path: Path) -> 
     assert parsed(store, "restore", str(point["id"]), target) == {
         "files": 4,
         "bytes": sum(len(data) for data in {**OLD, **NEW}.values()),
+        "disowned": 0,
         "damaged": [],
         "skipped": [],
     }

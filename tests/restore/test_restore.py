@@ -197,3 +197,19 @@ def test_a_path_that_is_not_there(engine: Store, make: Maker, out: bytes, path: 
     with pytest.raises(NotFound, match="in the point"):
         engine.restore(point, path, out)
     assert not os.path.lexists(out)
+
+
+def test_owners_that_only_root_could_give_back_are_counted(
+    engine: Store, make: Maker, out: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make.file(b"mine", b"1")
+    make.file(b"anothers", b"2")
+    make.symlink(b"link", b"anothers")
+    make.tree.setattr(make.inodes[b"mine"], uid=4711, gid=4711, now_ns=1)
+    point = make.point(engine)
+    monkeypatch.setattr(os, "geteuid", lambda: 4711)
+    monkeypatch.setattr(os, "getegid", lambda: 4711)
+
+    assert engine.restore(point, b"", out).disowned == 3  # the other file, the link, the root
+    monkeypatch.undo()
+    assert engine.restore(point, b"", out + b"2").disowned == 0
