@@ -74,6 +74,12 @@ def _index(what: str) -> Values:
     return lambda run: [row[f"{what}_end_s"] / row[f"{what}_start_s"] for row in run.rows("index")]
 
 
+def _service(kind: str, key: str) -> Values:
+    return lambda run: [
+        row[key] for row in run.rows("service") if row["kind"] == kind and key in row
+    ]
+
+
 def _memory(run: Results) -> list[float]:
     rows = [*run.sets, *(row for rows in run.probes.values() for row in rows)]
     mine = [row["peak_mib"] for row in rows if str(row.get("peer", "holdfast")).startswith("holdfast")
@@ -108,6 +114,11 @@ TARGETS: Final = (
            against("overwrite", "buffered_iops", ("passthrough",))),
     Target("4 KiB overwrites, direct, by passthrough", 0.5,
            against("overwrite", "direct_iops", ("passthrough",))),
+    Target("begin a session", 20.0, _service("answers", "begin_ms"), "ms", most=True),
+    Target("commit, 10⁵ quiet files", 500.0, _service("answers", "commit_ms"), "ms", most=True),
+    Target("eight mounts at once, by one", 1.0, _service("together", "ratio")),
+    Target("daemon with ten idle mounts", 120.0, _service("idle", "daemon_mib"), "MiB", most=True),
+    Target("idle worker", 60.0, _service("idle", "worker_mib"), "MiB", most=True),
     Target("copied in over NFS, by a plain directory", 0.5, against("nfs", "in_mb_s", ("plain",))),
     Target("copied out over NFS, by a plain directory", 0.5,
            against("nfs", "out_mb_s", ("plain",))),
