@@ -170,3 +170,19 @@ def from_os(error: OSError, what: str) -> HoldfastError:
     if error.errno == _errno.ENOENT:
         return NotFound(what, found=found)
     return LocationUnavailable(what, found=found, do="look at the disk and its log")
+
+
+def the_cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Of what several tasks raised: the engine's error if there is one, else the first that is no cancellation."""
+    leaves: list[BaseException] = []
+
+    def collect(error: BaseException) -> None:
+        if isinstance(error, BaseExceptionGroup):
+            for inner in error.exceptions:
+                collect(inner)
+        else:
+            leaves.append(error)
+
+    collect(group)
+    known = next((one for one in leaves if isinstance(one, HoldfastError)), None)
+    return known or next((one for one in leaves if isinstance(one, Exception)), leaves[0])

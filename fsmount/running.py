@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import trio
 
-from engine.errors import HoldfastError
+from engine.errors import the_cause
 from fsmount.options import Options
 from fsmount.subject import Subject
 from fsmount.worker import Worker
@@ -15,21 +15,6 @@ from fsmount.worker import Worker
 SWITCH_INTERVAL = (
     0.0005  # s a Python thread may keep the interpreter from another (5 ms by default)
 )
-
-
-def the_cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Of what several tasks raised: the engine's error if there is one, else the first."""
-    leaves: list[BaseException] = []
-
-    def collect(error: BaseException) -> None:
-        if isinstance(error, BaseExceptionGroup):
-            for inner in error.exceptions:
-                collect(inner)
-        else:
-            leaves.append(error)
-
-    collect(group)
-    return next((one for one in leaves if isinstance(one, HoldfastError)), leaves[0])
 
 
 def run(subject: Subject, where: str, options: Options, ready: Callable[[], None]) -> None:

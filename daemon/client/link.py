@@ -10,7 +10,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
 import httpx
@@ -28,6 +28,8 @@ _LONG_S = 3700.0  # for commits and the like: the same
 _PAUSES = (0.2, 1.0, 3.0)  # before a request is sent again
 _STILL_RUNS_S = 300.0  # for a request whose answer was lost and which still runs
 _ERROR_MAX = 1 << 20  # bytes of a problem that are read
+
+T = TypeVar("T")
 
 
 class Link:
@@ -53,14 +55,14 @@ class Link:
 
     # --- requests -------------------------------------------------------------------------------------------
 
-    def get(self, kind: Any, path: str, query: Query | None = None, *, long: bool = False) -> Any:
+    def get(self, kind: type[T], path: str, query: Query | None = None, *, long: bool = False) -> T:
         """Ask for a value of type ``kind``."""
         send = self._sender("GET", path, query, long=long)
         return wire.decoded(kind, self._again(send, lambda error: True))
 
     def post(
-        self, kind: Any, path: str, body: Any = None, *, long: bool = False, keyed: bool = True
-    ) -> Any:
+        self, kind: type[T], path: str, body: Any = None, *, long: bool = False, keyed: bool = True
+    ) -> T:
         """Ask for something to be done. With a key it is done once, however often it is sent."""
         key = {"Idempotency-Key": uuid.uuid4().hex} if keyed else {}
         send = self._sender(
@@ -69,13 +71,19 @@ class Link:
         return wire.decoded(kind, self._again(send, lambda error: keyed))
 
     def delete(
-        self, kind: Any, path: str, query: Query | None = None, *, long: bool = False
-    ) -> Any:
-        """Ask for something to be removed; sent again only where the first never left."""
-        answer = self._again(self._sender("DELETE", path, query, long=long), lambda error: False)
-        return None if kind is None else wire.decoded(kind, answer)
+        self, kind: type[T], path: str, query: Query | None = None, *, long: bool = False
+    ) -> T:
+        """As ``remove``, where the answer is a value."""
+        return wire.decoded(kind, self._removed(path, query, long=long))
 
-    def upload(self, kind: Any, path: str, name: str, content: Iterable[bytes]) -> Any:
+    def remove(self, path: str, query: Query | None = None, *, long: bool = False) -> None:
+        """Ask for something to be removed; sent again only where the first never left."""
+        self._removed(path, query, long=long)
+
+    def _removed(self, path: str, query: Query | None, *, long: bool) -> bytes:
+        return self._again(self._sender("DELETE", path, query, long=long), lambda error: False)
+
+    def upload(self, kind: type[T], path: str, name: str, content: Iterable[bytes]) -> T:
         """Send a file as a form. It is taken from ``content`` as it goes, so never sent twice."""
         boundary = uuid.uuid4().hex
         shown = quote(

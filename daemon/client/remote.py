@@ -84,21 +84,21 @@ class Remote:
         return self._all(MountInfo, "/v1/mounts")
 
     def mount(self, name: str) -> MountInfo:
-        return self._link.get(MountInfo, f"/v1/mounts/{part(name)}")  # type: ignore[no-any-return]
+        return self._link.get(MountInfo, f"/v1/mounts/{part(name)}")
 
     def create_mount(self, spec: MountSpec) -> MountInfo:
-        return self._link.post(MountInfo, "/v1/mounts", asdict(spec))  # type: ignore[no-any-return]
+        return self._link.post(MountInfo, "/v1/mounts", asdict(spec))
 
     def start_mount(self, name: str) -> MountInfo:
         path = f"/v1/mounts/{part(name)}/start"
-        return self._link.post(MountInfo, path, long=True)  # type: ignore[no-any-return]
+        return self._link.post(MountInfo, path, long=True)
 
     def stop_mount(self, name: str) -> MountInfo:
         path = f"/v1/mounts/{part(name)}/stop"
-        return self._link.post(MountInfo, path, long=True)  # type: ignore[no-any-return]
+        return self._link.post(MountInfo, path, long=True)
 
     def delete_mount(self, name: str) -> JobInfo:
-        return self._link.delete(JobInfo, f"/v1/mounts/{part(name)}")  # type: ignore[no-any-return]
+        return self._link.delete(JobInfo, f"/v1/mounts/{part(name)}")
 
     # --- sessions -----------------------------------------------------------------------------------------
 
@@ -107,56 +107,56 @@ class Remote:
     ) -> SessionInfo:
         path = f"/v1/mounts/{part(mount)}/sessions"
         asked = {"holder": holder, "label": label, "lease_s": lease_s}
-        return self._link.post(SessionInfo, path, asked, long=True)  # type: ignore[no-any-return]
+        return self._link.post(SessionInfo, path, asked, long=True)
 
     def session(self, session_id: str) -> SessionInfo:
-        return self._link.get(SessionInfo, f"/v1/sessions/{part(session_id)}")  # type: ignore[no-any-return]
+        return self._link.get(SessionInfo, f"/v1/sessions/{part(session_id)}")
 
     def sessions(self, mount: str = "", state: str = "") -> list[SessionInfo]:
         return self._all(SessionInfo, "/v1/sessions", {"mount": mount, "state": state})
 
     def renew(self, session_id: str, lease_s: float = 0) -> SessionInfo:
         path = f"/v1/sessions/{part(session_id)}/renew"
-        return self._link.post(SessionInfo, path, {"lease_s": lease_s})  # type: ignore[no-any-return]
+        return self._link.post(SessionInfo, path, {"lease_s": lease_s})
 
     def attach_log(self, session_id: str, name: str, content: Iterable[bytes]) -> Attachment:
         path = f"/v1/sessions/{part(session_id)}/logs"
-        return self._link.upload(Attachment, path, name, content)  # type: ignore[no-any-return]
+        return self._link.upload(Attachment, path, name, content)
 
     def commit(self, session_id: str, *, label: str = "") -> Committed:
         path = f"/v1/sessions/{part(session_id)}/commit"
-        return self._link.post(Committed, path, {"label": label}, long=True)  # type: ignore[no-any-return]
+        return self._link.post(Committed, path, {"label": label}, long=True)
 
     def abandon(self, session_id: str) -> SessionInfo:
         path = f"/v1/sessions/{part(session_id)}/abandon"
-        return self._link.post(SessionInfo, path, long=True)  # type: ignore[no-any-return]
+        return self._link.post(SessionInfo, path, long=True)
 
     # --- recovery points ----------------------------------------------------------------------------------
 
     def snapshot(self, mount: str, *, label: str = "") -> PointDetail:
         path = f"/v1/mounts/{part(mount)}/snapshots"
-        return self._link.post(PointDetail, path, {"label": label}, long=True)  # type: ignore[no-any-return]
+        return self._link.post(PointDetail, path, {"label": label}, long=True)
 
     def points(self, query: PointQuery) -> Page[PointInfo]:
         asked: Query = {**asdict(query), "limit": _shown(query.limit)}
-        return self._link.get(Page[PointInfo], "/v1/points", asked)  # type: ignore[no-any-return]
+        return self._link.get(Page[PointInfo], "/v1/points", asked)
 
     def point(self, reference: str) -> PointDetail:
-        return self._link.get(PointDetail, f"/v1/points/{part(reference)}")  # type: ignore[no-any-return]
+        return self._link.get(PointDetail, f"/v1/points/{part(reference)}")
 
     def remove_points(self, references: list[str]) -> list[PointInfo]:
         asked = {"points": list(references)}
-        return self._link.post(list[PointInfo], "/v1/points/delete", asked)  # type: ignore[no-any-return]
+        return self._link.post(list[PointInfo], "/v1/points/delete", asked)
 
     def forecast(self, references: list[str]) -> dict[str, int]:
         asked = {"points": list(references)}
-        return self._link.post(dict[str, int], "/v1/points/forecast", asked, long=True)  # type: ignore[no-any-return]
+        return self._link.post(dict[str, int], "/v1/points/forecast", asked, long=True)
 
     def entries(
         self, reference: str, path: str = "", *, cursor: str = "", limit: int = 1000
     ) -> Page[EntryInfo]:
         query: Query = {"path": path, "cursor": cursor, "limit": _shown(limit)}
-        return self._link.get(Page[EntryInfo], f"/v1/points/{part(reference)}/entries", query)  # type: ignore[no-any-return]
+        return self._link.get(Page[EntryInfo], f"/v1/points/{part(reference)}/entries", query)
 
     def file(
         self, reference: str, path: str, *, offset: int = 0, length: int = -1
@@ -173,7 +173,7 @@ class Remote:
     ) -> Page[ManifestFile]:
         query: Query = {"cursor": cursor, "limit": _shown(limit)}
         path = f"/v1/points/{part(reference)}/manifest"
-        return self._link.get(Page[ManifestFile], path, query, long=True)  # type: ignore[no-any-return]
+        return self._link.get(Page[ManifestFile], path, query, long=True)
 
     def attachment(self, attachment_id: int) -> tuple[Attachment, Iterator[bytes]]:
         headers, pieces = self._link.stream(f"/v1/attachments/{attachment_id}")
@@ -181,30 +181,30 @@ class Remote:
 
     def diff(self, old: str, new: str, *, cursor: str = "", limit: int = 1000) -> Page[Change]:
         query: Query = {"old": old, "new": new, "cursor": cursor, "limit": _shown(limit)}
-        return self._link.get(Page[Change], "/v1/diff", query, long=True)  # type: ignore[no-any-return]
+        return self._link.get(Page[Change], "/v1/diff", query, long=True)
 
     # --- restores and jobs --------------------------------------------------------------------------------
 
     def restore(self, spec: RestoreSpec) -> JobInfo:
-        return self._link.post(JobInfo, "/v1/restores", asdict(spec))  # type: ignore[no-any-return]
+        return self._link.post(JobInfo, "/v1/restores", asdict(spec))
 
     def delete_restore(self, mount: str, job_id: int) -> None:
-        self._link.delete(None, f"/v1/restores/{job_id}", {"mount": mount})
+        self._link.remove(f"/v1/restores/{job_id}", {"mount": mount})
 
     def start_job(self, kind: JobKind, options: dict[str, Any]) -> JobInfo:
-        return self._link.post(JobInfo, "/v1/jobs", {"kind": kind, "options": options})  # type: ignore[no-any-return]
+        return self._link.post(JobInfo, "/v1/jobs", {"kind": kind, "options": options})
 
     def jobs(
         self, *, kind: str = "", state: str = "", cursor: str = "", limit: int = 100
     ) -> Page[JobInfo]:
         query: Query = {"kind": kind, "state": state, "cursor": cursor, "limit": _shown(limit)}
-        return self._link.get(Page[JobInfo], "/v1/jobs", query)  # type: ignore[no-any-return]
+        return self._link.get(Page[JobInfo], "/v1/jobs", query)
 
     def job(self, job_id: int) -> JobInfo:
-        return self._link.get(JobInfo, f"/v1/jobs/{job_id}")  # type: ignore[no-any-return]
+        return self._link.get(JobInfo, f"/v1/jobs/{job_id}")
 
     def cancel_job(self, job_id: int) -> JobInfo:
-        return self._link.delete(JobInfo, f"/v1/jobs/{job_id}")  # type: ignore[no-any-return]
+        return self._link.delete(JobInfo, f"/v1/jobs/{job_id}")
 
     # --- exports ------------------------------------------------------------------------------------------
 
@@ -214,15 +214,15 @@ class Remote:
     def export(self, wanted: ExportInfo) -> ExportInfo:
         asked = asdict(wanted)
         del asked["state"]
-        return self._link.post(ExportInfo, "/v1/exports", asked, long=True)  # type: ignore[no-any-return]
+        return self._link.post(ExportInfo, "/v1/exports", asked, long=True)
 
     def unexport(self, mount: str, client: str) -> None:
-        self._link.delete(None, "/v1/exports", {"mount": mount, "client": client}, long=True)
+        self._link.remove("/v1/exports", {"mount": mount, "client": client}, long=True)
 
     # --- the store ----------------------------------------------------------------------------------------
 
     def stats(self, mount: str = "") -> dict[str, int | float]:
-        return self._link.get(dict[str, int | float], "/v1/stats", {"mount": mount}, long=True)  # type: ignore[no-any-return]
+        return self._link.get(dict[str, int | float], "/v1/stats", {"mount": mount}, long=True)
 
     def history(self, since_ns: int = 0, limit: int = 1000) -> list[dict[str, int | float]]:
         return self._all(dict[str, int | float], "/v1/history", {"since_ns": since_ns}, limit)
@@ -231,14 +231,14 @@ class Remote:
         return self._all(dict[str, Any], "/v1/incidents")
 
     def reset_incidents(self) -> None:
-        self._link.delete(None, "/v1/incidents")
+        self._link.remove("/v1/incidents")
 
     def config(self) -> dict[str, Any]:
-        return self._link.get(dict[str, Any], "/v1/config")  # type: ignore[no-any-return]
+        return self._link.get(dict[str, Any], "/v1/config")
 
     def reload_config(self) -> list[str]:
         found = self._link.post(dict[str, list[str]], "/v1/config/reload", long=True)
-        return found["changed"]  # type: ignore[no-any-return]
+        return found["changed"]
 
     # --- tokens and audit ---------------------------------------------------------------------------------
 
@@ -256,7 +256,7 @@ class Remote:
             raise HoldfastError("new token", found=f"an answer that is none: {error}") from None
 
     def revoke_token(self, token_id: str) -> TokenInfo:
-        return self._link.delete(TokenInfo, f"/v1/tokens/{part(token_id)}")  # type: ignore[no-any-return]
+        return self._link.delete(TokenInfo, f"/v1/tokens/{part(token_id)}")
 
     def audit(self, *, after: int = 0, limit: int = 1000) -> list[AuditLine]:
         return self._all(AuditLine, "/v1/audit", {"after": after}, limit)

@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import socket
 import sys
@@ -20,11 +19,11 @@ from typing import Any
 from daemon.export.exporter import Exporter
 from daemon.export.ganesha import Settings
 from daemon.mounter.places import from_config
+from daemon.mounter.server import handed_over, listening
 from engine.errors import HoldfastError
 
 SOCKET = "exporter.sock"
 FOLDER = "/var/lib/holdfast-nfs"
-_FIRST = 3  # the first descriptor that systemd hands over
 
 
 def main(arguments: list[str]) -> int:
@@ -43,7 +42,8 @@ def main(arguments: list[str]) -> int:
         if given.fd >= 0:
             exporter.serve(given=socket.socket(fileno=given.fd))
         else:
-            exporter.serve(listener=_listener(config.get("run_dir", "/run/holdfast")))
+            path = os.path.join(config.get("run_dir", "/run/holdfast"), SOCKET)
+            exporter.serve(listener=handed_over() or listening(path))
     except (HoldfastError, ValueError, OSError) as error:
         sys.stderr.write(f"exporter: {error}\n")
         return 1
@@ -53,22 +53,6 @@ def main(arguments: list[str]) -> int:
 def _settings(table: dict[str, Any]) -> Settings:
     usual = Settings()
     return Settings(int(table.get("port", usual.port)), str(table.get("bind", usual.bind)))
-
-
-def _listener(run_dir: str) -> socket.socket:
-    if os.environ.get("LISTEN_PID") == str(os.getpid()) and os.environ.get("LISTEN_FDS") == "1":
-        return socket.socket(fileno=_FIRST)
-    path = os.path.join(run_dir, SOCKET)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
-    mask = os.umask(0o111)  # anybody may connect; who it is decides
-    try:
-        listener.bind(path)
-    finally:
-        os.umask(mask)
-    listener.listen()
-    return listener
 
 
 if __name__ == "__main__":

@@ -10,12 +10,14 @@ import functools
 import json
 import types
 from collections.abc import Mapping
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from engine.errors import TABLE, HoldfastError, InvalidRequest, LocationUnavailable
 
 ABOUT = "X-Holdfast-About"
 """The header of a download with the value it is the content of, as JSON."""
+
+T = TypeVar("T")
 
 
 def plain(value: Any) -> Any:
@@ -36,10 +38,10 @@ def encoded(value: Any) -> bytes:
     return json.dumps(plain(value), allow_nan=False).encode("ascii")
 
 
-def decoded(kind: Any, raw: bytes) -> Any:
+def decoded(kind: type[T], raw: bytes) -> T:
     """JSON as a value of type ``kind``. Raises LocationUnavailable: it is no answer of a Holdfast."""
     try:
-        return revive(kind, json.loads(raw))
+        return cast(T, revive(kind, json.loads(raw)))
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise LocationUnavailable(
             "answer of the daemon", expected=f"JSON of {kind}", found=f"{type(error).__name__}: {error}",

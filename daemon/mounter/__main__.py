@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import logging
 import os
 import socket
@@ -19,10 +18,9 @@ import tomllib
 from collections.abc import Callable
 
 from daemon.mounter import places
-from daemon.mounter.server import Server
+from daemon.mounter.server import Server, handed_over, listening
 
 SOCKET = "mounter.sock"
-_FIRST = 3  # the first descriptor that systemd hands over
 
 
 def main(arguments: list[str]) -> int:
@@ -58,23 +56,13 @@ def _allowed(given: argparse.Namespace) -> Callable[[], places.Allowed]:
 
 
 def _listener(config: str) -> socket.socket:
-    if os.environ.get("LISTEN_PID") == str(os.getpid()) and os.environ.get("LISTEN_FDS") == "1":
-        return socket.socket(fileno=_FIRST)
+    given = handed_over()
+    if given is not None:
+        return given
     if not config:
         raise ValueError("--config, or a socket to serve, is needed")
     with open(config, "rb") as file:
-        path = os.path.join(tomllib.load(file).get("run_dir", "/run/holdfast"), SOCKET)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
-    # Anybody may connect; who it is decides. A change of its owner afterwards would follow whatever is there then.
-    mask = os.umask(0o111)
-    try:
-        listener.bind(path)
-    finally:
-        os.umask(mask)
-    listener.listen()
-    return listener
+        return listening(os.path.join(tomllib.load(file).get("run_dir", "/run/holdfast"), SOCKET))
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ log = logging.getLogger("holdfast.mounter")
 
 CONNECTIONS_MAX = 32
 AT_ONCE = 32  # requests being answered
+_FIRST = 3  # the first descriptor that systemd hands over
 _PEER = struct.Struct("3i")
 
 
@@ -118,6 +119,28 @@ class Server:
             return Refused("internal", repr(error))
         log.info("%s %r", request.verb, request.path)
         return connection
+
+
+def handed_over() -> socket.socket | None:
+    """The listening socket that systemd gave this process, if it gave one."""
+    if os.environ.get("LISTEN_PID") == str(os.getpid()) and os.environ.get("LISTEN_FDS") == "1":
+        return socket.socket(fileno=_FIRST)
+    return None
+
+
+def listening(path: str) -> socket.socket:
+    """A listening socket at a path; what lies there is replaced."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+    # Anybody may connect; who it is decides. A change of its owner afterwards would follow whatever is there then.
+    mask = os.umask(0o111)
+    try:
+        listener.bind(path)
+    finally:
+        os.umask(mask)
+    listener.listen()
+    return listener
 
 
 def _socket_of(fd: int) -> socket.socket | None:

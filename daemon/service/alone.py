@@ -11,7 +11,7 @@ import fsmount
 from daemon.contract import JobInfo, MountState
 from daemon.service import work
 from daemon.service.jobs import told
-from daemon.service.ports import Ports
+from daemon.service.ports import Ports, told_restores
 from daemon.service.service import Service
 from daemon.state import State
 from engine.errors import HoldfastError, NotFound, Unsupported
@@ -105,11 +105,7 @@ class Workers:
         self._tell(name, "fence", writable=writable)
 
     def show_restores(self, name: str, show: dict[int, str]) -> None:
-        named = {}
-        for job, what in show.items():
-            point, _, path = what.partition(":")
-            named[str(job)] = {"point": point, "path": path}
-        self._tell(name, "restores", show=named)
+        self._tell(name, "restores", show=told_restores(show))
 
     def _tell(self, name: str, operation: str, **arguments: object) -> None:
         try:

@@ -85,3 +85,12 @@ class Hook(Protocol):
     def command(self) -> list[str]: ...
     @property
     def timeout_s(self) -> float: ...
+
+
+def told_restores(show: dict[int, str]) -> dict[str, dict[str, str]]:
+    """What ``show_restores`` is given, as a worker is told it: job -> point, and path inside it."""
+    named = {}
+    for job, what in show.items():
+        point, _, path = what.partition(":")
+        named[str(job)] = {"point": point, "path": path}
+    return named

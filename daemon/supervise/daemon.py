@@ -35,7 +35,7 @@ from daemon.supervise.mounts import Mounts
 from daemon.supervise.schedules import Schedules, Timetable
 from daemon.supervise.settings import Settings
 from daemon.supervise.workers import Workers
-from engine.errors import HoldfastError, from_os
+from engine.errors import HoldfastError, from_os, the_cause
 
 log = logging.getLogger("holdfast.supervise")
 
@@ -145,7 +145,7 @@ class Daemon:
                 await life.run(announce)
                 around.cancel_scope.cancel()
         except BaseExceptionGroup as group:
-            raise lifecycle.the_cause(group) from group
+            raise the_cause(group) from group
         log.info("stopped")
 
     async def _stopping(self, stop: trio.Event) -> None:

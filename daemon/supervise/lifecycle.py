@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import trio
 
-from engine.errors import HoldfastError, from_os
+from engine.errors import HoldfastError, from_os, the_cause
 from fsmount.remote import revived
 
 log = logging.getLogger("holdfast.supervise")
@@ -113,22 +113,6 @@ def _told(step: Step, error: Exception) -> HoldfastError:
     if isinstance(error, HoldfastError):
         return revived(error.kind.slug, f"{what}: {error}")
     return HoldfastError(f"{what}: {error!r}")
-
-
-def the_cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Of what several tasks raised: the engine's error if there is one, else the first that is no cancellation."""
-    leaves: list[BaseException] = []
-
-    def collect(error: BaseException) -> None:
-        if isinstance(error, BaseExceptionGroup):
-            for inner in error.exceptions:
-                collect(inner)
-        else:
-            leaves.append(error)
-
-    collect(group)
-    known = next((one for one in leaves if isinstance(one, HoldfastError)), None)
-    return known or next((one for one in leaves if isinstance(one, Exception)), leaves[0])
 
 
 async def signals(

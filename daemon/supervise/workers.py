@@ -22,6 +22,7 @@ import trio
 import fsmount
 from daemon.contract import MountState
 from daemon.mounter.client import Mounter
+from daemon.service.ports import told_restores
 from daemon.supervise import serving
 from daemon.supervise.backoff import OFTEN, WITHIN, Backoff
 from daemon.supervise.serving import Place, Process
@@ -127,11 +128,7 @@ class Workers:
 
     def show_restores(self, name: str, show: dict[int, str]) -> None:
         """What is under its ``restores``: job -> POINT or POINT:PATH."""
-        named = {}
-        for job, what in show.items():
-            point, _, path = what.partition(":")
-            named[str(job)] = {"point": point, "path": path}
-        self._tell(name, "restores", show=named)
+        self._tell(name, "restores", show=told_restores(show))
 
     def want(self, name: str) -> None:
         """Serve it, soon; nobody waits."""

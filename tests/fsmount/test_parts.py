@@ -14,7 +14,7 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.errors import TABLE, HoldfastError, InvalidRequest, PosixError
+from engine.errors import TABLE, HoldfastError, InvalidRequest, PosixError, the_cause
 from fsmount import killpriv, mountpoint, remote, xattrs
 from fsmount.channel import handshake
 from fsmount.channel.errors import errno_of
@@ -24,7 +24,6 @@ from fsmount.live import NAMES_WAITING_MAX, LiveFiles
 from fsmount.lookups import Lookups
 from fsmount.options import Options, may_allow_other, mount_options
 from fsmount.pointfs import PLACES, PointFiles
-from fsmount.running import the_cause
 from fsmount.spin import SPIN_FIRST, Spin
 from tests.fsmount.mempoint import MemView
 from tests.fsmount.memtree import MemTree

@@ -16,24 +16,6 @@ from engine.errors import InvalidRequest
 from tests.daemon.http.test_native import is_problem
 from tests.daemon.http.world import FILES, World, world
 
-
-@pytest.fixture(scope="module")
-def one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with world(tmp_path_factory.mktemp("w")) as found:
-        found.fill("m")
-        yield found
-
-
-@pytest.fixture(scope="module")
-def client(one: World) -> httpx.Client:
-    return one.client()
-
-
-@pytest.fixture(scope="module")
-def point(one: World) -> str:
-    return one.service.point("m@latest").point.id
-
-
 # --- files ----------------------------------------------------------------------------------------------------
 
 

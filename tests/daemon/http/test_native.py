@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
 
@@ -16,23 +16,6 @@ from daemon.contract import JobInfo, MountSpec
 from daemon.http import problem
 from daemon.http.native import jobs
 from tests.daemon.http.world import World, world
-
-
-@pytest.fixture(scope="module")
-def one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with world(tmp_path_factory.mktemp("w")) as found:
-        found.fill("m")
-        yield found
-
-
-@pytest.fixture(scope="module")
-def client(one: World) -> httpx.Client:
-    return one.client()
-
-
-@pytest.fixture(scope="module")
-def point(one: World) -> str:
-    return one.service.point("m@latest").point.id
 
 
 def is_problem(answer: httpx.Response, status: int, kind: str) -> str:
