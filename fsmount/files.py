@@ -65,8 +65,8 @@ class Files:
     def forget(self, ino: int, count: int) -> None:
         """The kernel drops ``count`` of the times it was told of this inode."""
 
-    async def opened(self, ino: int, writable: bool, truncate: bool) -> None:
-        if writable or truncate:
+    async def opened(self, ino: int, writable: bool) -> None:
+        if writable:
             raise _read_only()
 
     async def released(self, ino: int, writable: bool) -> None:

@@ -28,10 +28,12 @@ from fsmount.xattrs import ACCESS, CAPABILITY, admit
 READ_THREADS = (
     8  # readahead of 1 MiB pieces from cold packs; more than the cores: they wait for disk too
 )
-TIMED = (
-    30 * 10**9
-)  # ns after a file's mtime was set in which a write leaves it: the kernel's cache hands writes over late,
-# after the time the writer set, and sends the mtime of later ones itself
+TIMED = 120 * 10**9
+"""ns after the kernel told a file's mtime in which a write leaves it: the cache hands writes over late (after 35 s as
+Linux comes), after the time the writer set, and sends the mtime of later ones itself."""
+OVERTAKEN = 10 * 10**9
+"""ns by which times that the cache hands over may be older than those told last, and count as overtaken on their way:
+it reads and sends them without the file's lock. More is a clock that was set back."""
 WRITTEN = {"mtime_ns", "ctime_ns"}  # what the kernel hands over, some time after the content
 SYNC_THREADS = 32  # fsyncs waiting for one group commit
 NAMES_WAITING_MAX = (
@@ -66,7 +68,7 @@ class LiveFiles(Files):
             set()
         )  # files whose pages the fence did not let in, and the kernel still shows
         self._owed: set[int] = set()  # files whose times the kernel may still hand over at a fence
-        self._timed: dict[int, int] = {}  # when a file's mtime was last set, ns
+        self._timed: dict[int, int] = {}  # the change time told with a file's last mtime, ns
         self._late: list[Callable[[], None]] = []
         self._launder = launder
         self._late_writes = late_writes
@@ -154,14 +156,9 @@ class LiveFiles(Files):
         self._owed = set(self.writers) if fenced else set()
         self.gate.fence(fenced)
 
-    async def opened(self, ino: int, writable: bool, truncate: bool) -> None:
+    async def opened(self, ino: int, writable: bool) -> None:
         if writable:
             self.gate.check()
-        if truncate:
-            now = (
-                time.time_ns()
-            )  # of an empty file too: O_TRUNC marks times for update whatever the size was
-            await self.setattr(ino, {"size": 0, "mtime_ns": now, "ctime_ns": now})
         self._open(ino, writable)
 
     def _open(self, ino: int, writable: bool) -> None:
@@ -230,7 +227,10 @@ class LiveFiles(Files):
         if "mode" in change:
             self._kill.forget(ino)
         if "mtime_ns" in change and self._late_writes:
-            self._timed[ino] = now
+            told = change.get("ctime_ns", now)
+            if change.keys() == WRITTEN and 0 < self._timed.get(ino, 0) - told < OVERTAKEN:
+                return self.tree.getattr(ino)
+            self._timed[ino] = told
         return self.tree.setattr(
             ino,
             mode=change.get("mode"),

@@ -244,7 +244,7 @@ class Adapter(pyfuse3.Operations):
     @boundary
     async def open(self, inode: int, flags: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
         writable = bool(flags & WRITING)
-        await self._of(inode).opened(inode, writable, bool(flags & os.O_TRUNC))
+        await self._of(inode).opened(inode, writable)
         return handle(inode, writable)
 
     @boundary

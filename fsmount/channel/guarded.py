@@ -248,8 +248,6 @@ class Guarded(Adapter):
     @boundary
     async def open(self, inode: int, flags: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
         want = _NEEDS.get(flags & os.O_ACCMODE, READ | WRITE)
-        if flags & os.O_TRUNC:
-            want |= WRITE
         await self._require(inode, ctx, want)
         return await super().open(inode, flags, ctx)
 

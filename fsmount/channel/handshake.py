@@ -30,6 +30,7 @@ OPCODE_AT = 4
 IN_FLAGS_AT = IN_HEADER + 12
 READ_SIZE = (1 << 20) + (1 << 16)
 
+ATOMIC_O_TRUNC = 1 << 3
 DONT_MASK = 1 << 6
 AUTO_INVAL_DATA = 1 << 12
 PARALLEL_DIROPS = 1 << 18
@@ -40,6 +41,11 @@ HANDLE_KILLPRIV_V2 = 1 << 28
 WANTED = HANDLE_KILLPRIV_V2 | CACHE_SYMLINKS | PARALLEL_DIROPS | EXPLICIT_INVAL_DATA | DONT_MASK
 """Nobody but this worker changes the tree: the kernel may keep what it read, and need not suspect its pages. The
 umask is left to the tree: in a directory with a default access list it has no say."""
+NEVER = ATOMIC_O_TRUNC
+"""What is left out whatever was offered: a file that OPEN has emptied is emptied once more by the kernel for itself
+after it let go of the file's lock, and what another process wrote in between is then in the tree but not in the
+kernel's size (one round in 40 of four processes writing, cutting and emptying three files). Without it the kernel
+sends the new size and its times, with the lock held."""
 UNWANTED = AUTO_INVAL_DATA
 
 MAX_BACKGROUND = (
@@ -54,7 +60,7 @@ def amend(request: bytes, reply: bytes) -> bytes:
         return reply  # a refusal, or an older layout: not ours to touch
     (offered,) = struct.unpack_from("<I", request, IN_FLAGS_AT)
     fields = list(INIT_OUT.unpack_from(reply, OUT_HEADER.size))
-    fields[3] = (fields[3] | (WANTED & offered)) & ~(UNWANTED if offered & WANTED else 0)
+    fields[3] = (fields[3] | (WANTED & offered)) & ~(UNWANTED if offered & WANTED else 0) & ~NEVER
     fields[4], fields[5] = MAX_BACKGROUND, MAX_BACKGROUND * 3 // 4
     body = INIT_OUT.pack(*fields) + reply[OUT_HEADER.size + INIT_OUT.size :]
     return OUT_HEADER.pack(length, error, unique) + body

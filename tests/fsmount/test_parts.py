@@ -88,7 +88,7 @@ def init_messages(offered: int) -> tuple[bytes, bytes]:
         "<IIII", 7, 45, 131072, offered
     )
     request += bytes(104 - len(request))
-    body = handshake.INIT_OUT.pack(7, 38, 131072, 0x1021, 12, 9, 1 << 20, 1, 256, 0, 0)
+    body = handshake.INIT_OUT.pack(7, 38, 131072, 0x1029, 12, 9, 1 << 20, 1, 256, 0, 0)
     body += bytes(64 - len(body))
     return request, handshake.OUT_HEADER.pack(80, 0, 7) + body
 
@@ -98,6 +98,7 @@ def test_only_what_the_kernel_offers_is_taken() -> None:
     fields = handshake.INIT_OUT.unpack_from(handshake.amend(request, reply), 16)
     assert fields[3] & handshake.WANTED == handshake.WANTED
     assert not fields[3] & handshake.AUTO_INVAL_DATA and fields[3] & 0x21 == 0x21
+    assert not fields[3] & handshake.ATOMIC_O_TRUNC
     assert fields[4] == handshake.MAX_BACKGROUND and fields[6] == 1 << 20
     request, reply = init_messages(handshake.AUTO_INVAL_DATA | 0x21)
     fields = handshake.INIT_OUT.unpack_from(handshake.amend(request, reply), 16)
@@ -292,6 +293,21 @@ async def test_truncating_to_the_same_size_moves_times_where_the_kernel_does_not
     assert ((attr.mtime_ns, attr.ctime_ns) == (5, 6)) == late
     attr = await live.setattr(file.ino, {"size": 0, "mtime_ns": 7, "ctime_ns": 8})
     assert (attr.mtime_ns, attr.ctime_ns) == (7, 8)
+
+
+async def test_times_of_the_cache_that_were_overtaken_change_nothing() -> None:
+    """The kernel sends them without the file's lock: what was set under it meanwhile may arrive first."""
+    live = LiveFiles(MemTree(), lambda ino: None, lambda ino: None)
+    file = await live.create(1, b"f", 0o600, True, CALLER)
+    now = 1_700_000_000 * 10**9
+    await live.setattr(file.ino, {"size": 0, "mtime_ns": now, "ctime_ns": now})
+    attr = await live.setattr(file.ino, {"mtime_ns": now - 4, "ctime_ns": now - 4})
+    assert (attr.mtime_ns, attr.ctime_ns) == (now, now)
+    attr = await live.setattr(file.ino, {"mtime_ns": 5, "ctime_ns": now + 4})
+    assert (attr.mtime_ns, attr.ctime_ns) == (5, now + 4)
+    hour = 3600 * 10**9  # the clock was set back
+    attr = await live.setattr(file.ino, {"mtime_ns": now - hour, "ctime_ns": now - hour})
+    assert (attr.mtime_ns, attr.ctime_ns) == (now - hour, now - hour)
 
 
 async def test_an_open_gate_costs_no_wait() -> None:

@@ -27,6 +27,7 @@ MODULES: tuple[str, ...] = (
     "tools.torture.corrupt.fuzz",
     "tools.torture.conform.modelrig",
     "tools.torture.conform.exercise",
+    "tools.torture.conform.crowd",
     "tools.torture.conform.external",
     "tools.torture.conform.posix.rig",
     "tools.torture.programs.rigs",

@@ -59,7 +59,7 @@ def fsx(job: Job) -> None:
         mounted.verify()
 
 
-def _settled(top: str) -> None:
+def settled(top: str) -> None:
     """Have the kernel hand over pages and times it holds: until then a page's time is that of its arrival."""
     for folder, _, names in os.walk(top):
         for name in names:
@@ -72,7 +72,7 @@ def _settled(top: str) -> None:
                     os.close(fd)
 
 
-def _compared(
+def compared(
     job: Job, case: int, what: str, have: dict[str, Record], want: dict[str, Record]
 ) -> None:
     for path in sorted({*have, *want}):
@@ -96,10 +96,10 @@ def fsstress(job: Job) -> None:
             top = str(mounted.path / f"tree-{case}")
             try:
                 stress(top, min(PART, whole), PROCESSES, f"{job.seed}:{case}")
-                _settled(top)
+                settled(top)
                 live = walk(top)
                 point = mounted.snapshot()
-                _compared(
+                compared(
                     job,
                     case,
                     "in the point",
@@ -111,9 +111,9 @@ def fsstress(job: Job) -> None:
                 if problems:
                     job.fail(case, f"restore: {problems[:5]}")
                 restored = _without_change_times(walk(f"{target}/tree-{case}"))
-                _compared(job, case, "restored", restored, _without_change_times(live))
+                compared(job, case, "restored", restored, _without_change_times(live))
                 mounted.remount(*job.random("mode", case).choice(MODES))
-                _compared(job, case, "mounted again", walk(top), live)
+                compared(job, case, "mounted again", walk(top), live)
             except Inconsistent as error:
                 job.fail(case, str(error))
             job.count("operations", min(PART, whole) // PROCESSES * PROCESSES)

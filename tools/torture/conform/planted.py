@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import stat
+import time
 from typing import Any
 
 from tools.torture.bugs import bug
@@ -189,3 +191,21 @@ def times_that_were_set_stay() -> None:
         real(self, *given, late_writes=True)
 
     LiveFiles.__init__ = init  # type: ignore[method-assign, assignment]
+
+
+@bug("conform-emptied-twice")
+def open_empties_files() -> None:
+    """OPEN itself empties a file, and the kernel does so once more for itself without the file's lock."""
+    from fsmount.channel import handshake
+    from fsmount.channel.adapter import Adapter
+
+    real = Adapter.open
+
+    async def opened(self: Adapter, inode: int, flags: int, ctx: Any) -> Any:
+        if flags & os.O_TRUNC:
+            now = time.time_ns()
+            await self.live.setattr(inode, {"size": 0, "mtime_ns": now, "ctime_ns": now})
+        return await real(self, inode, flags, ctx)
+
+    handshake.NEVER = 0
+    Adapter.open = opened  # type: ignore[method-assign]
