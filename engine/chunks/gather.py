@@ -32,6 +32,7 @@ class Loaded(NamedTuple):
 
 Overlay = Callable[[bytes], ChunkRow | None]
 Stored = dict[bytes, tuple[Record, memoryview]]
+"""What is on disk of a chunk: its record's head, decoded, and the whole record."""
 
 
 def gather(
@@ -56,6 +57,36 @@ def gather(
         stored = _fetch(context, rows)
     except HoldfastError:
         return {}
+    return _verified(context, cids, stored, plain, dictionary)
+
+
+def records(
+    context: Context,
+    cids: Iterable[bytes],
+    dictionary: Callable[[bytes], codec.Dictionary],
+    overlay: Overlay | None,
+    make_readable: Callable[[int, int], None] | None,
+) -> dict[bytes, memoryview]:
+    """As ``gather``, but whole records as they are stored, of chunks whose content was found to be right in them."""
+    rows: dict[bytes, ChunkRow] = {}
+    try:
+        _look_up(context, cids, lambda cid: None, overlay, {}, rows)
+        if make_readable is not None:
+            for row in rows.values():
+                make_readable(row.pack, row.offset + row.stored)
+        stored = _fetch(context, rows)
+    except HoldfastError:
+        return {}
+    return {cid: stored[cid][1] for cid in _verified(context, cids, stored, {}, dictionary)}
+
+
+def _verified(
+    context: Context,
+    cids: Iterable[bytes],
+    stored: Stored,
+    plain: dict[bytes, bytes],
+    dictionary: Callable[[bytes], codec.Dictionary],
+) -> dict[bytes, Loaded]:
     found: dict[bytes, Loaded] = {}
     for cid in cids:
         if cid not in stored:
@@ -121,7 +152,7 @@ def _fetch(context: Context, rows: dict[bytes, ChunkRow]) -> Stored:
             one = raw[offset - start : offset - start + length]
             record = decode_record_head(one)
             if record.id == cid and record.size == length:
-                stored[cid] = (record, one[record.head :])
+                stored[cid] = (record, one)
         at = last
     return stored
 
@@ -134,7 +165,8 @@ def _decode(
     level: int,
 ) -> bytes:
     """Decode with its bases; what is decoded is kept in ``plain``. Raises KeyError for what is not there."""
-    record, payload = stored[cid]
+    record, whole_record = stored[cid]
+    payload = whole_record[record.head :]
     if record.kind == KIND_NODE or level > limits.DELTA_DEPTH_MAX:
         raise KeyError(cid)
     if record.encoding == ENC_RAW:

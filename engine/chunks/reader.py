@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from engine import codec, limits
 from engine.chunks.cache import ByteCache
 from engine.chunks.context import Context
-from engine.chunks.gather import Loaded, gather
+from engine.chunks.gather import Loaded, gather, records
 from engine.errors import Corrupt, HoldfastError, NotFound
 from engine.index import Table
 from engine.index.rows import ENC_DICT, ENC_RAW, FLAG_SUSPECT, KIND_NODE, ChunkRow, chunk_row
@@ -104,6 +104,21 @@ class ChunkReader:
             self._make_readable,
         )
 
+    def records(self, cids: Sequence[bytes]) -> dict[bytes, codec.Bytes]:
+        """Whole records as they are stored, many at once, each of a chunk whose content was found to be right in it.
+
+        Raises Corrupt for the first chunk that cannot be had.
+        """
+        found: dict[bytes, codec.Bytes] = dict(
+            records(
+                self._context, cids, lambda cid: self._dictionary(cid, 0), self._overlay, self._make_readable
+            )
+        )  # fmt: skip
+        for cid in cids:
+            if cid not in found:
+                found[cid] = self._checked(cid, 0)[0]
+        return found
+
     def read_node(self, cid: bytes) -> bytes:
         """The plaintext of a manifest node; kept in a cache of its own."""
         return self.load_node(cid).data
@@ -112,7 +127,7 @@ class ChunkReader:
         """Like ``read_node``, with the depth of the node's delta chain."""
         found = self._nodes.get(cid)
         if found is None:
-            found = self._load_checked(cid, level)
+            found = self._checked(cid, level)[1]
             self._nodes.put(cid, found, len(found.data) + 150)
         return found
 
@@ -125,7 +140,7 @@ class ChunkReader:
         """Like ``read``, with the depth of the chunk's delta chain."""
         found = self._cache.get(cid)
         if found is None:
-            found = self._load_checked(cid, level)
+            found = self._checked(cid, level)[1]
             self._cache.put(cid, found, len(found.data) + 150)
         return found
 
@@ -145,9 +160,9 @@ class ChunkReader:
             raw = txn.get(Table.CHUNKS, cid)
         return None if raw is None else chunk_row(raw)
 
-    def _load_checked(self, cid: bytes, level: int) -> Loaded:
+    def _checked(self, cid: bytes, level: int) -> tuple[bytes, Loaded]:
         try:
-            return self._load(cid, level)
+            return self._found(cid, level)
         except (Corrupt, NotFound) as error:
             self._suspect(cid, error)
             raise Corrupt(
@@ -155,21 +170,25 @@ class ChunkReader:
                 do="run 'holdfast check'; writing the same content again repairs it",
             ) from None  # fmt: skip
 
-    def _load(self, cid: bytes, level: int) -> Loaded:
+    def _found(self, cid: bytes, level: int) -> tuple[bytes, Loaded]:
         row = self.row(cid)
         if row is None:
             raise NotFound("index", expected="a row for the chunk", found="none")
         try:
-            return self.load_at(cid, row, level)
+            return self._take(cid, row, level)
         except NotFound:
             self._context.files.forget(row.pack)
             moved = self.row(cid)
             if moved is None or (moved.pack, moved.offset) == (row.pack, row.offset):
                 raise
-            return self.load_at(cid, moved, level)
+            return self._take(cid, moved, level)
 
     def load_at(self, cid: bytes, row: ChunkRow, level: int = 0) -> Loaded:
         """Read, decode and verify the chunk that lies at ``row``; nothing is cached or marked."""
+        return self._take(cid, row, level)[1]
+
+    def _take(self, cid: bytes, row: ChunkRow, level: int) -> tuple[bytes, Loaded]:
+        """The record as it is stored, and what it holds."""
         if level > limits.DELTA_DEPTH_MAX + 1 or row.stored > limits.RECORD_MAX:
             raise Corrupt(
                 "index row of a chunk", expected="a record within its limits", found="another"
@@ -186,7 +205,7 @@ class ChunkReader:
         if codec.chunk_id(self._context.key, data) != cid:
             raise Corrupt(f"pack {row.pack} at {row.offset}", expected="content that hashes to its name",
                           found="other content")  # fmt: skip
-        return Loaded(data, record.depth)
+        return raw, Loaded(data, record.depth)
 
     def _decode(self, record: Record, payload: memoryview, level: int) -> bytes:
         if record.encoding == ENC_RAW:

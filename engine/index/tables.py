@@ -30,9 +30,18 @@ class Table(enum.Enum):
     PARENTS = 21  # mount, ino, parent ino, cookie -> "": hard links beyond the first
     SUSPECTS = 22  # chunk id -> reason: damaged or missing, wanted again; pack number u32 -> reason: to be rewritten
     DICTS = 23  # group of similar files -> chunk id of its dictionary
+    LOCATIONS = 24  # name -> a storage location
+    OUTBOX = 25  # location u16, point id -> how far its copy there is
+    COPIES = 26  # location u16, chunk id -> where it lies there
+    AWAY = 27  # pack number u32 -> a sealed pack at a location
 
     # By identity: members are singletons, and the inherited one is a Python call at every look-up of a row.
     __hash__ = object.__hash__
+
+    @property
+    def late(self) -> bool:
+        """Not in the first stores of this format: made where it is missing, once."""
+        return self.value >= Table.LOCATIONS.value
 
     @property
     def db(self) -> bytes:

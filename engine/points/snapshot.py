@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from engine import limits, registry
 from engine.chunks import Context, alive
+from engine.copies import outbox
 from engine.errors import AlreadyExists, Busy, InvalidRequest, NotFound
 from engine.home import OpenStore
 from engine.index import Table, Txn
@@ -145,6 +146,7 @@ def _commit(txn: Txn, name: str, before: int, cut: int, made: Point, record: byt
     begun = rows.decode_cut(raw).begun
     txn.put(Table.LIVE_META, rows.cut_key(mount.id), rows.Cut(begun, cut).encode())
     txn.put(Table.POINTS, made.id.encode(), record)
+    outbox.enqueue(txn, name, made.id, made.time_ns)
 
 
 def _forget(txn: Txn, seen: list[Seen]) -> None:

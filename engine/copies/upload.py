@@ -1,0 +1,278 @@
+"""Sending a point to a storage location: only what the location lacks, in sealed packs, then the journal entry.
+
+One thread walks the tree, reads records, checks what they hold, and seals them; others put packs and look at them
+there.  Packs are taken into the index in the order in which they were closed, so that a node is known to be whole only
+when all it refers to is.  Memory: the packs that are being filled (3) and those on their way (``UPLOADS``), each at
+most ``AWAY_PACK``.  What a crash leaves: FORMAT-copies.md, "Crash table".
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from engine import codec, limits
+from engine.copies import rows
+from engine.copies.link import Link
+from engine.copies.reach import Need, missing
+from engine.copies.rows import EXTRA, UNNAMED, WHOLE, AwayRow, CopyRow
+from engine.copies.sealed import DATA, META, SMALL, Pack, Sealed
+from engine.errors import Corrupt, NotFound, ShuttingDown
+from engine.home import OpenStore
+from engine.index import Table
+from engine.index.rows import U64
+from engine.packs.records import Entry, decode_record_head
+from engine.progress import Progress, Report
+
+_NEXT = b"next_pack"
+
+
+@dataclass
+class UploadReport:
+    """What sending a point took. ``bytes``: of sealed packs; ``reused``: chunks that were there already, as far as the
+    walk met them."""
+
+    point: str
+    packs: int = 0
+    chunks: int = 0
+    bytes: int = 0
+    read_back: int = 0
+    entry: int = 0
+
+
+@dataclass
+class _Batch:
+    """A closed pack on its way, and what is to be known once it is there."""
+
+    sealed: Sealed
+    entries: list[Entry]
+    whole: set[bytes]
+    marks: list[bytes] = field(default_factory=list)
+
+
+class Uploader:
+    """Sends points to one location. Not thread-safe; one at a time (see ``Link``)."""
+
+    def __init__(
+        self,
+        store: OpenStore,
+        link: Link,
+        *,
+        report: Report,
+        stop: Callable[[], bool] = lambda: False,
+        threads: int = limits.UPLOADS,
+        chance: random.Random | None = None,
+    ) -> None:
+        self._store = store
+        self._index = store.context.index
+        self._link = link
+        self._report = report
+        self._stop = stop
+        self._threads = threads
+        self._chance = chance or random.Random()
+        self._flight: dict[bytes, int] = {}  # sent or about to be, not in COPIES yet -> flags
+        self._wanted: list[Need] = []
+        self._lanes: dict[int, Pack] = {}
+        self._whole: set[bytes] = set()
+        self._marks: list[bytes] = []
+        self._sent: deque[tuple[_Batch, Future[bool]]] = deque()
+
+    def upload(self, point: str, extras: Sequence[bytes] = ()) -> UploadReport:
+        """Have the location hold a point whole. ``extras``: what else is kept with it, each at most a chunk.
+
+        Raises NotFound, Cancelled, Busy when another writer took over, and what the location raises; what was sent
+        until then stays sent.
+        """
+        self._made = UploadReport(point)
+        with self._index.read() as txn:
+            record = txn.get(Table.POINTS, point.encode())
+        if record is None:
+            raise NotFound(f"point {point}", expected="a point of this store", found="none")
+        self._link.catch_up()
+        known = self._link.entry_of(point)
+        if known is None:
+            top = codec.chunk_id(self._store.context.key, record)
+            with ThreadPoolExecutor(self._threads, "holdfast-put") as pool:
+                self._pool = pool
+                try:
+                    for need in missing(self._store.reader, self._has, top):
+                        self._want(need)
+                    ids = [self._extra(one) for one in extras]
+                    self._fetch()
+                    self._close_all()
+                    while self._sent:
+                        self._settle()
+                    self._mark_whole(self._marks)
+                finally:
+                    self._forget()
+            known = self._link.append_point(point, top, ids)
+        self._made.entry = known
+        return self._made
+
+    # --- what the location has ----------------------------------------------------------------------------
+
+    def _has(self, cid: bytes) -> CopyRow | None:
+        flags = self._flight.get(cid)
+        if flags is not None:
+            return CopyRow(0, 0, 0, flags)
+        with self._index.read() as txn:
+            raw = txn.get(Table.COPIES, rows.copy_key(self._link.row.id, cid))
+        return None if raw is None else rows.copy_row(raw)
+
+    # --- filling packs ------------------------------------------------------------------------------------
+
+    def _want(self, need: Need) -> None:
+        if self._stop():
+            raise ShuttingDown(f"upload of point {self._made.point}", found="a request to stop",
+                            do="it goes on where it was, next time")  # fmt: skip
+        flags = WHOLE if need.whole else 0
+        if need.there:
+            self._marks.append(need.cid)
+            self._flight[need.cid] = flags
+            return
+        self._flight[need.cid] = flags
+        if need.whole:
+            self._whole.add(need.cid)
+        self._wanted.append(need)
+        if len(self._wanted) >= limits.GATHER_CHUNKS:
+            self._fetch()
+
+    def _fetch(self) -> None:
+        wanted, self._wanted = self._wanted, []
+        found = self._store.reader.records([need.cid for need in wanted])
+        for need in wanted:
+            raw = found[need.cid]
+            self._add(META if need.node else SMALL if len(raw) < limits.SMALL_RECORD else DATA, raw)
+
+    def _add(self, kind: int, raw: codec.Bytes) -> None:
+        pack = self._lanes.get(kind)
+        if pack is None:
+            pack = self._lanes[kind] = Pack(self._link.vault, kind)
+        record = decode_record_head(raw)
+        bases = tuple(dict.fromkeys(base.id for base in record.bases))
+        pack.add(
+            raw,
+            Entry(
+                record.id,
+                0,
+                len(raw),
+                record.plain,
+                record.kind,
+                record.encoding,
+                record.depth,
+                bases,
+            ),
+        )
+        if pack.full:
+            self._close(kind)
+
+    def _extra(self, data: bytes) -> bytes:
+        """A chunk of the service's own; of no tree, so its copy says so."""
+        cid, raw = self._link.record(data)
+        if self._has(cid) is None:
+            self._flight[cid] = EXTRA
+            self._add(SMALL, raw)
+        return cid
+
+    def _close_all(self) -> None:
+        for kind in (DATA, SMALL, META):
+            self._close(kind)
+
+    def _close(self, kind: int) -> None:
+        """A pack goes its way. What nodes refer to goes before them."""
+        if kind == META:
+            self._fetch()
+            for before in (DATA, SMALL):
+                self._close(before)
+        pack = self._lanes.pop(kind, None)
+        if pack is None:
+            return
+        sealed, entries = pack.finish()
+        whole = {entry.id for entry in entries if entry.id in self._whole}
+        self._whole -= whole
+        marks: list[bytes] = []
+        if kind == META:
+            marks, self._marks = self._marks, []
+        batch = _Batch(sealed, entries, whole, marks)
+        while len(self._sent) >= self._threads:
+            self._settle()
+        self._sent.append((batch, self._pool.submit(self._put, sealed)))
+
+    # --- on the threads -----------------------------------------------------------------------------------
+
+    def _put(self, sealed: Sealed) -> bool:
+        """Put a pack and see what the location says of it; True when its bytes were read back as well."""
+        location = self._link.location
+        path = rows.pack_path(sealed.name)
+        location.put(path, sealed.data)
+        found = location.stat(path).size
+        if found != len(sealed.data):
+            raise Corrupt(f"{location.shown}: {path}", expected=f"{len(sealed.data)} bytes", found=str(found),
+                          do="try again; if it stays so, look at the server")  # fmt: skip
+        if self._chance.random() >= self._link.row.verify:
+            return False
+        if codec.digest(location.read(path)) != sealed.name:
+            raise Corrupt(f"{location.shown}: {path}", expected="the bytes that were sent", found="others",
+                          do="try again; if it stays so, look at the server")  # fmt: skip
+        return True
+
+    # --- what is known to be there ------------------------------------------------------------------------
+
+    def _settle(self) -> None:
+        """Take the oldest pack on its way into the index."""
+        batch, future = self._sent.popleft()
+        read_back = future.result()
+        number = self._known(batch.sealed)
+        for at in range(0, len(batch.entries), limits.GC_SWEEP_ROWS):
+            with self._index.write() as txn:
+                for entry in batch.entries[at : at + limits.GC_SWEEP_ROWS]:
+                    flags = WHOLE if entry.id in batch.whole else self._flight[entry.id] & EXTRA
+                    row = CopyRow(number, entry.offset, entry.stored, flags)
+                    txn.put(
+                        Table.COPIES, rows.copy_key(self._link.row.id, entry.id), row.pack_bytes()
+                    )
+        self._mark_whole(batch.marks)
+        for entry in batch.entries:
+            self._flight.pop(entry.id, None)
+        made = self._made
+        made.packs += 1
+        made.chunks += len(batch.entries)
+        made.bytes += len(batch.sealed.data)
+        made.read_back += read_back
+        self._report(Progress("upload", made.bytes, None, "bytes"))
+
+    def _known(self, sealed: Sealed) -> int:
+        with self._index.write() as txn:
+            raw = txn.get(Table.META, _NEXT)
+            number = 1 if raw is None else U64.unpack(raw)[0]
+            txn.put(Table.META, _NEXT, U64.pack(number + 1))
+            row = AwayRow(
+                self._link.row.id, UNNAMED, sealed.kind, sealed.epoch, len(sealed.data), sealed.trailer,
+                sealed.trailer_len, sealed.records, 0, sealed.salt, sealed.name,
+            )  # fmt: skip
+            txn.put(Table.AWAY, rows.away_key(number), row.pack_bytes())
+        return int(number)
+
+    def _mark_whole(self, cids: Sequence[bytes]) -> None:
+        with self._index.write() as txn:
+            for cid in cids:
+                key = rows.copy_key(self._link.row.id, cid)
+                raw = txn.get(Table.COPIES, key)
+                if raw is not None:
+                    row = rows.copy_row(raw)
+                    txn.put(Table.COPIES, key, row._replace(flags=row.flags | WHOLE).pack_bytes())
+                self._flight.pop(cid, None)
+
+    def _forget(self) -> None:
+        """After an error: packs on their way are waited for, so that nothing is put after this returned."""
+        for _, future in self._sent:
+            future.cancel()
+        self._sent.clear()
+        self._flight.clear()
+        self._wanted.clear()
+        self._lanes.clear()
+        self._whole.clear()
+        self._marks.clear()
