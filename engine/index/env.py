@@ -42,9 +42,6 @@ from engine.seam import hand_over
 
 _TRIES, _PAUSE = 500, 0.01  # to find no reader at work: 5 s in all
 _CRC = struct.Struct("<I")
-_LATE = (
-    b"late"  # a row of META: tables of copies were made; one that is missing from now on is damage
-)
 _SOUND = 0x2144DF1C  # the CRC-32 of anything followed by its own CRC-32, little-endian
 _SEED = {table: crc32(bytes((table.value,))) for table in Table}
 
@@ -251,8 +248,6 @@ class Index:
             if self._create:
                 for table in Table:
                     self._dbs[table] = self._env.open_db(table.db, create=True)
-                with self._env.begin(write=True) as txn:
-                    Txn(txn, self._dbs).put(Table.META, _LATE, b"")
             else:
                 self._open_tables()
         except lmdb.NotFoundError:
@@ -269,13 +264,11 @@ class Index:
         with self._watch.waiting():
             txn = self._env.begin(write=True)
         with txn:
-            meta = self._env.open_db(Table.META.db, txn=txn, create=False)
-            made = txn.get(_LATE, db=meta) is not None
+            # An index of before has none of the late tables; one that has some has lost the others.
+            older = not any(txn.get(table.db) for table in Table if table.late)
             for table in Table:
-                new = table.late and not made
+                new = table.late and older
                 self._dbs[table] = self._env.open_db(table.db, txn=txn, create=new)
-            if not made:
-                Txn(txn, self._dbs).put(Table.META, _LATE, b"")
 
     def close(self) -> None:
         """Close the environment; no transaction may be open."""

@@ -176,3 +176,23 @@ def test_a_write_of_which_the_disk_took_a_part_is_told_as_a_full_disk(
     monkeypatch.setattr("engine.index.translate._room", lambda path: left)
     error = lmdb.Error("mdb_txn_commit: Input/output error")
     assert type(index.failed(error)) is kind
+
+
+def test_tables_that_came_later_are_made_once_in_an_index_of_before(path: str) -> None:
+    """And only then: one that is missing from an index which had it is damage."""
+    env = lmdb.open(path, max_dbs=64)
+    for table in Table:
+        if not table.late:
+            env.open_db(table.db, create=True)
+    env.close()
+    for _ in range(2):
+        index = Index(path)
+        with index.write() as txn:
+            txn.put(Table.OUTBOX, b"k", b"v")
+        index.close()
+    env = lmdb.open(path, max_dbs=64)
+    with env.begin(write=True) as txn:
+        txn.drop(env.open_db(Table.OUTBOX.db, txn=txn), delete=True)
+    env.close()
+    with pytest.raises(Corrupt, match="every table"):
+        Index(path)
