@@ -163,12 +163,6 @@ assert DIR_LEAF_BYTES + 8 * KIB + 2 * DIR_NODE_MAX <= NODE_MAX and XATTR_NODE < 
 assert 32 * XATTR_NODES_MAX < XATTR_INLINE_MAX <= 254
 assert XATTR_NODES_MAX * XATTR_NODE >= 2 * XATTR_TOTAL_MAX
 
-# --- copies at storage locations --------------------------------------------------------------------------
-AWAY_PACK = (
-    32 * MIB
-)  # a sealed pack: large enough for a server's speed, small enough to be sent again after a crash
-AWAY_RECORDS = 16_384  # records of a sealed pack: its trailer is read whole, 1 MB
-SMALL_RECORD = (
-    16 * KIB
-)  # records below this lie apart from larger ones: deltas, which are read many at a time
+# --- uploads ----------------------------------------------------------------------------------------------
+SMALL_RECORD = 16 * KIB  # smaller ones lie in packs apart: deltas, of which many are read at a time
 UPLOADS = 4  # packs on their way at once, each in memory: 128 MiB

@@ -3,27 +3,38 @@
 One thread walks the tree, reads records, checks what they hold, and seals them; others put packs and look at them
 there.  Packs are taken into the index in the order in which they were closed, so that a node is known to be whole only
 when all it refers to is.  Memory: the packs that are being filled (3) and those on their way (``UPLOADS``), each at
-most ``AWAY_PACK``.  What a crash leaves: FORMAT-copies.md, "Crash table".
+most ``SEALED_PACK``.  What a crash leaves: FORMAT-copies.md, "Crash table".
 """
 
 from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
 from engine import codec, limits
-from engine.copies import rows
+from engine.copies import journal, rows
 from engine.copies.link import Link
 from engine.copies.reach import Need, missing
 from engine.copies.rows import EXTRA, UNNAMED, WHOLE, AwayRow, CopyRow
-from engine.copies.sealed import DATA, META, SMALL, Pack, Sealed
+from engine.copies.sealed import (
+    DATA,
+    METADATA,
+    SMALL,
+    PackBuilder,
+    PackRow,
+    SealedPack,
+    check_name,
+    path_of,
+)
 from engine.errors import Corrupt, NotFound, ShuttingDown
 from engine.home import OpenStore
 from engine.index import Table
 from engine.index.rows import U64
+from engine.nodes.point import decode_point
 from engine.packs.records import Entry, decode_record_head
 from engine.progress import Progress, Report
 
@@ -47,7 +58,7 @@ class UploadReport:
 class _Batch:
     """A closed pack on its way, and what is to be known once it is there."""
 
-    sealed: Sealed
+    row: PackRow
     entries: list[Entry]
     whole: set[bytes]
     marks: list[bytes] = field(default_factory=list)
@@ -75,18 +86,22 @@ class Uploader:
         self._chance = chance or random.Random()
         self._flight: dict[bytes, int] = {}  # sent or about to be, not in COPIES yet -> flags
         self._wanted: list[Need] = []
-        self._lanes: dict[int, Pack] = {}
+        self._lanes: dict[int, PackBuilder] = {}
         self._whole: set[bytes] = set()
         self._marks: list[bytes] = []
         self._sent: deque[tuple[_Batch, Future[bool]]] = deque()
 
-    def upload(self, point: str, extras: Sequence[bytes] = ()) -> UploadReport:
-        """Have the location hold a point whole. ``extras``: what else is kept with it, each at most a chunk.
+    def upload(
+        self, point: str, extras: Sequence[bytes] = (), settings: Mapping[str, Any] | None = None
+    ) -> UploadReport:
+        """Have the location hold a point whole. ``extras``: what else is kept with it, each at most a chunk;
+        ``settings``: of its mount.
 
         Raises NotFound, Cancelled, Busy when another writer took over, and what the location raises; what was sent
         until then stays sent.
         """
         self._made = UploadReport(point)
+        self._settings = dict(settings or {})
         with self._index.read() as txn:
             record = txn.get(Table.POINTS, point.encode())
         if record is None:
@@ -108,9 +123,14 @@ class Uploader:
                     self._mark_whole(self._marks)
                 finally:
                     self._forget()
-            known = self._link.append_point(point, top, ids)
+            known = self._name(point, record, top, ids)
         self._made.entry = known
         return self._made
+
+    def _name(self, point: str, record: bytes, top: bytes, extras: Sequence[bytes]) -> int:
+        """The journal entry: from here on the location has the point."""
+        made = journal.Point(point, decode_point(record).mount, top, self._settings, tuple(extras))
+        return self._link.append(journal.PointMade(made, self._link.unnamed()))
 
     # --- what the location has ----------------------------------------------------------------------------
 
@@ -145,29 +165,22 @@ class Uploader:
         found = self._store.reader.records([need.cid for need in wanted])
         for need in wanted:
             raw = found[need.cid]
-            self._add(META if need.node else SMALL if len(raw) < limits.SMALL_RECORD else DATA, raw)
+            self._add(METADATA if need.node else SMALL if len(raw) < limits.SMALL_RECORD else DATA, raw)
 
     def _add(self, kind: int, raw: codec.Bytes) -> None:
-        pack = self._lanes.get(kind)
-        if pack is None:
-            pack = self._lanes[kind] = Pack(self._link.vault, kind)
         record = decode_record_head(raw)
         bases = tuple(dict.fromkeys(base.id for base in record.bases))
-        pack.add(
-            raw,
-            Entry(
-                record.id,
-                0,
-                len(raw),
-                record.plain,
-                record.kind,
-                record.encoding,
-                record.depth,
-                bases,
-            ),
+        entry = Entry(
+            record.id, 0, len(raw), record.plain, record.kind, record.encoding, record.depth, bases
         )
-        if pack.full:
+        pack = self._lanes.get(kind)
+        if pack is not None and not pack.fits(entry):
             self._close(kind)
+            pack = None
+        if pack is None:
+            pack = self._lanes[kind] = PackBuilder(self._link.vault, kind)
+        view = memoryview(raw)
+        pack.add(view[: record.head], view[record.head :], entry)
 
     def _extra(self, data: bytes) -> bytes:
         """A chunk of the service's own; of no tree, so its copy says so."""
@@ -178,45 +191,43 @@ class Uploader:
         return cid
 
     def _close_all(self) -> None:
-        for kind in (DATA, SMALL, META):
+        for kind in (DATA, SMALL, METADATA):
             self._close(kind)
 
     def _close(self, kind: int) -> None:
         """A pack goes its way. What nodes refer to goes before them."""
-        if kind == META:
+        if kind == METADATA:
             self._fetch()
             for before in (DATA, SMALL):
                 self._close(before)
         pack = self._lanes.pop(kind, None)
         if pack is None:
             return
-        sealed, entries = pack.finish()
-        whole = {entry.id for entry in entries if entry.id in self._whole}
+        sealed = pack.finish()
+        whole = {entry.id for entry in sealed.entries if entry.id in self._whole}
         self._whole -= whole
         marks: list[bytes] = []
-        if kind == META:
+        if kind == METADATA:
             marks, self._marks = self._marks, []
-        batch = _Batch(sealed, entries, whole, marks)
+        batch = _Batch(sealed.row, sealed.entries, whole, marks)
         while len(self._sent) >= self._threads:
             self._settle()
         self._sent.append((batch, self._pool.submit(self._put, sealed)))
 
     # --- on the threads -----------------------------------------------------------------------------------
 
-    def _put(self, sealed: Sealed) -> bool:
+    def _put(self, sealed: SealedPack) -> bool:
         """Put a pack and see what the location says of it; True when its bytes were read back as well."""
         location = self._link.location
-        path = rows.pack_path(sealed.name)
+        path = path_of(sealed.row.name)
         location.put(path, sealed.data)
         found = location.stat(path).size
-        if found != len(sealed.data):
-            raise Corrupt(f"{location.shown}: {path}", expected=f"{len(sealed.data)} bytes", found=str(found),
+        if found != sealed.row.size:
+            raise Corrupt(f"{location.shown}: {path}", expected=f"{sealed.row.size} bytes", found=str(found),
                           do="try again; if it stays so, look at the server")  # fmt: skip
         if self._chance.random() >= self._link.row.verify:
             return False
-        if codec.digest(location.read(path)) != sealed.name:
-            raise Corrupt(f"{location.shown}: {path}", expected="the bytes that were sent", found="others",
-                          do="try again; if it stays so, look at the server")  # fmt: skip
+        check_name(sealed.row.name, location.read(path))
         return True
 
     # --- what is known to be there ------------------------------------------------------------------------
@@ -225,7 +236,7 @@ class Uploader:
         """Take the oldest pack on its way into the index."""
         batch, future = self._sent.popleft()
         read_back = future.result()
-        number = self._known(batch.sealed)
+        number = self._known(batch.row)
         for at in range(0, len(batch.entries), limits.GC_SWEEP_ROWS):
             with self._index.write() as txn:
                 for entry in batch.entries[at : at + limits.GC_SWEEP_ROWS]:
@@ -240,18 +251,18 @@ class Uploader:
         made = self._made
         made.packs += 1
         made.chunks += len(batch.entries)
-        made.bytes += len(batch.sealed.data)
+        made.bytes += batch.row.size
         made.read_back += read_back
         self._report(Progress("upload", made.bytes, None, "bytes"))
 
-    def _known(self, sealed: Sealed) -> int:
+    def _known(self, pack: PackRow) -> int:
         with self._index.write() as txn:
             raw = txn.get(Table.META, _NEXT)
             number = 1 if raw is None else U64.unpack(raw)[0]
             txn.put(Table.META, _NEXT, U64.pack(number + 1))
             row = AwayRow(
-                self._link.row.id, UNNAMED, sealed.kind, sealed.epoch, len(sealed.data), sealed.trailer,
-                sealed.trailer_len, sealed.records, 0, sealed.salt, sealed.name,
+                self._link.row.id, UNNAMED, pack.kind, pack.epoch, pack.size, pack.trailer_offset,
+                pack.trailer_length, pack.records, 0, pack.salt, bytes.fromhex(pack.name),
             )  # fmt: skip
             txn.put(Table.AWAY, rows.away_key(number), row.pack_bytes())
         return int(number)

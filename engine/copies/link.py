@@ -1,0 +1,178 @@
+"""One storage location as this store's writer sees it: the location, its keys, and the end of the journal.
+
+What the index knows of the journal is its last entry's number and hash. What comes after it was written by this store
+before a crash, and is taken as done; or by another writer, and then this store has been replaced and stops.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from engine import codec, limits
+from engine.chunks import Context
+from engine.chunks.encode import plain
+from engine.copies import journal, outbox, rows
+from engine.copies.journal import Body, Entry
+from engine.copies.rows import NAMED, UNNAMED, VERIFIED, OutboxRow
+from engine.copies.sealed import PackRow
+from engine.errors import Busy, Corrupt, NotFound, from_os
+from engine.index import Table, Txn
+from engine.index.rows import KIND_DATA
+from engine.keys import Vault
+from engine.locations import Location
+from engine.packs.records import encode_record_head
+
+FOLDER = "locations"
+
+
+class Link:
+    """An open location of this store. ``row`` is as the index has it. Of processes, one at a time (``alone``)."""
+
+    def __init__(self, context: Context, name: str, location: Location, vault: Vault) -> None:
+        self.context = context
+        self.name = name
+        self.location = location
+        self.vault = vault
+        with context.index.read() as txn:
+            self.row = outbox.location(txn, name)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Be the only process that writes to the location, for as long as the block runs. Raises Busy."""
+        system = self.context.system
+        folder = os.path.join(self.context.root, FOLDER)
+        path = os.path.join(folder, f"{self.row.id}.lock")
+        try:
+            if not system.exists(folder):
+                system.mkdir(folder)
+            fd = system.open(path, os.O_RDWR | os.O_CREAT)
+        except OSError as error:
+            raise from_os(error, path) from None
+        try:
+            if not system.try_lock(fd):
+                raise Busy(
+                    f"location {self.name!r}", expected="nobody else writing to it",
+                    found="another process of this store", do="wait for it to end",
+                )  # fmt: skip
+            yield
+        finally:
+            system.close(fd)
+
+    # --- the journal --------------------------------------------------------------------------------------
+
+    def catch_up(self) -> None:
+        """Take what is in the journal behind what the index knows. Raises Busy when another writer took over."""
+        while True:
+            seq = self.row.seq + 1
+            try:
+                raw = self.location.read(journal.path_of(seq))
+            except NotFound:
+                return
+            entry = journal.decode(self.vault, seq, raw)
+            if entry.prev.hex() != (self.row.last or journal.FIRST_PREV.hex()):
+                raise Corrupt(
+                    f"{self.location.shown}: journal entry {seq}", expected="one that follows what this store wrote",
+                    found="another", do="find out who wrote to the location",
+                )  # fmt: skip
+            if entry.writer.hex() != self.row.writer:
+                self._replaced(entry)
+            self._take(entry, raw)
+
+    def append(self, body: Body) -> int:
+        """Write an entry; its number. Raises Busy when another writer took over."""
+        entry = Entry(
+            self.row.seq + 1, bytes.fromhex(self.row.last) if self.row.last else journal.FIRST_PREV,
+            bytes.fromhex(self.row.writer), self.context.system.time_ns(), body,
+        )  # fmt: skip
+        raw = journal.encode(self.vault, entry)
+        if not self.location.create(journal.path_of(entry.seq), raw):
+            before = self.row.seq
+            self.catch_up()
+            if self.row.seq == before:
+                raise Corrupt(
+                    f"{self.location.shown}: journal entry {entry.seq}", expected="to be made or to be there",
+                    found="neither", do="look whether the server keeps conditional creates",
+                )  # fmt: skip
+            return self.append(body)
+        self._take(entry, raw)
+        return entry.seq
+
+    def entry_of(self, point: str) -> int | None:
+        """The journal entry that names a point, None while there is none."""
+        with self.context.index.read() as txn:
+            row = outbox.get(txn, self.row.id, point)
+        return row.entry if row is not None and row.entry else None
+
+    def unnamed(self) -> tuple[PackRow, ...]:
+        """Packs that are there and that no entry names yet."""
+        with self.context.index.read() as txn:
+            found = [rows.away_row(raw) for _, raw in txn.scan(Table.AWAY)]
+        return tuple(
+            PackRow(
+                row.name.hex(), row.size, row.trailer, row.trailer_len, row.records, row.kind, row.epoch, row.salt
+            )  # fmt: skip
+            for row in found
+            if row.location == self.row.id and row.state == UNNAMED
+        )
+
+    def _replaced(self, entry: Entry) -> None:
+        by = entry.writer.hex()
+        with self.context.index.write() as txn:
+            row = replace(outbox.location(txn, self.name), paused=f"replaced by writer {by}")
+            outbox.save(txn, self.name, row)
+        self.row = row
+        error = Busy(
+            f"location {self.name!r}", expected=f"this store (writer {self.row.writer}) to be its only writer",
+            found=f"writer {by} took over with journal entry {entry.seq}",
+            do="if this store is the one to go on, run 'holdfast location take-over'",
+        )  # fmt: skip
+        self.context.incidents.note("replaced", f"location {self.name}", str(error))
+        raise error
+
+    def _take(self, entry: Entry, raw: bytes) -> None:
+        """What an entry of this store says is done, in one transaction."""
+        with self.context.index.write() as txn:
+            row = outbox.location(txn, self.name)
+            row = replace(row, seq=entry.seq, last=journal.digest(raw).hex())
+            outbox.save(txn, self.name, row)
+            match entry.body:
+                case journal.PointMade(point, packs):
+                    self._name(txn, packs)
+                    self._verified(txn, point, entry.seq)
+                case journal.PacksChanged(packs, _):
+                    self._name(txn, packs)
+        self.row = row
+
+    def _name(self, txn: Txn, packs: tuple[PackRow, ...]) -> None:
+        names = {bytes.fromhex(pack.name) for pack in packs}
+        known = [(key, rows.away_row(raw)) for key, raw in txn.scan(Table.AWAY)] if names else []
+        for key, row in known:
+            if row.location == self.row.id and row.name in names:
+                txn.put(Table.AWAY, key, row._replace(state=NAMED).pack_bytes())
+
+    def _verified(self, txn: Txn, point: journal.Point, seq: int) -> None:
+        if txn.get(Table.POINTS, point.id.encode()) is None:
+            return  # deleted since: the location is told by an entry of its own
+        row = outbox.get(txn, self.row.id, point.id) or OutboxRow()
+        extras = [cid.hex() for cid in point.extras]
+        now = self.context.system.time_ns()
+        outbox.put(
+            txn, self.row.id, point.id, row.now(VERIFIED, now, entry=seq, extras=extras, reason="")
+        )
+
+    # --- chunks of the service ----------------------------------------------------------------------------
+
+    def record(self, data: bytes) -> tuple[bytes, bytes]:
+        """(id, record) of a chunk that is of no tree."""
+        assert len(data) <= limits.CHUNK_MAX
+        cid = codec.chunk_id(self.context.key, data)
+        encoded = plain(data)
+        head = encode_record_head(
+            KIND_DATA, encoded.encoding, 0, len(data), len(encoded.payload), cid
+        )
+        return cid, head + bytes(encoded.payload)
+
+
