@@ -122,6 +122,36 @@ TOMBSTONES_KEPT = (
     256  # so many are not worth a look through all metadata packs for those not needed
 )
 
+# --- copies at storage locations, which are not trusted -----------------------------------------------------
+SEALED_PACK = (
+    32 * MIB
+)  # a pack at a location is about this large: built in memory, a dozen parts of an upload
+SEALED_PACK_MAX = (
+    48 * MIB
+)  # a reader refuses more; a pack's last record and its trailer come on top of the above
+SEALED_RECORDS_MAX = 131_072  # records of a pack: of 256 bytes each they fill one
+SEALED_TRAILER_MAX = 12 * MIB  # plaintext of a trailer: so many records with a base and a half each
+JOURNAL_PLAIN_MAX = (
+    32 * MIB
+)  # JSON of a journal entry: a checkpoint of 200,000 packs (6 TiB), 100 MiB when decoded
+JOURNAL_ENTRY_MAX = (
+    JOURNAL_PLAIN_MAX + 1 * MIB
+)  # what is fetched of an entry: zstd never makes it so much longer
+JSON_DEPTH_MAX = 12  # lists and objects within each other; a mount's settings have four
+JOURNAL_NAMES_MAX = 100_000  # points, extras, or names of packs in one list of an entry
+JOURNAL_FREE_MAX = 64 * KIB  # JSON of a mount's settings, or of what is kept with a point
+RING_MAX = 1 * MIB  # bytes of a key ring
+RING_SLOTS_MAX = 16
+RING_EPOCHS_MAX = 4_096  # once a day for eleven years
+ARGON2_MEMORY_KIB_MAX = 1 * MIB  # 1 GiB: four times what we write
+ARGON2_PASSES_MAX = 16
+ARGON2_LANES_MAX = 16
+ARGON2_WORK_MAX = (
+    16 * MIB
+)  # KiB times passes of all slots of a ring: 21 of ours, with 1 to 4 s each
+PASSPHRASE_MAX = 1_024  # bytes
+KEY_FILE_MAX = 4 * KIB
+
 # --- time -------------------------------------------------------------------------------------------------
 COMMIT_INTERVAL = 5.0  # s: the longest a change waits for its barrier
 TICK = 1.0  # s: worker heartbeat, background commit
@@ -162,6 +192,8 @@ assert FILE_LEAF_SPANS * 256**FILE_DEPTH_MAX * SPAN >= FILE_MAX and FILE_LEAF_SP
 assert DIR_LEAF_BYTES + 8 * KIB + 2 * DIR_NODE_MAX <= NODE_MAX and XATTR_NODE < NODE_MAX
 assert 32 * XATTR_NODES_MAX < XATTR_INLINE_MAX <= 254
 assert XATTR_NODES_MAX * XATTR_NODE >= 2 * XATTR_TOTAL_MAX
+assert SEALED_PACK + RECORD_MAX + SEALED_TRAILER_MAX <= SEALED_PACK_MAX < PACK_HARD_MAX
+assert 48 * SEALED_RECORDS_MAX <= SEALED_TRAILER_MAX < int.from_bytes(b"HFR1", "little")
 
 # --- uploads ----------------------------------------------------------------------------------------------
 SMALL_RECORD = 16 * KIB  # smaller ones lie in packs apart: deltas, of which many are read at a time

@@ -34,6 +34,13 @@ def fingerprint(key: bytes, data: Bytes) -> bytes:
     return blake3(data, key=key).digest(FINGERPRINT_LEN)
 
 
+def tag(key: bytes, context: bytes, data: Bytes) -> bytes:
+    """First 128 bits of the keyed BLAKE3 of both together: what notices a change where nothing is sealed."""
+    state = blake3(context, key=key)
+    state.update(data)
+    return state.digest(FINGERPRINT_LEN)
+
+
 class Digest:
     """Incremental unkeyed BLAKE3, for whole-pack digests."""
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from zlib import crc32
 
 from engine import limits
-from engine.codec import ID_LEN, Digest
+from engine.codec import ID_LEN, Bytes, Digest
 from engine.errors import Corrupt
 from engine.index.rows import ENC_DELTA, ENC_DICT, ENC_RAW, ENC_ZSTD
 
@@ -36,6 +36,7 @@ _CRC = struct.Struct("<I")
 HEADER_LEN = _HEADER.size + 4
 RECORD_HEAD = _RECORD.size + 4
 FOOTER_LEN = _FOOTER.size + 4
+ENTRY_LEN = _ENTRY.size  # of a trailer, without the ids of bases
 
 
 class Base(NamedTuple):
@@ -129,7 +130,7 @@ def encode_record_head(
     return fixed + _CRC.pack(crc32(tail, crc32(fixed))) + tail
 
 
-def decode_record_head(raw: bytes | memoryview) -> Record:
+def decode_record_head(raw: Bytes) -> Record:
     """Decode the head at the start of ``raw`` (which may be longer). Raises Corrupt."""
     if len(raw) < RECORD_HEAD:
         raise Corrupt(
@@ -167,10 +168,15 @@ def _check_record(
         raise Corrupt("record", expected="fields within their limits", found="others")
 
 
+def encode_entries(entries: list[Entry]) -> bytes:
+    """What a trailer says of its records: their fixed parts, then the ids of all their bases."""
+    body = b"".join([_ENTRY.pack(*e[:7], len(e.bases)) for e in entries])
+    return body + b"".join([b"".join(e.bases) for e in entries])
+
+
 def encode_trailer(entries: list[Entry], offset: int, digest: bytes) -> bytes:
     """Trailer and footer of a sealed pack. ``offset``: where the trailer starts; ``digest``: of all before it."""
-    body = b"".join([_ENTRY.pack(*e[:7], len(e.bases)) for e in entries])
-    body += b"".join([b"".join(e.bases) for e in entries])
+    body = encode_entries(entries)
     trailer_hash = Digest()
     trailer_hash.update(body)
     footer = _FOOTER.pack(END_MAGIC, offset, len(body), len(entries), digest, trailer_hash.digest())
@@ -205,26 +211,32 @@ def decode_trailer(body: bytes, footer: Footer) -> list[Entry]:
         or footer.entries * _ENTRY.size > len(body)
     ):
         raise Corrupt("pack trailer", expected="a trailer that matches its hash", found="damage")
+    return decode_entries(body, footer.entries, footer.offset)
+
+
+def decode_entries(body: bytes, count: int, end: int, between: int = 0) -> list[Entry]:
+    """The entries of a trailer, in file order. Raises Corrupt.
+
+    ``end``: where the trailer starts, and so the records end; ``between``: bytes behind each record that are not its.
+    """
+    if count * _ENTRY.size > len(body):
+        raise Corrupt("pack trailer", expected=f"{count} records", found=f"{len(body)} bytes")
     entries = []
-    at = footer.entries * _ENTRY.size
+    at = count * _ENTRY.size
     position = HEADER_LEN
-    for i in range(footer.entries):
-        cid, offset, stored, plain, kind, encoding, depth, count = _ENTRY.unpack_from(
+    for i in range(count):
+        cid, offset, stored, plain, kind, encoding, depth, bases_of = _ENTRY.unpack_from(
             body, i * _ENTRY.size
         )
-        bases = tuple(body[at + j * ID_LEN : at + (j + 1) * ID_LEN] for j in range(count))
-        at += count * ID_LEN
-        if (
-            offset != position
-            or stored < RECORD_HEAD
-            or offset + stored > footer.offset
-            or at > len(body)
-        ):
+        bases = tuple(body[at + j * ID_LEN : at + (j + 1) * ID_LEN] for j in range(bases_of))
+        at += bases_of * ID_LEN
+        behind = offset + stored + between
+        if offset != position or stored < RECORD_HEAD or behind > end or at > len(body):
             raise Corrupt(
                 "pack trailer", expected="records one after the other", found="another offset"
             )
-        position += stored
+        position = behind
         entries.append(Entry(cid, offset, stored, plain, kind, encoding, depth, bases))
-    if at != len(body) or position != footer.offset:
+    if at != len(body) or position != end:
         raise Corrupt("pack trailer", expected="nothing beside its entries", found="other bytes")
     return entries
