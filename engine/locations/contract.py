@@ -21,13 +21,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 from engine import limits
 from engine.errors import Corrupt, InvalidRequest
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
+
+Pieces: TypeAlias = list[bytes]
 
 _PART = r"[A-Za-z0-9_-][A-Za-z0-9._-]*"
 _NAME = re.compile(rf"{_PART}(?:/{_PART})*\Z")
@@ -68,7 +70,7 @@ class Location(Protocol):
     def read(self, name: str, offset: int = 0, length: int = -1) -> bytes:
         """Exactly ``length`` bytes from ``offset`` on, or all the rest."""
 
-    def ranges(self, name: str, parts: Sequence[tuple[int, int]]) -> list[bytes]:
+    def ranges(self, name: str, parts: Sequence[tuple[int, int]]) -> Pieces:
         """Of each (offset, length) exactly its bytes, in their order; near ones are fetched together."""
 
     def stat(self, name: str) -> Stat:
@@ -138,7 +140,9 @@ def join(parts: Sequence[tuple[int, int]]) -> list[Joined]:
     order = sorted((offset, length, place) for place, (offset, length) in enumerate(parts))
     for offset, length, place in order:
         if offset < 0 or length < 0:
-            raise InvalidRequest("range", expected="no negative number", found=f"({offset}, {length})")
+            raise InvalidRequest(
+                "range", expected="no negative number", found=f"({offset}, {length})"
+            )
         if not length:
             continue
         if joined:
@@ -152,7 +156,9 @@ def join(parts: Sequence[tuple[int, int]]) -> list[Joined]:
     return joined
 
 
-def split(parts: Sequence[tuple[int, int]], joined: Sequence[Joined], answers: Sequence[bytes]) -> list[bytes]:
+def split(
+    parts: Sequence[tuple[int, int]], joined: Sequence[Joined], answers: Sequence[bytes]
+) -> list[bytes]:
     """The answers to ``join``'s requests, cut into what was asked for."""
     found = [b""] * len(parts)
     for request, answer in zip(joined, answers, strict=True):

@@ -1,7 +1,7 @@
 """Credentials of storage locations: where they come from, and that nobody sees them.
 
-A source is ``environment``, ``file:/PATH`` (lines KEY=VALUE, mode 0600) or ``credential:NAME`` (a credential of systemd,
-the same lines). Keys are the usual ones (``KNOWN``); with ``HOLDFAST_`` before it a variable of the environment wins
+A source is ``environment``, ``file:/PATH`` (lines KEY=VALUE, mode 0600) or ``credential:NAME`` (a credential of
+systemd, the same lines). Keys are the usual ones (``KNOWN``); with ``HOLDFAST_`` before it a variable of the environment wins
 over one without, and then nothing of the same server is taken from those without.
 """
 
@@ -76,7 +76,7 @@ class Credentials(Mapping[str, str]):
 
 
 def _of_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    values = {}
+    values: dict[str, str] = {}
     for keys in KNOWN.values():
         ours = {key: found for key in keys if (found := environment.get(_OURS + key))}
         usual = {key: found for key in keys if (found := environment.get(key))}
@@ -104,7 +104,9 @@ def _of_file(path: str, source: str, *, given: bool = False) -> dict[str, str]:
         data = file.read(limits.CREDENTIALS_MAX + 1)
     if len(data) > limits.CREDENTIALS_MAX:
         raise InvalidRequest(
-            f"credentials {source}", expected=f"{limits.CREDENTIALS_MAX} bytes at most", found="more"
+            f"credentials {source}",
+            expected=f"{limits.CREDENTIALS_MAX} bytes at most",
+            found="more",
         )
     return _parse(data, source)
 

@@ -52,7 +52,9 @@ class Place(NamedTuple):
         options = [("endpoint", self.endpoint), ("region", self.region)]
         options += [("path_style", "0")] if not self.path_style else []
         options += [("insecure", "1")] if self.insecure else []
-        options += [("timeout", f"{self.timeout_s:g}")] if self.timeout_s != limits.REQUEST_LIMIT else []
+        options += (
+            [("timeout", f"{self.timeout_s:g}")] if self.timeout_s != limits.REQUEST_LIMIT else []
+        )
         asked = "&".join(f"{key}={quote(value, safe=':/')}" for key, value in options if value)
         return start + ("?" + asked if asked else "")
 
@@ -64,10 +66,14 @@ def parse(url: str) -> Place:
         host, login = cut.netloc, "@" in cut.netloc
         asked = parse_qsl(cut.query, keep_blank_values=True, strict_parsing=bool(cut.query))
     except ValueError:
-        raise _refused("URL of a storage location", "file:///PATH, s3://, gs:// or az://", "no URL") from None
+        raise _refused(
+            "URL of a storage location", "file:///PATH, s3://, gs:// or az://", "no URL"
+        ) from None
     if cut.scheme not in _OPTIONS:
         known = ", ".join(f"{name}://" for name in _OPTIONS)
-        raise _refused("URL of a storage location", known, f"{cut.scheme}://" if cut.scheme else "no scheme")
+        raise _refused(
+            "URL of a storage location", known, f"{cut.scheme}://" if cut.scheme else "no scheme"
+        )
     if login or cut.fragment or any(ord(letter) < 33 or ord(letter) == 127 for letter in url):
         raise _refused(
             f"{cut.scheme}:// URL of a storage location",
@@ -96,10 +102,16 @@ def _options(scheme: str, asked: list[tuple[str, str]]) -> dict[str, str]:
 def _directory(host: str, path: str) -> Place:
     parts = path.split("/")
     if host not in ("", "localhost") or not path.startswith("/") or ".." in parts or "\0" in path:
-        raise _refused("file:// URL of a storage location", "file:///ABSOLUTE/PATH without '..'", "another form")
+        raise _refused(
+            "file:// URL of a storage location",
+            "file:///ABSOLUTE/PATH without '..'",
+            "another form",
+        )
     clean = "/" + "/".join(part for part in parts if part not in ("", "."))
     if clean == "/":
-        raise _refused("file:// URL of a storage location", "a directory of its own", "the root directory")
+        raise _refused(
+            "file:// URL of a storage location", "a directory of its own", "the root directory"
+        )
     return Place("file", "", clean)
 
 
@@ -116,7 +128,9 @@ def _bucket(scheme: str, host: str, path: str, options: dict[str, str]) -> Place
     insecure = _flag(options, "insecure", default=False)
     region = options.get("region", "")
     if region and not _REGION.match(region):
-        raise _refused("region in the URL of a storage location", "its name, as us-east-1", "something else")
+        raise _refused(
+            "region in the URL of a storage location", "its name, as us-east-1", "something else"
+        )
     return Place(
         scheme, host, path, account,
         endpoint=_endpoint(options["endpoint"], insecure=insecure) if "endpoint" in options else "",
@@ -140,7 +154,9 @@ def _seconds(value: str | None) -> float:
     if value is None:
         return limits.REQUEST_LIMIT
     if not re.fullmatch(r"[0-9]{1,5}(\.[0-9]{1,3})?", value) or float(value) <= 0:
-        raise _refused("option timeout of a storage location", "seconds, more than 0", "something else")
+        raise _refused(
+            "option timeout of a storage location", "seconds, more than 0", "something else"
+        )
     return float(value)
 
 
@@ -157,7 +173,10 @@ def _endpoint(value: str, *, insecure: bool) -> str:
         raise _refused(what, "https://HOST:PORT and no more", "another form")
     if cut.scheme == "http" and not insecure and not _loopback(host):
         raise _refused(
-            what, "https (http only on this machine)", f"http://{host}", "insecure=1 in the URL allows it"
+            what,
+            "https (http only on this machine)",
+            f"http://{host}",
+            "insecure=1 in the URL allows it",
         )
     shown = f"[{host}]" if ":" in host else host
     return f"{cut.scheme}://{shown}" + (f":{port}" if port else "")
