@@ -10,6 +10,7 @@ callers abandon the file and write the data again to a new one.
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import os
 import stat
@@ -31,6 +32,14 @@ def hand_over(fd: int, folder: str) -> None:
         os.chown(
             f"/proc/self/fd/{fd}", owner.st_uid, owner.st_gid
         )  # also of one that is only a path
+
+
+def _rename_noreplace(old: str, new: str) -> None:
+    here, noreplace = -100, 1  # AT_FDCWD, RENAME_NOREPLACE
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.renameat2(here, os.fsencode(old), here, os.fsencode(new), noreplace) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), new)
 
 
 class Os:
@@ -101,6 +110,24 @@ class Os:
 
     def rename(self, old: str, new: str) -> None:
         os.rename(old, new)
+
+    def rename_new(self, old: str, new: str) -> None:
+        """Rename without replacing, in one step: FileExistsError where there is something, whatever happens beside."""
+        try:
+            os.link(old, new, follow_symlinks=False)
+        except FileExistsError:
+            # A server of files that lost its own answer says this of the link that it made.
+            if not os.path.samestat(os.lstat(old), os.lstat(new)):
+                raise
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
+                raise
+            _rename_noreplace(old, new)  # a file system without links
+        else:
+            os.unlink(old)
+            return
+        if os.path.lexists(old):
+            os.unlink(old)
 
     def unlink(self, path: str) -> None:
         os.unlink(path)

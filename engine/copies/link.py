@@ -112,7 +112,14 @@ class Link:
             found = [rows.away_row(raw) for _, raw in txn.scan(Table.AWAY)]
         return tuple(
             PackRow(
-                row.name.hex(), row.size, row.trailer, row.trailer_len, row.records, row.kind, row.epoch, row.salt
+                row.name.hex(),
+                row.size,
+                row.trailer,
+                row.trailer_len,
+                row.records,
+                row.kind,
+                row.epoch,
+                row.salt,
             )  # fmt: skip
             for row in found
             if row.location == self.row.id and row.state == UNNAMED
@@ -174,5 +181,3 @@ class Link:
             KIND_DATA, encoded.encoding, 0, len(data), len(encoded.payload), cid
         )
         return cid, head + bytes(encoded.payload)
-
-

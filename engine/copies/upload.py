@@ -165,7 +165,9 @@ class Uploader:
         found = self._store.reader.records([need.cid for need in wanted])
         for need in wanted:
             raw = found[need.cid]
-            self._add(METADATA if need.node else SMALL if len(raw) < limits.SMALL_RECORD else DATA, raw)
+            self._add(
+                METADATA if need.node else SMALL if len(raw) < limits.SMALL_RECORD else DATA, raw
+            )
 
     def _add(self, kind: int, raw: codec.Bytes) -> None:
         record = decode_record_head(raw)

@@ -1,0 +1,170 @@
+"""Object Lock, and what cut-off uploads left: of S3 what obstore does not do. Only this module imports boto3.
+
+It is loaded at the first use: a program that neither retains nor tidies does without.
+"""
+
+from __future__ import annotations
+
+import datetime
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from engine import limits
+from engine.errors import HoldfastError, LocationUnavailable, NotFound, Unsupported
+from engine.locations.answers import translate
+from engine.locations.url import Place
+
+_T = TypeVar("_T")
+_NONE = ("NoSuchObjectLockConfiguration", "ObjectLockConfigurationNotFoundError")
+_UNSUPPORTED = (
+    *_NONE,
+    "NotImplemented",
+    "MethodNotAllowed",
+    "InvalidRequest",
+    "InvalidBucketState",
+)
+
+
+class Retention:
+    """Retention of the names of one s3:// location. Threads may share it."""
+
+    def __init__(self, place: Place, credentials: Mapping[str, str]) -> None:
+        self._place = place
+        self._credentials = credentials
+        self._lock = (
+            threading.Lock()
+        )  # guards the making of _client, which may be used by several threads
+        self._client: Any = None
+
+    def __repr__(self) -> str:
+        return f"Retention({self._place.shown})"
+
+    def enabled(self) -> bool:
+        """Was the bucket made with Object Lock?"""
+        what = f"Object Lock of {self._place.shown}"
+        try:
+            answer = self._ask(
+                what, lambda s3: s3.get_object_lock_configuration(Bucket=self._place.bucket)
+            )
+        except (Unsupported, NotFound):
+            return False
+        return bool(answer.get("ObjectLockConfiguration", {}).get("ObjectLockEnabled") == "Enabled")
+
+    def retain(self, name: str, until_s: int, what: str) -> None:
+        """Retain a name until then, if it is not retained for longer; raises Unsupported where there is no lock."""
+        key = f"{self._place.path}/{name}" if self._place.path else name
+        where = {"Bucket": self._place.bucket, "Key": key}
+        until = datetime.datetime.fromtimestamp(until_s, datetime.UTC)
+        now = self._held(where, what)
+        if now.get("Mode") == "COMPLIANCE" and now["RetainUntilDate"] >= until:
+            return
+        wanted = {"Mode": "COMPLIANCE", "RetainUntilDate": until}
+        self._ask(what, lambda s3: s3.put_object_retention(**where, Retention=wanted))
+        if (
+            self._held(where, what).get(
+                "RetainUntilDate", datetime.datetime.min.replace(tzinfo=datetime.UTC)
+            )
+            < until
+        ):
+            raise Unsupported(
+                f"retention of {what}",
+                expected=f"until {until:%Y-%m-%d %H:%M:%S}",
+                found="that the server forgot it",
+            )
+
+    def tidy(self, age_s: float) -> int:
+        """Abort uploads in parts that were begun so long ago and never ended; how many."""
+        what = f"unfinished uploads at {self._place.shown}"
+        bucket, prefix = self._place.bucket, self._place.path + "/" if self._place.path else ""
+        before = time.time() - age_s
+        aborted = 0
+        marks: dict[str, str] = {}
+        while True:
+            asked = {"Bucket": bucket, "Prefix": prefix, **marks}
+            page = self._ask(what, _call("list_multipart_uploads", asked))
+            for one in page.get("Uploads", ()):
+                if one["Initiated"].timestamp() < before:
+                    gone = {"Bucket": bucket, "Key": one["Key"], "UploadId": one["UploadId"]}
+                    try:
+                        self._ask(what, _call("abort_multipart_upload", gone))
+                    except NotFound:
+                        continue  # it has just ended
+                    aborted += 1
+            if not page.get("IsTruncated"):
+                return aborted
+            marks = {
+                "KeyMarker": page.get("NextKeyMarker", ""),
+                "UploadIdMarker": page.get("NextUploadIdMarker", ""),
+            }
+
+    def _held(self, where: Mapping[str, str], what: str) -> dict[str, Any]:
+        """What is said of a name: Mode, RetainUntilDate; empty when it is not retained."""
+        try:
+            return dict(
+                self._ask(what, lambda s3: s3.get_object_retention(**where)).get("Retention", {})
+            )
+        except _NotRetained:
+            return {}
+
+    def _ask(self, what: str, request: Callable[[Any], _T]) -> _T:
+        """What the server answers; errors are raised outside of the handlers, so that none refers to boto3's own."""
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            return request(self._s3())
+        except ClientError as error:
+            status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+            code = str(error.response.get("Error", {}).get("Code", ""))
+        except BotoCoreError as error:
+            status, code = 0, type(error).__name__
+        if not status:
+            raise LocationUnavailable(
+                what, expected="an answer", found=code, do="it is tried again later"
+            )
+        if code == "NoSuchObjectLockConfiguration":
+            raise _NotRetained(what)
+        if code in _UNSUPPORTED:
+            raise Unsupported(
+                f"retention of {what}",
+                expected="a bucket made with Object Lock",
+                found=code,
+                do="make a bucket with Object Lock; it cannot be switched on later everywhere",
+            )
+        raise translate(f"status code: {status} <Code>{code}</Code>", "", what)
+
+    def _s3(self) -> Any:
+        import boto3
+        from botocore.config import Config
+
+        with self._lock:
+            if self._client is None:
+                self._client = boto3.session.Session().client(
+                    "s3",
+                    endpoint_url=self._place.endpoint or None,
+                    region_name=self._place.region or "us-east-1",
+                    aws_access_key_id=self._credentials.get("AWS_ACCESS_KEY_ID"),
+                    aws_secret_access_key=self._credentials.get("AWS_SECRET_ACCESS_KEY"),
+                    aws_session_token=self._credentials.get("AWS_SESSION_TOKEN"),
+                    config=Config(
+                        connect_timeout=limits.CONNECT_LIMIT,
+                        read_timeout=self._place.timeout_s,
+                        retries={
+                            "total_max_attempts": 1 + limits.REQUEST_RETRIES,
+                            "mode": "standard",
+                        },
+                        s3={"addressing_style": "path" if self._place.path_style else "virtual"},
+                        ignore_configured_endpoint_urls=True,
+                        max_pool_connections=limits.RANGES_AT_ONCE,
+                    ),
+                )
+            return self._client
+
+
+def _call(operation: str, arguments: Mapping[str, Any]) -> Callable[[Any], Any]:
+    return lambda s3: getattr(s3, operation)(**arguments)
+
+
+class _NotRetained(HoldfastError):
+    """There is nothing to be said of a name: it is not retained."""
