@@ -120,7 +120,7 @@ class Link:
                 row.kind,
                 row.epoch,
                 row.salt,
-            )  # fmt: skip
+            )
             for row in found
             if row.location == self.row.id and row.state == UNNAMED
         )

@@ -27,7 +27,8 @@ class LocationRow:
     """A storage location. ``id``: its number in keys of this index; ``location``, ``writer``: hex of 16 bytes;
     ``seq`` and ``last``: number and hash (hex) of the last journal entry that is known; ``credentials``: where they
     are, never what they are; ``mounts``: whose points go there, none for all; ``verify``: part of the packs that is
-    read back; ``local``: KEEP or DROP."""
+    read back; ``local``: KEEP or DROP; ``paused``: why nothing is sent, "" when it is; ``ring``: number of
+    the newest key ring that was seen."""
 
     id: int
     url: str
@@ -41,6 +42,7 @@ class LocationRow:
     verify: float = 0.02
     local: str = KEEP
     paused: str = ""
+    ring: int = 0
 
     def takes(self, mount: str) -> bool:
         """Do points of this mount go there?"""
