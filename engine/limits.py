@@ -228,3 +228,8 @@ assert REQUEST_RETRY_TIME < RETRY_LONGEST
 # --- uploads ----------------------------------------------------------------------------------------------
 SMALL_RECORD = 16 * KIB  # smaller ones lie in packs apart: deltas, of which many are read at a time
 UPLOADS = 4  # packs on their way at once, each in memory: 128 MiB
+
+# --- reading what is elsewhere ------------------------------------------------------------------------------
+AWAY_CACHE = 4 * GIB  # bytes of the cache on disk of what was fetched
+AWAY_BLOCK = MIB  # fetched and kept as a whole: a request costs as much as a few hundred KiB
+AWAY_AHEAD = 8  # blocks fetched along when a pack is read in order

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from engine import home, limits, registry
+from engine.copies.elsewhere import Elsewhere
 from engine.errors import (
     HoldfastError,
     LocationUnavailable,
@@ -73,6 +74,7 @@ class Store:
 
     def __init__(self, opened: home.OpenStore) -> None:
         self._open = opened
+        opened.context.files.elsewhere = self._elsewhere = Elsewhere(opened.context)
         self._served: list[str] = []
 
     @staticmethod
@@ -93,6 +95,7 @@ class Store:
                     self._open.context, self._served.pop(), self._open.session.worker.id
                 )
         finally:
+            self._elsewhere.close()
             self._open.close()
 
     def __enter__(self) -> Self:

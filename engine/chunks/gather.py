@@ -19,9 +19,6 @@ from engine.index import Table
 from engine.index.rows import ENC_DICT, ENC_RAW, KIND_NODE, ChunkRow, chunk_row
 from engine.packs.records import Record, decode_record_head
 
-_GAP = 64 * limits.KIB  # bytes between two records worth reading along
-_RUN_MAX = 4 * limits.MIB  # bytes of one read
-
 
 class Loaded(NamedTuple):
     """A chunk in memory. ``depth``: frames that had to be decoded beside its own."""
@@ -135,25 +132,17 @@ def _look_up(
 def _fetch(context: Context, rows: dict[bytes, ChunkRow]) -> Stored:
     """Records, read in runs of neighbours."""
     stored: Stored = {}
-    places = sorted((row.pack, row.offset, row.stored, cid) for cid, row in rows.items())
-    at = 0
-    while at < len(places):
-        pack, start, size, _ = places[at]
-        end = start + size
-        last = at + 1
-        while last < len(places):
-            other, offset, length, _ = places[last]
-            if other != pack or offset - end > _GAP or offset + length - start > _RUN_MAX:
-                break
-            end = max(end, offset + length)
-            last += 1
-        raw = memoryview(context.files.read(pack, start, end - start))
-        for _, offset, length, cid in places[at:last]:
-            one = raw[offset - start : offset - start + length]
+    places: dict[int, list[tuple[int, int, bytes]]] = {}
+    for cid, row in rows.items():
+        places.setdefault(row.pack, []).append((row.offset, row.stored, cid))
+    for pack, here in places.items():
+        here.sort()
+        found = context.files.ranges(pack, [(offset, size) for offset, size, _ in here])
+        for (_, size, cid), raw in zip(here, found, strict=True):
+            one = memoryview(raw)
             record = decode_record_head(one)
-            if record.id == cid and record.size == length:
+            if record.id == cid and record.size == size:
                 stored[cid] = (record, one)
-        at = last
     return stored
 
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 from engine import limits
 from engine.errors import UNREADABLE, Corrupt, HoldfastError, NotFound, from_os
@@ -21,6 +22,15 @@ from engine.seam import Os
 
 _SEARCH = 64 * limits.KIB  # bytes looked through at once for the next record behind damage
 _OPEN_FILES = 64  # descriptors kept by one process
+_GAP = 64 * limits.KIB  # bytes between two records worth reading along
+_RUN_MAX = 4 * limits.MIB  # bytes of one read
+
+
+class Elsewhere(Protocol):
+    """Packs that are no files of this store."""
+
+    def ranges(self, number: int, parts: Sequence[tuple[int, int]]) -> list[bytes] | None:
+        """Of each (offset, length) its bytes; None when there is no pack of that number either."""
 
 
 class PackFiles:
@@ -32,6 +42,7 @@ class PackFiles:
         self._incidents = incidents or Journal()
         self._lock = threading.Lock()
         self._open: OrderedDict[int, _Handle] = OrderedDict()
+        self.elsewhere: Elsewhere | None = None
 
     def segment_path(self, number: int) -> str:
         return os.path.join(self.root, "segments", f"{number:08d}.seg")
@@ -41,6 +52,15 @@ class PackFiles:
 
     def read(self, number: int, offset: int, size: int) -> bytes:
         """Exactly ``size`` bytes of a pack. Raises NotFound when the file is gone, Corrupt when it is too short."""
+        try:
+            return self._read(number, offset, size)
+        except NotFound:
+            away = None if self.elsewhere is None else self.elsewhere.ranges(number, [(offset, size)])
+            if away is None:
+                raise
+            return away[0]
+
+    def _read(self, number: int, offset: int, size: int) -> bytes:
         handle = self._acquire(number)
         try:
             data = self.system.pread(handle.fd, size, offset)
@@ -52,6 +72,34 @@ class PackFiles:
             raise Corrupt(f"pack {number}", expected=f"{size} bytes at {offset}", found=f"{len(data)} (truncated)",
                           do="run 'holdfast check'")  # fmt: skip
         return data
+
+    def ranges(self, number: int, parts: Sequence[tuple[int, int]]) -> list[bytes | memoryview]:
+        """Of each (offset, length) of a pack its bytes; neighbours are read together. ``parts`` in order of offsets.
+
+        Raises as ``read``.
+        """
+        found: list[bytes | memoryview] = []
+        at = 0
+        try:
+            while at < len(parts):
+                start, size = parts[at]
+                end = start + size
+                last = at + 1
+                while last < len(parts):
+                    offset, length = parts[last]
+                    if offset - end > _GAP or offset + length - start > _RUN_MAX:
+                        break
+                    end = max(end, offset + length)
+                    last += 1
+                raw = memoryview(self._read(number, start, end - start))
+                found += [raw[offset - start :][:length] for offset, length in parts[at:last]]
+                at = last
+        except NotFound:
+            away = None if self.elsewhere is None else self.elsewhere.ranges(number, parts)
+            if away is None:
+                raise
+            return [*away]
+        return found
 
     def size(self, number: int) -> int:
         handle = self._acquire(number)

@@ -1,0 +1,179 @@
+"""A bounded cache on disk of what was fetched from storage locations: blocks of sealed packs, as they lie there.
+
+Nothing is here that is not verified to be at a location, so anything may be removed at any time, by anybody; what
+nobody else has lies in packs, which this does not see.  Blocks are files that appear whole (rename) and go whole.
+They are still sealed: a block that rotted is found when a frame in it is opened, and fetched again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from engine import limits
+from engine.errors import Corrupt
+from engine.locations import Location
+from engine.seam import Os
+
+_BLOCK = limits.AWAY_BLOCK
+_TOUCH_S = 60.0  # a block's time says when it was used last, to a minute
+_FULL_TO = 0.9  # of the bound, after an eviction
+_PACKS = 256  # packs whose last reading is remembered
+
+
+class Away(NamedTuple):
+    """A pack at a location."""
+
+    location: Location
+    path: str
+    size: int
+
+
+class BlockCache:
+    """Ranges of packs at locations, through files below ``folder`` of ``most`` bytes at most. Thread-safe; several
+    processes may use one folder."""
+
+    def __init__(self, folder: str, most: int, system: Os) -> None:
+        self._folder = folder
+        self._most = most
+        self._system = system
+        self._lock = threading.Lock()
+        self._packs: OrderedDict[str, _Pack] = OrderedDict()
+        self._written = -1  # bytes since the folder was looked through, -1: never
+        self.fetched_bytes = 0
+
+    def ranges(self, pack: Away, parts: Sequence[tuple[int, int]]) -> list[bytes]:
+        """Of each (offset, length) its bytes. Raises what the location raises; Corrupt for a part beyond the pack."""
+        if any(offset < 0 or offset + length > pack.size for offset, length in parts):
+            raise Corrupt(
+                pack.path, expected=f"a part of its {pack.size} bytes", found="one beyond"
+            )
+        with self._lock:
+            state = self._packs.setdefault(pack.path, _Pack())
+            self._packs.move_to_end(pack.path)
+            while len(self._packs) > _PACKS:
+                self._packs.popitem(last=False)
+        with state.lock:  # two threads want the same: one fetches, the other finds it
+            blocks = self._blocks(pack, state, parts)
+        return [_cut(blocks, offset, length) for offset, length in parts]
+
+    def drop(self, pack: Away, offset: int, length: int) -> None:
+        """Forget these bytes: they are not what they should be."""
+        for number in _numbers(offset, length):
+            with contextlib.suppress(OSError):
+                self._system.unlink(self._file(pack.path, number))
+
+    def _blocks(
+        self, pack: Away, state: _Pack, parts: Sequence[tuple[int, int]]
+    ) -> dict[int, bytes]:
+        wanted = sorted({number for part in parts for number in _numbers(*part)})
+        found: dict[int, bytes] = {}
+        missing = []
+        for number in wanted:
+            data = self._kept(pack, number)
+            if data is None:
+                missing.append(number)
+            else:
+                found[number] = data
+        if missing:
+            missing += state.ahead(wanted[0], missing[-1], -(-pack.size // _BLOCK))
+            spans = [
+                (number * _BLOCK, min(_BLOCK, pack.size - number * _BLOCK)) for number in missing
+            ]
+            for number, data in zip(missing, pack.location.ranges(pack.path, spans), strict=True):
+                found[number] = data
+                self._keep(pack, number, data)
+        state.last = max(wanted[-1], missing[-1] if missing else 0)
+        return found
+
+    # --- files --------------------------------------------------------------------------------------------
+
+    def _file(self, path: str, number: int) -> str:
+        return os.path.join(self._folder, f"{path.rpartition('/')[2]}.{number}")
+
+    def _kept(self, pack: Away, number: int) -> bytes | None:
+        path = self._file(pack.path, number)
+        size = min(_BLOCK, pack.size - number * _BLOCK)
+        try:
+            fd = self._system.open(path, os.O_RDONLY)
+        except OSError:
+            return None
+        try:
+            data = self._system.pread(fd, size + 1, 0)
+            if time.time() - os.fstat(fd).st_mtime > _TOUCH_S:
+                os.utime(fd)
+        except OSError:
+            return None
+        finally:
+            self._system.close(fd)
+        return data if len(data) == size else None
+
+    def _keep(self, pack: Away, number: int, data: bytes) -> None:
+        """Without a sync: after a crash a block may be torn, and is found out like one that rotted."""
+        self.fetched_bytes += len(data)
+        path = self._file(pack.path, number)
+        temporary = f"{path}.tmp-{self._system.random(6).hex()}"
+        with contextlib.suppress(OSError):  # a cache that cannot be written is only slow
+            self._make_room(len(data))
+            fd = self._system.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+            try:
+                self._system.pwritev(fd, [data], 0)
+            finally:
+                self._system.close(fd)
+            self._system.rename(temporary, path)
+
+    def _make_room(self, size: int) -> None:
+        with self._lock:
+            if self._written < 0 and not self._system.exists(self._folder):
+                self._system.mkdir(self._folder)
+            self._written += size
+            if 0 <= self._written - size < self._most // 16:
+                return
+            self._written = 0
+        files = []
+        for entry in os.scandir(self._folder):
+            with contextlib.suppress(OSError):
+                found = entry.stat(follow_symlinks=False)
+                files.append((found.st_mtime, found.st_size, entry.path))
+        total = sum(one[1] for one in files) + size
+        if total <= self._most - self._most // 16:
+            return
+        for _, length, path in sorted(files):
+            with contextlib.suppress(OSError):
+                self._system.unlink(path)
+            total -= length
+            if total <= self._most * _FULL_TO - self._most // 16:
+                return
+
+
+class _Pack:
+    """How a pack is being read: one after the other, or here and there."""
+
+    __slots__ = ("last", "lock", "run")
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.last = -2
+        self.run = 0
+
+    def ahead(self, first: int, last: int, count: int) -> list[int]:
+        """Blocks after ``last`` worth fetching along: the more, the longer it was read in order."""
+        self.run = (
+            min(2 * self.run + 1, limits.AWAY_AHEAD) if first in (self.last, self.last + 1) else 0
+        )
+        return list(range(last + 1, min(last + 1 + self.run, count)))
+
+
+def _numbers(offset: int, length: int) -> range:
+    return range(offset // _BLOCK, -(-(offset + length) // _BLOCK))
+
+
+def _cut(blocks: dict[int, bytes], offset: int, length: int) -> bytes:
+    first = offset // _BLOCK * _BLOCK
+    joined = b"".join(blocks[number] for number in _numbers(offset, length))
+    return joined[offset - first : offset - first + length]

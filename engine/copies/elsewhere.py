@@ -1,0 +1,41 @@
+"""The fetcher, once something is read that is not here: most processes never load what it needs."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from engine.chunks import Context
+from engine.copies import rows
+from engine.index import Table
+
+if TYPE_CHECKING:
+    from engine.copies.fetch import Fetcher
+
+
+class Elsewhere:
+    """What ``PackFiles`` asks for packs that are no files of the store. Thread-safe."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._lock = threading.Lock()
+        self._fetcher: Fetcher | None = None
+
+    def ranges(self, number: int, parts: Sequence[tuple[int, int]]) -> list[bytes] | None:
+        """As ``Fetcher.ranges``."""
+        with self._context.index.read() as txn:
+            if txn.get(Table.AWAY, rows.away_key(number)) is None:
+                return None
+        from engine.copies.fetch import Fetcher
+
+        with self._lock:
+            if self._fetcher is None:
+                self._fetcher = Fetcher(self._context)
+        return self._fetcher.ranges(number, parts)
+
+    def close(self) -> None:
+        with self._lock:
+            if self._fetcher is not None:
+                self._fetcher.close()
+                self._fetcher = None

@@ -1,0 +1,107 @@
+"""Reading chunks that lie at a storage location only: the packs of this store whose bytes are elsewhere.
+
+A row of CHUNKS that names such a pack is like any other; ``PackFiles`` asks here when it has no file of that number.
+Locations are opened when something is read from them first, with this machine's key.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from engine import limits
+from engine.chunks import Context
+from engine.copies import connect, outbox, rows
+from engine.copies.cache import Away, BlockCache
+from engine.copies.link import Link
+from engine.copies.rows import AwayRow
+from engine.copies.sealed import PackRow
+from engine.errors import Corrupt, NotFound
+from engine.index import Table
+from engine.keys import FRAME_OVERHEAD, FileSeal
+
+_OPEN = 256  # packs whose keys are kept
+FOLDER = "cache"
+
+
+class Fetcher:
+    """What ``PackFiles`` asks for packs that are elsewhere. Thread-safe."""
+
+    def __init__(self, context: Context, most: int = limits.AWAY_CACHE) -> None:
+        self._context = context
+        self._lock = threading.Lock()
+        self._links: dict[int, Link] = {}
+        self._packs: OrderedDict[int, tuple[Away, FileSeal]] = OrderedDict()
+        self.cache = BlockCache(os.path.join(context.root, FOLDER), most, context.system)
+
+    def ranges(self, number: int, parts: Sequence[tuple[int, int]]) -> list[bytes] | None:
+        """Records by their place, without their seals; None when no location has a pack of that number.
+
+        Raises Corrupt, LocationUnavailable and what else the location raises.
+        """
+        opened = self._pack(number)
+        if opened is None:
+            return None
+        pack, seal = opened
+        places = [(offset, size + FRAME_OVERHEAD) for offset, size in parts]
+        frames = self.cache.ranges(pack, places)
+        found = []
+        for (offset, length), frame in zip(places, frames, strict=True):
+            try:
+                found.append(seal.open(offset, frame))
+            except Corrupt:  # perhaps only here
+                self.cache.drop(pack, offset, length)
+                again = self.cache.ranges(pack, [(offset, length)])[0]
+                found.append(seal.open(offset, again))
+        return found
+
+    def close(self) -> None:
+        with self._lock:
+            links, self._links = self._links, {}
+            self._packs.clear()
+        for link in links.values():
+            link.location.close()
+
+    def _pack(self, number: int) -> tuple[Away, FileSeal] | None:
+        with self._lock:
+            known = self._packs.get(number)
+            if known is not None:
+                self._packs.move_to_end(number)
+                return known
+        with self._context.index.read() as txn:
+            raw = txn.get(Table.AWAY, rows.away_key(number))
+        if raw is None:
+            return None
+        row = rows.away_row(raw)
+        link = self._link(row.location)
+        opened = Away(link.location, row.path, row.size), pack_of(row).seal(link.vault)
+        with self._lock:
+            self._packs[number] = opened
+            while len(self._packs) > _OPEN:
+                self._packs.popitem(last=False)
+        return opened
+
+    def _link(self, location: int) -> Link:
+        with self._lock:
+            found = self._links.get(location)
+            if found is None:
+                with self._context.index.read() as txn:
+                    names = [
+                        name for name, row in outbox.locations(txn).items() if row.id == location
+                    ]
+                if not names:
+                    raise NotFound(
+                        f"location number {location}", expected="a row of it", found="none",
+                        do="add the location again",
+                    )  # fmt: skip
+                found = self._links[location] = connect.open_link(self._context, names[0])
+            return found
+
+
+def pack_of(row: AwayRow) -> PackRow:
+    """A pack of the index as the journal has it."""
+    return PackRow(
+        row.name.hex(), row.size, row.trailer, row.trailer_len, row.records, row.kind, row.epoch, row.salt
+    )  # fmt: skip
