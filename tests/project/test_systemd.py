@@ -145,7 +145,12 @@ def test_the_user_and_the_directories_are_made(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
     user = (tmp_path / "etc" / "passwd").read_text().split(":")
     assert user[0] == "holdfast" and user[2] != "0"
-    for path, mode in (("run/holdfast", 0o755), ("srv/holdfast", 0o700), ("mnt/holdfast", 0o755)):
+    for path, mode in (
+        ("run/holdfast", 0o755),
+        ("var/lib/holdfast", 0o755),
+        ("srv/holdfast", 0o700),
+        ("mnt/holdfast", 0o755),
+    ):
         status = (tmp_path / path).stat()
         assert (status.st_mode & 0o7777, str(status.st_uid)) == (mode, user[2])
     status = (tmp_path / "etc" / "holdfast").stat()
