@@ -6,13 +6,15 @@ import json
 import struct
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, NamedTuple, Self
+from zlib import crc32
 
 from engine.codec import ID_LEN
 from engine.errors import Corrupt
-from engine.index.rows import U32
+from engine.index.rows import U32, ChunkRow
+from engine.packs.records import Entry
 
 U16 = struct.Struct(">H")
-_COPY = struct.Struct("<IIIB")
+_COPY = struct.Struct("<IIIIB")
 _AWAY = struct.Struct("<HBBIQQIIQ32s32s")
 
 QUEUED, UPLOADING, VERIFIED, FAILED = "queued", "uploading", "verified", "failed"
@@ -104,15 +106,22 @@ WHOLE, EXTRA = 1, 2
 
 
 class CopyRow(NamedTuple):
-    """Where a chunk's record lies at a location. ``stored``: bytes of the record without its seal."""
+    """Where a chunk's record lies at a location. ``stored``: bytes of the record without its seal; ``form``: see
+    ``form_of``."""
 
     pack: int
     offset: int
     stored: int
+    form: int
     flags: int = 0
 
     def pack_bytes(self) -> bytes:
         return _COPY.pack(*self)
+
+
+def form_of(row: Entry | ChunkRow) -> int:
+    """What tells one record of a chunk from another: the same chunk may be stored here and there in different ways."""
+    return crc32(b"".join(row.bases), crc32(bytes((row.kind, row.encoding, row.depth))))
 
 
 def copy_row(raw: bytes) -> CopyRow:

@@ -137,7 +137,7 @@ class Uploader:
     def _has(self, cid: bytes) -> CopyRow | None:
         flags = self._flight.get(cid)
         if flags is not None:
-            return CopyRow(0, 0, 0, flags)
+            return CopyRow(0, 0, 0, 0, flags)
         with self._index.read() as txn:
             raw = txn.get(Table.COPIES, rows.copy_key(self._link.row.id, cid))
         return None if raw is None else rows.copy_row(raw)
@@ -243,7 +243,7 @@ class Uploader:
             with self._index.write() as txn:
                 for entry in batch.entries[at : at + limits.GC_SWEEP_ROWS]:
                     flags = WHOLE if entry.id in batch.whole else self._flight[entry.id] & EXTRA
-                    row = CopyRow(number, entry.offset, entry.stored, flags)
+                    row = CopyRow(number, entry.offset, entry.stored, rows.form_of(entry), flags)
                     txn.put(
                         Table.COPIES, rows.copy_key(self._link.row.id, entry.id), row.pack_bytes()
                     )

@@ -55,7 +55,9 @@ class PackFiles:
         try:
             return self._read(number, offset, size)
         except NotFound:
-            away = None if self.elsewhere is None else self.elsewhere.ranges(number, [(offset, size)])
+            away = (
+                None if self.elsewhere is None else self.elsewhere.ranges(number, [(offset, size)])
+            )
             if away is None:
                 raise
             return away[0]

@@ -21,7 +21,7 @@ class There:
 
     def __call__(self, cid: bytes) -> CopyRow | None:
         flags = self.flags.get(cid)
-        return None if flags is None else CopyRow(0, 0, 0, flags)
+        return None if flags is None else CopyRow(0, 0, 0, 0, flags)
 
     def take(self, store: Store, point: str) -> list[Need]:
         """Send all that is missing; it must be sound after each step."""

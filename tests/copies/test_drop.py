@@ -1,0 +1,92 @@
+"""Points whose bytes are elsewhere: read through the cache, restored, checked, and dead with their location."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from engine import Store
+from engine.copies.connect import Wanted, add
+from engine.copies.link import Link
+from engine.copies.rows import DROP
+from engine.copies.upload import Uploader
+from engine.errors import NotFound
+from engine.maintain.drop import drop
+from engine.progress import silent
+from tests.copies.test_reach import grown
+from tests.copies.test_upload import CHEAP, SECRET, place
+from tests.restore.support import Maker, found, restored, seen
+
+__all__ = ["grown", "place"]
+
+
+@pytest.fixture
+def link(engine: Store, grown: list[str], place: Path) -> Link:
+    wanted = Wanted(f"file://{place}", [SECRET], local=DROP)
+    return add(engine._open.context, "far", wanted, cost=CHEAP)
+
+
+def remove(make: Maker, *paths: bytes) -> None:
+    for path in paths:
+        parent, _, name = path.rpartition(b"/")
+        make.tree.unlink(make.inodes[parent], name)
+        make.tree.forgotten(make.inodes.pop(path))
+
+
+def send_all(engine: Store, link: Link, points: list[str]) -> None:
+    for point in points:
+        Uploader(engine._open, link, report=silent).upload(point)
+
+
+def content(engine: Store, point: str, out: Path) -> object:
+    assert found(restored(engine, point, bytes(out))) == []
+    return seen(bytes(out))
+
+
+def test_what_was_dropped_is_read_from_there(
+    engine: Store, make: Maker, link: Link, grown: list[str], home: Path, tmp_path: Path
+) -> None:
+    before = [content(engine, point, tmp_path / f"before-{point}") for point in grown]
+    send_all(engine, link, grown)
+    remove(make, b"big", *(b"d1/f%d" % number for number in range(40)))
+    last = make.point(engine)
+    send_all(engine, link, [last])
+    result = drop(engine._open, report=silent)
+    assert result.points == 4 and result.chunks > 20
+    again = drop(engine._open, report=silent)
+    assert again.chunks == 0
+    engine.collect()
+    make.tree.close()
+    engine.close()
+    with Store.open(str(home)) as fresh:
+        assert fresh.check(read_data=True).problems == []
+        for point, expected in zip(grown, before, strict=True):
+            assert content(fresh, point, tmp_path / f"after-{point}") == expected
+        fresh.collect()
+        assert fresh.check(read_data=True).problems == []
+    assert any((home / "cache").iterdir())
+
+
+def test_a_location_that_is_gone_is_an_error_of_reading(
+    engine: Store,
+    make: Maker,
+    link: Link,
+    grown: list[str],
+    place: Path,
+    tmp_path: Path,
+    home: Path,
+) -> None:
+    send_all(engine, link, grown)
+    remove(make, b"big")
+    send_all(engine, link, [make.point(engine)])
+    assert drop(engine._open, report=silent).chunks
+    place.rename(tmp_path / "away")
+    with Store.open(str(home)) as fresh:
+        view = fresh.glance(grown[0])
+        big = view.lookup(b"big")
+        assert big is not None
+        with pytest.raises(NotFound, match="mount its disk"):
+            view.read(big, 0, 1000)
+        (tmp_path / "away").rename(place)
+        assert len(view.read(big, 0, 1000)) == 1000
