@@ -12,6 +12,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from engine import limits, registry
+from engine.copies.rows import away_row
 from engine.errors import HoldfastError
 from engine.home import OpenStore
 from engine.index import Table, Txn
@@ -75,6 +76,9 @@ class Checker:
         if self._rows():
             return self.result  # nothing built on damaged rows can be trusted further
         packs = {U32.unpack(key)[0]: pack_row(raw) for key, raw in self._txn.scan(Table.PACKS)}
+        self._away = {
+            U32.unpack(key)[0]: away_row(raw).trailer for key, raw in self._txn.scan(Table.AWAY)
+        }
         self._packs(packs, read_data)
         self._chunks(packs, read_data)
         for mount in registry.every(self._txn):
@@ -125,8 +129,8 @@ class Checker:
         for cid, raw in self._txn.scan(Table.CHUNKS):
             row = chunk_row(raw)
             placed.append((row.pack, row.offset, cid, row))
-            pack = packs.get(row.pack)
-            if pack is None or row.offset + row.stored > pack.length:
+            length = packs[row.pack].length if row.pack in packs else self._away.get(row.pack, 0)
+            if row.offset + row.stored > length:
                 self._damage(cid, f"lies outside pack {row.pack}")
             for base in row.bases:
                 # What is dead may have lost its base to a sweep already; if it is not, ``_reach`` tells.
@@ -135,12 +139,16 @@ class Checker:
             if row.flags & FLAG_SUSPECT and not read_data:
                 self._damage(cid, "was found damaged before")
         placed.sort()
+        away_chunks = 0
         for i, (_, _, cid, row) in enumerate(placed):
-            if cid not in self._bad and not row.flags & FLAG_CONDEMNED:
+            elsewhere = row.pack in self._away
+            away_chunks += elsewhere
+            if cid not in self._bad and not row.flags & FLAG_CONDEMNED and not elsewhere:
                 self._record(cid, row, read_data)
             if not i % 512:
                 self._report(Progress("check", i, len(placed), "chunks"))
         self.result.counts["chunks"] = len(placed)
+        self.result.counts["chunks elsewhere"] = away_chunks
         self.result.counts["condemned chunks"] = (
             sum(bool(r.flags & FLAG_CONDEMNED) for *_, r in placed) if idle else 0
         )
