@@ -18,7 +18,7 @@ from engine.copies.cache import Away, BlockCache
 from engine.copies.link import Link
 from engine.copies.rows import AwayRow
 from engine.copies.sealed import PackRow
-from engine.errors import Corrupt, NotFound
+from engine.errors import Corrupt, LocationUnavailable, NotFound
 from engine.index import Table
 from engine.keys import FRAME_OVERHEAD, FileSeal
 
@@ -96,8 +96,14 @@ class Fetcher:
                         f"location number {location}", expected="a row of it", found="none",
                         do="add the location again",
                     )  # fmt: skip
-                found = self._links[location] = connect.open_link(self._context, names[0])
+                found = self._links[location] = self._opened(names[0])
             return found
+
+    def _opened(self, name: str) -> Link:
+        try:
+            return connect.open_link(self._context, name)
+        except NotFound as error:  # no chunk is damaged because a disk is not mounted
+            raise LocationUnavailable(f"location {name!r}", found=str(error)) from None
 
 
 def pack_of(row: AwayRow) -> PackRow:

@@ -11,7 +11,7 @@ from engine.copies.connect import Wanted, add
 from engine.copies.link import Link
 from engine.copies.rows import DROP
 from engine.copies.upload import Uploader
-from engine.errors import NotFound
+from engine.errors import LocationUnavailable
 from engine.maintain.drop import drop
 from engine.progress import silent
 from tests.copies.test_reach import grown
@@ -84,7 +84,7 @@ def test_a_location_that_is_gone_is_an_error_of_reading(
         view = fresh.glance(grown[0])
         big = view.lookup(b"big")
         assert big is not None
-        with pytest.raises(NotFound, match="mount its disk"):
+        with pytest.raises(LocationUnavailable, match="mount its disk"):
             view.read(big, 0, 1000)
         (tmp_path / "away").rename(place)
         assert len(view.read(big, 0, 1000)) == 1000
