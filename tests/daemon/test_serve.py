@@ -288,3 +288,26 @@ def test_killed_at_random_under_load(make: Callable[..., Daemon]) -> None:
     assert not list(daemon.mount("a").iterdir())
     daemon.mount("a").rmdir()
     assert slowest < 2 * SLOW, f"the mount came back after {slowest:.2f} s"
+
+
+def test_what_is_restored_and_who_dies_is_counted(make: Callable[..., Daemon]) -> None:
+    """In the numbers for Prometheus: bytes of restores of each kind, workers that died, points that wait."""
+    daemon = make("[mounts.a]\n")
+    daemon.start()
+    (daemon.mount("a") / "f").write_bytes(b"x" * 5000)
+    with daemon.remote() as api:
+        point = api.snapshot("a").point.id
+        assert ended(api, api.restore(RestoreSpec(point, place="out"))).state == "done"
+        assert len(b"".join(api.file(point, "f", offset=1000)[1])) == 4000
+        stream = len(b"".join(api.tar(point)))
+        before = daemon.pids()["a"]
+        os.kill(before, signal.SIGKILL)
+        until(lambda: daemon.pids()["a"] not in (0, before))
+    with socket.socket(socket.AF_UNIX) as asking:
+        asking.connect(f"{daemon.root}/run/api.sock")
+        asking.sendall(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        told = b"".join(iter(lambda: asking.recv(1 << 16), b"")).decode().splitlines()
+    numbers = dict(line.rsplit(" ", 1) for line in told if line.startswith("holdfast_"))
+    assert float(numbers["holdfast_restore_bytes_total"]) == 5000 + 4000 + stream
+    assert float(numbers['holdfast_worker_restarts_total{mount="a"}']) == 1
+    assert float(numbers['holdfast_pending_points{mount="a"}']) == 0
