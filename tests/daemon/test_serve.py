@@ -14,7 +14,7 @@ import pytest
 
 from daemon.contract import PointQuery, RestoreSpec
 from engine import Store
-from engine.errors import Busy, HoldfastError, NotFound
+from engine.errors import Busy, HoldfastError, InvalidRequest, NotFound
 from fsmount import mounted_at
 from tests.daemon.supervise.daemons import LIMIT, Daemon, ended, until
 
@@ -179,11 +179,18 @@ def test_told_to_stop_while_it_starts(make: Callable[..., Daemon]) -> None:
 
 def test_reload(make: Callable[..., Daemon]) -> None:
     daemon = make("[mounts.a]\n")
+    daemon.write("[mounts.a]\n", instead={"[api]\n": "[api]\nmax_upload = 1000\n"})
     daemon.start()
     assert daemon.process is not None
     daemon.write("[mounts.a]\nquota = 65536\n[mounts.new]\n", instead={"/mnt": "/elsewhere"})
     with daemon.remote() as api:
+        session = api.begin("a").id
+        with pytest.raises(InvalidRequest, match="at most 1000 bytes"):
+            api.attach_log(session, "log", [bytes(100_000)])
         told = api.reload_config()
+        assert api.attach_log(session, "log", [bytes(100_000)]).size == 100_000
+        api.abandon(session)
+        assert "api.max_upload: taken" in told
         assert "mount_root: needs a restart of the daemon" in told
         assert "mounts.a.quota: taken" in told
         assert api.mount("a").quota == 65536
