@@ -93,7 +93,10 @@ class Mounts(Core):
 
     def served(self, name: str) -> None:
         """A worker has begun to serve the mount: it must show what the last one did, and let in whom it may."""
-        self.ports.workers.fence(name, writable=self.may_write(name))
+        writable = None
+        while writable != self.may_write(name):  # a session may have ended while it was told
+            writable = self.may_write(name)
+            self.ports.workers.fence(name, writable=writable)
         self._show_restores(name)
 
     def may_write(self, name: str) -> bool:

@@ -20,7 +20,7 @@ from daemon.service.logs import Log
 from daemon.state import Plan
 from daemon.state.sessions import occupied
 from engine import PlannedPoint
-from engine.errors import InvalidRequest, NotFound
+from engine.errors import HoldfastError, InvalidRequest, NotFound
 from engine.limits import LABEL_MAX
 
 log = logging.getLogger("holdfast.daemon")
@@ -161,8 +161,15 @@ class Sessions(Browse):
         try:
             yield
         finally:
-            if self.may_write(mount):
-                self.ports.workers.fence(mount, writable=True)
+            writable = self.may_write(mount)
+            try:
+                self.ports.workers.fence(
+                    mount, writable=writable
+                )  # also if it was told otherwise meanwhile
+            except HoldfastError as error:
+                if writable:
+                    raise
+                log.warning("mount %s: its fence: %s", mount, error)  # the commit has been made
 
     def _committed(self, session: SessionInfo) -> Committed:
         detail = self.point(session.point)

@@ -40,7 +40,8 @@ class Mounts:
         config = self._settings()
         path = self._service.mount_path(name)
         below = path.startswith(config.mount_root.rstrip("/") + "/")
-        return Spot(path, worker_options(config.mount(name)), below)
+        options = worker_options(config.mount(name), fenced=not self._service.may_write(name))
+        return Spot(path, options, below)
 
     def served(self, name: str) -> None:
         """A worker has begun to serve."""
