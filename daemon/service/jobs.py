@@ -128,6 +128,7 @@ class Jobs(Sessions):
         for one in self.state.jobs.restores(mount):
             self.state.jobs.unrestored(one.job)
         self.state.wanted.forget(mount)
+        self.forget_hooks(mount)
         self._shown.discard(mount)
 
     def _half_gone(self, mount: str) -> bool:

@@ -67,14 +67,14 @@ class Points(Quiet):
         with self.locked(mount):
             self.store.mount(mount)
             self.refuse_deleting(mount)
-            with self.quiesced(mount) as quiet:
+            with self.between("commit", mount, point=planned.id) as quiet:
                 beside = self.state.sessions.open_of(mount) is not None
                 with self.writing() as store, self.still(mount) as still:
                     note = self.note_of(mount, planned, still)
                     if beside:
                         note = replace(note, consistency="crash-consistent")
                     made = store.snapshot(mount, label, planned=planned, thaw=still.thaw)
-                quiet.point = made.id
+                quiet.done = made.id
                 self.state.notes.put(note)
         return self.detail(made)
 

@@ -49,6 +49,19 @@ class Marks:
             row = db.execute("SELECT value FROM marks WHERE name = ?", (name,)).fetchone()
         return "" if row is None else str(row["value"])
 
+    def names(self, prefix: str) -> list[str]:
+        """Those that begin so."""
+        with self._database.read() as db:
+            rows = db.execute(
+                "SELECT name FROM marks WHERE substr(name, 1, ?) = ? ORDER BY name", (len(prefix), prefix)
+            )  # fmt: skip
+            return [str(row["name"]) for row in rows]
+
+    def remove(self, name: str) -> None:
+        """This one; harmless when there is none."""
+        with self._database.write() as txn:
+            txn.execute("DELETE FROM marks WHERE name = ?", (name,))
+
     def forget(self, prefix: str) -> None:
         """Those whose name begins so."""
         with self._database.write() as txn:
