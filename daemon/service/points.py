@@ -121,6 +121,14 @@ class Points(Quiet):
         if self.state.wanted.get(mount).deleting:
             raise self._being_deleted(mount)
 
+    def keep(self, reference: str, *, kept: bool = True) -> PointDetail:
+        """Have retention leave a point alone, or no longer; who deletes it by name still does. Raises NotFound."""
+        point = self.store.point(reference)
+        with self.locked(point.mount):  # retention looks and deletes with it
+            point = self.store.point(point.id)
+            self.state.notes.keep(point.id, kept=kept)
+        return self.detail(point)
+
     def remove_points(self, references: list[str]) -> list[PointInfo]:
         """Delete points, all of them or none. Raises NotFound, Busy while one is open or shown in a mount."""
         if not references:

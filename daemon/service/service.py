@@ -10,5 +10,5 @@ class Service(Whole):
 
     Beside what ``Backend`` says: ``recover``, ``stale``, ``expire``, ``prune``, ``note_history`` are for whoever runs
     the daemon; ``served`` is to be called when a worker has begun to serve; ``job_started``, ``job_progress`` and
-    ``job_ended`` by what runs jobs; ``database_files`` and ``files_of`` are for who restores a database.
+    ``job_ended`` by what runs jobs.
     """

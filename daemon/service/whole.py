@@ -173,7 +173,9 @@ class Whole(Jobs):
             now_ns=believed,
         ):  # fmt: skip
             try:
-                gone += self.remove_points([point.id])
+                with self.locked(mount):  # who keeps a point has an answer, or finds it gone
+                    if not self.state.notes.get(point.id).kept:
+                        gone += self.remove_points([point.id])
             except (
                 Busy,
                 NotFound,

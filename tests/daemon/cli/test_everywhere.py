@@ -50,7 +50,8 @@ def said(*words: str | Path) -> tuple[int, str]:
         ["cat", "m@latest", "added", "--offset", "2", "--length", "2"], ["cat", "m@latest", "nope"],
         ["rm", "--dry-run", "m@latest"], ["rm", "--dry-run", "--json", "m@latest"],
         ["sessions"], ["restores", "--json"], ["incidents"], ["check"], ["snapshot", "nope"], ["commit", "nope"],
-        ["attachment", "99"], ["job", "99"],
+        ["attachment", "99"], ["job", "99"], ["databases", "m@latest"], ["databases", "m@latest", "x"],
+        ["keep", "m@latest"], ["keep", "m@latest", "--no"], ["keep", "nope"],
     ],
 )  # fmt: skip
 def test_the_answer_is_the_same(served: Served, beside: Path, words: list[str]) -> None:
