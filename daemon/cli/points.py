@@ -153,10 +153,10 @@ def _here(
             click.echo(f"{shown(one.path)}: {shown(one.text)}", err=True)
         if result.disowned:
             click.echo(
-                f"{result.disowned} entries belong to you now: only root can give them to their owners",
+                f"{counted(result.disowned, 'entry', 'entries')} without their owner of old: only root can change that",
                 err=True,
             )
-        say(f"{result.files} files, {size(result.bytes)} restored to {shown(target)}")
+        say(f"{counted(result.files, 'file')}, {size(result.bytes)} restored to {shown(target)}")
     if result.damaged:
         count = len({one.path for one in result.damaged})
         raise Corrupt(f"restore of {point}", expected="every file whole", found=f"{count} damaged",

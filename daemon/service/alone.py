@@ -134,7 +134,8 @@ class Jobs:
         try:
             result = work.run(self.service.store, job, self._report)
         except HoldfastError as error:
-            self.service.job_ended(job.id, "failed", error=told(error))
+            found = work.result_of(error)
+            self.service.job_ended(job.id, "failed", error=told(error), result=found)
         except BaseException:
             self.service.job_ended(job.id, "cancelled")
             raise
