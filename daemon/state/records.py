@@ -6,6 +6,7 @@ import json
 
 from daemon.state.database import Database
 
+DELETED = "deleted "  # of a mark, before the name of a mount that was deleted and that a file may still name
 HISTORY_MAX = 3 * 366 * 24  # rows: three years of one an hour
 
 
