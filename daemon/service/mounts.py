@@ -16,7 +16,8 @@ from engine.registry import Mount
 
 def stays_deleted(name: str) -> str:
     """What is told of a mount that a configuration names and that was deleted."""
-    return f"mounts.{name}: was deleted, and is not made again: take it out of the file, or run 'holdfast create {name}'"
+    again = f"take it out of the file, or run 'holdfast create {name}'"
+    return f"mounts.{name}: was deleted, and is not made again: {again}"
 
 
 class Mounts(Core):
