@@ -128,7 +128,9 @@ class Jobs(Sessions):
     def _mount_gone(self, mount: str) -> None:
         for one in self.state.jobs.restores(mount):
             self.state.jobs.unrestored(one.job)
+        self.note_deleted(mount)
         self.state.wanted.forget(mount)
+        self.forget_hooks(mount)
         self._shown.discard(mount)
 
     def _half_gone(self, mount: str) -> bool:
