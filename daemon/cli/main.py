@@ -91,14 +91,21 @@ class _Commands(LazyGroup):
     envvar="HOLDFAST_CA",
     help="Certificates to trust instead of the system's (or HOLDFAST_CA).",
 )
+@click.option(
+    "--cert",
+    metavar="FILE",
+    envvar="HOLDFAST_CERT",
+    help="A certificate to show with its key, where the service asks for one (or HOLDFAST_CERT).",
+)
 @click.pass_context
 def cli(
-    ctx: click.Context, store: str | None, api: str | None, token_file: str | None, ca: str | None
-) -> None:
+    ctx: click.Context, store: str | None, api: str | None, token_file: str | None, ca: str | None,
+    cert: str | None,
+) -> None:  # fmt: skip
     named = {key for key in ("store", "api") if ctx.get_parameter_source(key) is COMMANDLINE}
     if named == {"store"}:
         api = None  # what is named here goes before what the environment names
-    ctx.obj = Where(store, api, token_file, ca)
+    ctx.obj = Where(store, api, token_file, ca, cert)
 
 
 @cli.command()

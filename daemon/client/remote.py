@@ -47,8 +47,8 @@ class Remote:
     manager; any thread may.
     """
 
-    def __init__(self, address: str, *, token: str = "", ca: str = "") -> None:
-        self._link = Link(address, token=token, ca=ca)
+    def __init__(self, address: str, *, token: str = "", ca: str = "", cert: str = "") -> None:
+        self._link = Link(address, token=token, ca=ca, cert=cert)
 
     def close(self) -> None:
         self._link.close()

@@ -121,7 +121,8 @@ class Jobs(Sessions):
             thing = f"{job.kind} {job.mount}".strip()
             self.store.incidents.note("job_failed", thing, f"job {job.id}: {text}")
         if job.kind == "restore" and state == "done":
-            self.after("after_restore", job.mount, point=job.options["point"])
+            ran = self.after("after_restore", job.mount, point=job.options["point"])
+            self.keep_output(ran, point=job.options["point"])
         return ended
 
     def _mount_gone(self, mount: str) -> None:

@@ -9,8 +9,8 @@ from functools import partial
 
 import trio
 
-from daemon.http import listen, sockets
-from daemon.http.guard import App, Limits
+from daemon.http import listen, problem, sockets
+from daemon.http.guard import App, Limits, Tell
 from daemon.http.listen import Tls
 
 
@@ -57,13 +57,13 @@ class Served:
 @contextmanager
 def serving(
     app: App, binds: Sequence[str] = ("127.0.0.1:0",), *, tls: Tls | None = None,
-    limits: Limits | None = None, names: frozenset[str] = frozenset(),
+    limits: Limits | None = None, names: frozenset[str] = frozenset(), tell: Tell = problem.answer,
 ) -> Iterator[Served]:  # fmt: skip
     """Serve an application until the block ends; then everything must have ended by itself."""
     listening = sockets.listen(binds)
     served = Served(listening)
     ready = threading.Event()
-    serve = partial(listen.serve, listening, app, tls=tls, limits=limits, names=names)
+    serve = partial(listen.serve, listening, app, tls=tls, limits=limits, names=names, tell=tell)
     thread = threading.Thread(target=served.run, args=(serve, ready), daemon=True)
     thread.start()
     assert ready.wait(10)
