@@ -179,7 +179,8 @@ class Running:
     def usable(self, served: Served) -> bool:
         """Whether programs find their files there, not the bare directory."""
         try:
-            return set(os.listdir(served.where)) >= {one.name for one in served.writers}
+            os.listdir(served.where)
+            return os.stat(served.where).st_dev != os.stat(self.home).st_dev
         except OSError:
             return False
 

@@ -96,7 +96,8 @@ class Strike:
         return chosen
 
     def _kill_daemon(self) -> None:
-        self._job.count("kills of the daemon", self._running.kill())
+        if self._running.kill():
+            self._job.count("kills of the daemon")
 
     def _kill_worker(self) -> None:
         """One that lives, whichever; its writers have nothing to write to then."""
