@@ -204,7 +204,7 @@ def test_a_restore_killed_at_every_step_is_there_or_has_failed(
     made: tuple[Path, str], tmp_path: Path
 ) -> None:
     """One that is shown, and one into a directory: whatever was done, what its row says is what there is."""
-    path, session = made
+    path, _ = made
     out = tmp_path / "out"
     out.mkdir()
     targets = {"restore_targets": {"out": str(out)}}

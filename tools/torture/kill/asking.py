@@ -26,7 +26,9 @@ class Native:
 
     def __init__(self, socket: str) -> None:
         self._client = httpx.Client(
-            transport=httpx.HTTPTransport(uds=socket), base_url="http://localhost", timeout=_LIMIT
+            transport=httpx.HTTPTransport(uds=socket, verify=False),
+            base_url="http://localhost",
+            timeout=_LIMIT,
         )
 
     def close(self) -> None:
@@ -58,7 +60,9 @@ class Phoenix:
 
     def __init__(self, address: str, mount: str) -> None:
         self._client = httpx.Client(
-            base_url=f"http://{address}/druva-phoenix/v1/mounts/{mount}", timeout=_LIMIT
+            base_url=f"http://{address}/druva-phoenix/v1/mounts/{mount}",
+            verify=False,
+            timeout=_LIMIT,
         )
 
     def close(self) -> None:

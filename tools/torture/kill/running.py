@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import sysconfig
@@ -123,12 +124,13 @@ class Running:
         return time.monotonic() - began
 
     def _answers(self) -> bool:
-        """A socket that a dead one left refuses."""
-        try:
-            with self.remote() as api:
-                return bool(api._link._client.get("/v1/status").status_code == 200)
-        except Exception:  # noqa: BLE001 - whatever it is: not yet
-            return False
+        """It listens last. A socket that a dead one left refuses."""
+        with socket.socket(socket.AF_UNIX) as asking:
+            try:
+                asking.connect(self.socket)
+            except OSError:
+                return False
+        return True
 
     @property
     def alive(self) -> bool:
