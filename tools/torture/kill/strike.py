@@ -8,8 +8,10 @@ import random
 import signal
 import time
 
+from tools.torture.kill.bare import Intruder
 from tools.torture.kill.clients import Client
 from tools.torture.kill.running import Running
+from tools.torture.kill.served import Broken
 from tools.torture.kill.service import MOMENTS
 from tools.torture.rig import Job
 
@@ -33,6 +35,7 @@ class Strike:
         self._plan = plan
         self.times: list[float] = []
         self._killed_at: dict[str, float] = {}
+        self._mounterless = False
 
     def run(self) -> None:
         """Raises Broken."""
@@ -52,12 +55,17 @@ class Strike:
             act = "restore"
         for client in self._clients:
             client.start(random.Random(rng.random()), act if client is leader else "")
-        self._storm(waits=plan.startswith("answer ") or bool(moment and moment.act))
-        for client in self._clients:
-            client.stop()
-        for client in self._clients:
-            client.served.rest()
-        self._again("" if moment is None or moment.act else plan)
+        intruder = Intruder([one.where for one in self._running.served])
+        with intruder.at_work():
+            self._storm(waits=plan.startswith("answer ") or bool(moment and moment.act))
+            for client in self._clients:
+                client.stop()
+            for client in self._clients:
+                client.served.rest()
+            self._again("" if moment is None or moment.act else plan)
+        if intruder.landed:
+            raise Broken(f"written beside the store: {set(intruder.landed)}")
+        self._job.count("writes into a bare mount point refused", intruder.refused)
 
     def _answered(self, told: str, act: str) -> None:
         """In the leader's thread, right after its answer."""
@@ -124,8 +132,6 @@ class Strike:
                 self._job.count("kills of the mounter")
             self._mounterless = True
 
-    _mounterless = False
-
     # --- living again ---------------------------------------------------------------------------------------
 
     def _again(self, moment: str) -> None:
@@ -134,14 +140,12 @@ class Strike:
         if self._mounterless:
             self._kill_daemon()  # a mounter that is a child comes with the next daemon only
         if not running.alive:
-            running.process and running.process.wait()
             if moment or self._plan == "start":
                 running.begin(moment)
                 self._die_starting(moment, rng.uniform(0.1, _START))
-            self._began = time.monotonic()
-            running.start()
             for name in self._killed_at:
-                self._killed_at[name] = self._began
+                self._killed_at[name] = time.monotonic()
+            running.start()
         for client in self._clients:
             running.wait_usable(client.served)
             if client.served.name in self._killed_at:

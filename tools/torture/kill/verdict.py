@@ -42,6 +42,7 @@ class Verdict:
         self._gone: set[str] = set()
         self._judged: set[int] = set()  # jobs
         self._devices: set[str] = set()
+        self._counted = 0  # sessions
 
     def judge(self, rng: random.Random, *, quiet: bool) -> None:
         """``quiet``: mounts are gone on with. Raises Broken."""
@@ -83,8 +84,6 @@ class Verdict:
             raise Broken(f"a point of two sessions: {sorted(points)}")
         self._job.count("sessions judged", len(there) - self._counted)
         self._counted = len(there)
-
-    _counted = 0
 
     # --- points ---------------------------------------------------------------------------------------------
 
