@@ -282,6 +282,13 @@ class Client:
             )
         if strange and session.native and strange[0].holder != session.label:
             raise Broken(f"nobody began session {strange[0]}")
+        if lost and strange and strange[0].state == "abandoned":
+            # Its worker died before it was told: nothing was begun, and that was said, or would have been.
+            refused = Session(
+                self.mount, id=strange[0].id, native=session.native, state="abandoned"
+            )
+            self._book.sessions.append(refused)
+            strange = []
         now = strange[0].id if strange else ""
         if lost:
             session.state = "open"
