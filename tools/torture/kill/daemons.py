@@ -28,7 +28,7 @@ from tools.torture.rig import Job, Rig
 
 ROUNDS = 200
 PER_STORE = 10
-FIRST = ("answer begin", "point made", "job begun", "answer log", "commit planned")
+FIRST = ("point made", "answer log", "job begun", "answer begin", "commit planned")
 OTHERS = (
     *MOMENTS, *(f"answer {act}" for act in ("renew", "commit", "abandon", "snapshot", "restore")),
     "daemon", "worker", "workers", "daemon and workers", "job", "mounter", "all", "start", "any",
@@ -152,8 +152,8 @@ RIGS = (
             "planned-point-forgotten",
             "jobs-run-for-ever",
         ),
-        teeth=0.025,
-        test=0.015,
+        teeth=0.015,
+        test=0.01,
         alone=True,
     ),
 )
