@@ -24,7 +24,7 @@ from tools.torture.rig import Job
 from tools.torture.workload import observe
 
 POINTS_MAX = 5  # of a mount; older ones are removed
-SILENT = 6.0  # s that a job may be called running without a process
+SILENT = 10.0  # s that a job may be called running without a process
 ENDS = ("done", "failed", "cancelled")
 _CONNECTIONS = Path("/sys/fs/fuse/connections")
 _LOOK = 0.02
