@@ -114,7 +114,11 @@ class Life:
             self.times += strike.times
             verdict.judge(rng, quiet=rng.random() < 0.6)
             self.job.count("rounds")
-            self.job.say(f"store {self.case} round {self._at} ({plan}): {dict(self.job.figures)}")
+            again = ", ".join(f"{took:.2f} s" for took in strike.times)
+            self.job.say(
+                f"store {self.case} round {self._at} ({plan}): {dict(self.job.figures)}"
+                + (f"; mounted again in {again}" if again else "")
+            )
         verdict.judge(random.Random(0), quiet=True)
         self.end(verdict)
 
