@@ -29,6 +29,7 @@ CATALOGUE: tuple[str, ...] = (
     "tools.torture.crash.planted_order",
     "tools.torture.crash.planted_disk",
     "tools.torture.kill.planted_bugs",
+    "tools.torture.kill.planted_daemon",
     "tools.torture.faults.planted",
     "tools.torture.corrupt.planted_damage",
     "tools.torture.conform.planted",

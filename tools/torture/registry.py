@@ -15,6 +15,7 @@ MODULES: tuple[str, ...] = (
     "tools.torture.crash.shutdown",
     "tools.torture.crash.kernel",
     "tools.torture.kill.mounts",
+    "tools.torture.kill.daemons",
     "tools.torture.kill.concurrent",
     "tools.torture.kill.races",
     "tools.torture.faults.seam",

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from daemon.contract import MountSpec, PointQuery
+from daemon.contract import MountSpec, PointQuery, RestoreSpec
 from daemon.service import Service
 from daemon.service.quiet import PAIRS
 from daemon.state.database import Database
@@ -266,3 +266,39 @@ def test_a_deletion_of_a_mount_goes_on_after_a_crash(
             break
         step += 2
     assert seen == {(), ("stopped",)}
+
+
+def test_a_restore_killed_at_every_step_is_there_or_has_failed(
+    made: tuple[Path, str], tmp_path: Path
+) -> None:
+    """One that is shown, and one into a directory: whatever was done, what its row says is what there is."""
+    path, _ = made
+    out = tmp_path / "out"
+    out.mkdir()
+    targets = {"restore_targets": {"out": str(out)}}
+
+    def restore(copy: str, step: int, place: str) -> None:
+        with served(copy, settings(copy, **targets)) as service:
+            point = service.points(PointQuery()).items[0].id
+            mortal(step)
+            service.restore(RestoreSpec(point, place=place))
+
+    seen = set()
+    for place in ("mount", "out"):
+        status, step = -1, 0
+        while status:
+            copy = str(tmp_path / f"{place}-{step}")
+            shutil.copytree(path, copy)
+            status = run(lambda copy=copy, step=step, place=place: restore(copy, step, place))  # type: ignore[misc]
+            with served(copy, settings(copy, **targets)) as service:
+                service.recover()
+                there = {one.job for one in service.state.jobs.restores()}
+                for job in service.jobs(kind="restore").items:
+                    seen.add((place, job.state))
+                    assert (job.state == "done") == (job.id in there), job
+                    assert job.state == "done" or "restore target" not in job.error["message"]
+                    assert job.state != "done" or job.result["path"]
+            shutil.rmtree(copy)
+            shutil.rmtree(out / "1", ignore_errors=True)
+            step += 1
+    assert seen == {(place, state) for place in ("mount", "out") for state in ("done", "failed")}
