@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from engine.errors import PermissionDenied
 from tests.daemon.mounter.conftest import environment, interpreter
 from tests.daemon.supervise.daemons import Daemon, until
 
@@ -34,7 +36,7 @@ def threads(pid: int) -> int:
 
 
 def test_idle_with_ten_mounts(make: Callable[..., Daemon]) -> None:
-    daemon = make("".join(f"[mounts.m{n}]\n" for n in range(10)))
+    daemon = make("".join(f"[mounts.m{n}]\n" for n in range(10)), command=(sys.executable,))
     daemon.start()
     assert daemon.process is not None
     pids = daemon.pids()
@@ -45,7 +47,7 @@ def test_idle_with_ten_mounts(make: Callable[..., Daemon]) -> None:
 
 def test_sessions_in_a_row_leave_nothing(make: Callable[..., Daemon]) -> None:
     """A twentieth of a thousand; the benchmark does all of them."""
-    daemon = make("[mounts.a]\n")
+    daemon = make("[mounts.a]\n", command=(sys.executable,))
     daemon.start()
     assert daemon.process is not None
     both = [daemon.process.pid, daemon.pids()["a"]]
@@ -99,7 +101,12 @@ def test_as_a_user_without_privilege(make: Callable[..., Daemon]) -> None:
     if not python:
         pytest.skip("no Python that another user can run")
     daemon = make("[mounts.a]\n", user="nobody", command=python, environment=environment())
+    daemon.mount("a").mkdir()
+    os.chown(daemon.root / "mnt", 0, 0)  # so that the service cannot make the other mount point
+    daemon.write("[mounts.a]\n[mounts.b]\n")
     daemon.start()
+    with daemon.remote() as api, pytest.raises(PermissionDenied, match="mnt/b: expected a dir"):
+        api.start_mount("b")
     assert daemon.process is not None
     for pid in (daemon.process.pid, daemon.pids()["a"]):
         status = dict(
