@@ -324,7 +324,8 @@ class Location:
     def _apply(self, entry: dict[str, Any]) -> None:
         kind = entry["kind"]
         made = [entry] if kind == "point" else entry["points"] if kind == "checkpoint" else []
-        self.points.update((str(one["point"]), bytes.fromhex(one["record"])) for one in made)
+        for one in made:
+            self._point(one["point"], bytes.fromhex(one["record"]))
         self.named.update((str(row[0]), int(row[1])) for row in entry.get("packs", ()))
         for name in entry.get("gone", ()):
             self.named.pop(name, None)
@@ -332,6 +333,11 @@ class Location:
             self.points.pop(name, None)
         if kind not in ("begin", "point", "remove", "packs", "lock", "checkpoint"):
             self.problem(f"journal entry {entry['seq']} is of the newer kind {kind!a}")
+
+    def _point(self, point: str, cid: bytes) -> None:
+        if not re.fullmatch("[0-7][0-9a-hjkmnp-tv-z]{25}", point) or len(cid) != 32:
+            raise ValueError("not the id of a point")
+        self.points[point] = cid
 
     # --- packs
 
@@ -361,8 +367,8 @@ class Location:
 
     def _found_point(self, cid: bytes) -> None:
         try:
-            self.points[self.read(cid)[2:28].decode("ascii")] = cid
-        except (Damage, UnicodeDecodeError) as error:
+            self._point(self.read(cid)[2:28].decode("ascii", "replace"), cid)
+        except (Damage, ValueError) as error:
             self.problem(f"record of a point {cid.hex()}: {error}")
 
     def trailer(self, path: Path) -> tuple[bytes, list[tuple[bytes, int, int, int]]]:
