@@ -1,15 +1,22 @@
 """The rescue program on a location made from a real store: what it restores, what it says, what it refuses."""
 
 import ast
+import contextlib
+import importlib
+import itertools
 import os
 import shutil
 import stat
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from engine import Store
 from engine.copies.journal import Removed
@@ -251,3 +258,39 @@ for number, root in enumerate(NODES):
 """
     subprocess.run([sys.executable, "-I", "-c", script], cwd=tmp_path, check=True, timeout=60)
     assert {path.name for path in tmp_path.iterdir()} == {f"t{n}" for n in range(9)}
+
+
+@pytest.fixture(scope="module")
+def decoders() -> Iterator[object]:
+    sys.path.insert(0, str(FILES[0].parent))
+    yield importlib.import_module("rescue_trees")
+    sys.path.remove(str(FILES[0].parent))
+
+
+@given(st.binary(max_size=300), st.sampled_from([b"", b"D\1", b"S\1", b"F\1", b"\1\1\1", b"\1\3"]))
+def test_decoders_take_or_refuse_any_bytes(decoders: Any, data: bytes, start: bytes) -> None:
+    """What is raised is what the program catches."""
+
+    class Place:
+        def problem(self, text: object) -> None:
+            pass
+
+        def read(self, cid: bytes) -> bytes:
+            return start + data
+
+    refused = (decoders.Damage, IndexError, struct.error)
+    for decode in (
+        decoders.extents,
+        decoders.Entry,
+        lambda raw: (
+            list(decoders.members(Place(), b"i" * 32))
+            if start != b"D\1" or raw[2:3] == b"\0"
+            else 0
+        ),
+        lambda raw: list(decoders.xattrs(Place(), raw)),
+        lambda raw: (
+            list(itertools.islice(decoders.spans(Place(), raw), 50)) if raw[:1] != b"\1" else 0
+        ),
+    ):
+        with contextlib.suppress(*refused):
+            decode(start + data)

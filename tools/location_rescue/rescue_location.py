@@ -305,7 +305,7 @@ class Location:
         for seq, entry, _ in read:
             try:
                 self._apply(entry)
-            except (KeyError, TypeError, ValueError, AttributeError) as error:
+            except (LookupError, TypeError, ValueError, AttributeError) as error:
                 self.problem(f"journal entry {seq}: {type(error).__name__}")
         if not read:
             self.problem("no journal entry can be read: points are looked for in the packs")
