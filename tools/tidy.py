@@ -27,6 +27,7 @@ LONG_MODULES: dict[str, str] = {
     "engine/live/tree.py": "the facade of the live tree: one short method per operation",
     "tests/live/test_crash.py": "the crash table of the live tree, a test per row",
     "tests/daemon/service/contract.py": "one suite for every Backend",
+    "tools/location_rescue/rescue_location.py": "the formats of a location in one place, to be read beside its page",
     "tests/nodes/test_dirs.py": "one property family over one fixture",
 }
 

@@ -51,16 +51,10 @@ def decode(raw: bytes) -> Marker:
             _WHAT, expected=f"format {FORMAT}", found=str(found)[:80], do="use the Holdfast that wrote it"
         )  # fmt: skip
     sealed = value.get("sealed") if isinstance(value, dict) else None
-    names = (
-        "holdfast",
-        "location",
-        "store",
-        "sealed",
-        *(() if sealed is not False else ("id_key",)),
-    )
-    fields = strict.Fields(value, _WHAT, names)
-    fields.number("holdfast", FORMAT, FORMAT)
     if type(sealed) is not bool:
         raise Corrupt(_WHAT, expected="sealed: true or false", found="neither")
+    names = ("holdfast", "location", "store", "sealed")
+    fields = strict.Fields(value, _WHAT, names if sealed else (*names, "id_key"))
+    fields.number("holdfast", FORMAT, FORMAT)
     id_key = b"" if sealed else fields.digits("id_key", 32)
     return Marker(fields.digits("location", 16), fields.digits("store", 16), sealed, id_key)

@@ -84,7 +84,7 @@ class FileSeal:
 
 
 class Vault:
-    """An opened location. ``id_key`` verifies chunk ids; ``epochs``: data keys by number, None when nothing is sealed."""
+    """An opened location. ``id_key`` verifies chunk ids; ``epochs``: data keys by number, None if not sealed."""
 
     __slots__ = ("_epochs", "_system", "id_key", "location")
 
