@@ -20,7 +20,7 @@ from engine.errors import (
 )
 
 _STATUS = re.compile(r"status code: ([0-9]{3})")
-_CODE = re.compile(r"<Code>([A-Za-z0-9]{1,64})</Code>")
+_CODE = re.compile(r"<Code>([A-Za-z][A-Za-z0-9]{0,63})</Code>")
 
 _FULL = {"QuotaExceeded", "XMinioStorageFull", "InsufficientStorage", "InsufficientCapacity"}
 _NO_BUCKET = {"NoSuchBucket", "ContainerNotFound", "InvalidBucketName"}
@@ -83,6 +83,8 @@ def _no_answer(text: str, kind: str, what: str) -> HoldfastError:
         return LocationDenied(
             what, expected="a certificate that is trusted", found="another", do=do
         )
+    if "invalid range" in lower:
+        return Corrupt(what, expected="the bytes that were asked for", found="that it is shorter")
     if kind in ("InvalidPathError", "UnknownConfigurationKeyError"):
         return InvalidRequest(what, expected="what the client library takes", found=kind)
     if "connection refused" in lower:

@@ -131,6 +131,12 @@ class Joined(NamedTuple):
     members: tuple[int, ...]
 
 
+def positive(offset: int, length: int = 0) -> None:
+    """Nothing begins before the start; raises InvalidRequest."""
+    if offset < 0 or length < 0:
+        raise InvalidRequest("range", expected="no negative number", found=f"({offset}, {length})")
+
+
 def join(parts: Sequence[tuple[int, int]]) -> list[Joined]:
     """Requests for these ranges: neighbours with gaps up to ``RANGE_GAP`` together, up to ``RANGE_MAX``.
 
@@ -139,10 +145,7 @@ def join(parts: Sequence[tuple[int, int]]) -> list[Joined]:
     joined: list[Joined] = []
     order = sorted((offset, length, place) for place, (offset, length) in enumerate(parts))
     for offset, length, place in order:
-        if offset < 0 or length < 0:
-            raise InvalidRequest(
-                "range", expected="no negative number", found=f"({offset}, {length})"
-            )
+        positive(offset, length)
         if not length:
             continue
         if joined:

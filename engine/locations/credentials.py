@@ -1,8 +1,8 @@
 """Credentials of storage locations: where they come from, and that nobody sees them.
 
 A source is ``environment``, ``file:/PATH`` (lines KEY=VALUE, mode 0600) or ``credential:NAME`` (a credential of
-systemd, the same lines). Keys are the usual ones (``KNOWN``); with ``HOLDFAST_`` before it a variable of the environment wins
-over one without, and then nothing of the same server is taken from those without.
+systemd, the same lines). Keys are the usual ones (``KNOWN``). A variable of the environment with ``HOLDFAST_`` before
+it wins over one without, and then nothing of the same server is taken from those without.
 """
 
 from __future__ import annotations
