@@ -141,7 +141,7 @@ class Retention:
                         connect_timeout=limits.CONNECT_LIMIT,
                         read_timeout=self._place.timeout_s,
                         retries={
-                            "total_max_attempts": 1 + limits.REQUEST_RETRIES,
+                            "total_max_attempts": 2,
                             "mode": "standard",
                         },
                         s3={"addressing_style": "path" if self._place.path_style else "virtual"},

@@ -137,17 +137,17 @@ def test_no_error_and_no_log_tells_a_secret(
             [location, bucket, location.shown, vars(bucket), vars(location), location.counts()]
         )
         asked: list[Callable[[], object]] = [
-            lambda l=location: l.put("a", b"1"),
-            lambda l=location: l.put("a", bytes(9 << 20)),
-            lambda l=location: l.create("a", b"1"),
-            lambda l=location: l.read("a"),
-            lambda l=location: l.ranges("a", [(0, 1), (9 << 20, 1)]),
-            lambda l=location: l.stat("a"),
-            lambda l=location: list(l.list("")),
-            lambda l=location: l.remove(["a"]),
-            lambda l=location: l.retain("a", 1),
-            lambda l=location: l.tidy(1),
-            lambda l=location: l.features(),
+            lambda at=location: at.put("a", b"1"),
+            lambda at=location: at.put("a", bytes(9 << 20)),
+            lambda at=location: at.create("a", b"1"),
+            lambda at=location: at.read("a"),
+            lambda at=location: at.ranges("a", [(0, 1), (9 << 20, 1)]),
+            lambda at=location: at.stat("a"),
+            lambda at=location: list(at.list("")),
+            lambda at=location: at.remove(["a"]),
+            lambda at=location: at.retain("a", 1),
+            lambda at=location: at.tidy(1),
+            lambda at=location: at.features(),
         ]
         for ask in asked:
             if endpoint == proxy.endpoint:

@@ -72,7 +72,7 @@ def test_a_server_gone_for_two_minutes_is_survived(
 
 def test_one_gone_for_longer_is_told(inner: Faulty, time_: Time, retry: Retry) -> None:
     down(inner, time_, 10_000)
-    with pytest.raises(LocationUnavailable, match="connection refused .*tried 1. times in 1.. s"):
+    with pytest.raises(LocationUnavailable, match=r"connection refused .*tried 1. times in 1.. s"):
         retry.stat("a")
     assert 180 - limits.RETRY_LONGEST <= time_.now <= 180
 
@@ -91,7 +91,7 @@ def test_what_does_not_pass_is_not_tried_again(
         lambda: next(retry.list("")),
         lambda: retry.remove(["a"]),
         lambda: retry.retain("a", 1),
-        lambda: retry.features(),
+        retry.features,
         lambda: retry.tidy(1),
     ):
         inner.calls.clear()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.errors import HoldfastError, InvalidRequest, NotFound
@@ -90,6 +90,7 @@ def test_refused(url: str, expected: str) -> None:
         assert "CANARY" not in text
 
 
+@settings(max_examples=40)
 @given(st.text(max_size=60) | st.builds("s3://{}".format, st.text(max_size=60)))
 def test_nonsense(url: str) -> None:
     try:
