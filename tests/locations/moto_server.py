@@ -19,6 +19,11 @@ ALLOWED = {
 }
 
 
+MANY = "holdfast-many"
+NAMES = sorted(f"packs/{number % 7:02}/{number:05}" for number in range(2_500))
+"""What lies in the bucket ``MANY`` from the start: more than two pages of a list."""
+
+
 class MotoServer:
     """One server on loopback, its port chosen by the kernel; a context manager."""
 
@@ -66,6 +71,7 @@ def client(endpoint: str, credentials: dict[str, str], service: str = "s3") -> A
 
 def main() -> None:
     """Serve until nobody listens any more."""
+    from moto.s3.models import s3_backends
     from moto.server import ThreadedMotoServer
 
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
@@ -76,6 +82,10 @@ def main() -> None:
     iam.create_user(UserName="holdfast")
     key = iam.create_access_key(UserName="holdfast")["AccessKey"]
     iam.put_user_policy(UserName="holdfast", PolicyName="s3", PolicyDocument=json.dumps(ALLOWED))
+    several = s3_backends["123456789012"]["aws"]
+    several.create_bucket(MANY, "us-east-1")
+    for name in NAMES:
+        several.put_object(MANY, name, b"1")
     # From now on signatures are checked. A form's content type would have its body taken for fields.
     urllib.request.urlopen(
         urllib.request.Request(

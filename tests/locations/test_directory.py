@@ -243,7 +243,7 @@ def test_what_is_not_ours_is_not_listed(location: Location, root: Path) -> None:
 
 def test_unfinished_files_of_long_ago(location: Location, root: Path) -> None:
     location.put("a", b"1")
-    old, young = root / ".tmp" / "0" * 1, root / ".tmp" / "1"
+    old, young = root / ".tmp" / "0", root / ".tmp" / "1"
     for one in (old, young):
         one.write_bytes(b"torn")
     os.utime(old, (time.time() - 1000, time.time() - 1000))
