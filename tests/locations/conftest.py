@@ -17,6 +17,16 @@ from tests.locations.proxy import Proxy
 BUCKET, LOCKED = "holdfast-test", "holdfast-locked"
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests that need a Ceph run where they are asked for by their marker, and nowhere else."""
+    if "needs_ceph" in str(config.option.markexpr):
+        return
+    left_out = [item for item in items if item.get_closest_marker("needs_ceph")]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
 class Server:
     """An S3 server with two buckets: ``url`` makes a place of its own in one of them."""
 
