@@ -144,19 +144,30 @@ STALL = 30.0  # s a background turn may take before that is told; a busy disk an
 
 # --- storage locations ------------------------------------------------------------------------------------
 OBJECT_NAME_MAX = 200  # characters: with a prefix far below the 1,024 bytes that servers take
-PUT_PART = 8 * MIB  # larger things go up in parts of this size; servers take none below 5 MiB but the last
+PUT_PART = (
+    8 * MIB
+)  # larger things go up in parts of this size; servers take none below 5 MiB but the last
 PUT_PARTS_AT_ONCE = 4  # of one upload; its memory is that of what is uploaded, and no more
 LIST_PAGE = 1_000  # names a server gives in one answer, and takes in one request to remove
-RANGE_GAP = 256 * KIB  # bytes that are not wanted cost less than another request, at 25 MB/s and 10 ms
+RANGE_GAP = (
+    256 * KIB
+)  # bytes that are not wanted cost less than another request, at 25 MB/s and 10 ms
 RANGE_MAX = 16 * MIB  # ranges are joined up to this: bounds what one answer holds in memory
 RANGES_AT_ONCE = 8  # requests for the ranges of one call
 RETRY_FIRST, RETRY_LONGEST = 0.5, 15.0  # s between tries: doubled from the first to the longest
-RETRY_LIMIT = 180.0  # s a location may be gone: a server that is started anew is back in two minutes
-REQUEST_RETRIES, REQUEST_RETRY_TIME = 3, 10.0  # the client library's own, for one part or one answer's rest
+RETRY_LIMIT = (
+    180.0  # s a location may be gone: a server that is started anew is back in two minutes
+)
+REQUEST_RETRIES, REQUEST_RETRY_TIME = (
+    3,
+    10.0,
+)  # the client library's own, for one part or one answer's rest
 CONNECT_LIMIT = 5.0  # s to a connection
 REQUEST_LIMIT = 120.0  # s for one request: a part of 8 MiB, four at once, at 280 KB/s
 THROTTLE_BURST = 1.0  # s of a rate that may be saved up while nothing is sent
-LEFTOVER_AGE = 86_400.0  # s after which what an upload left half done is nobody's: no upload takes a day
+LEFTOVER_AGE = (
+    86_400.0  # s after which what an upload left half done is nobody's: no upload takes a day
+)
 CREDENTIALS_MAX = 64 * KIB  # bytes of a file of credentials
 
 # --- space ------------------------------------------------------------------------------------------------
