@@ -105,7 +105,7 @@ class Bucket:
             self.stat(name)
             return b""
         if length > 0:
-            return self._range(name, offset, length)
+            return self._range(name, offset, length).to_bytes()
 
         def rest() -> tuple[bytes, int]:
             # Of an empty one no range can be asked for.
@@ -120,6 +120,7 @@ class Bucket:
         return contract.whole(data, size - offset, self._what(name), offset)
 
     def ranges(self, name: str, parts: Sequence[tuple[int, int]]) -> Pieces:
+        contract.checked(name)
         joined = contract.join(parts)
         if not joined:
             self.stat(name)
@@ -187,11 +188,10 @@ class Bucket:
     def _what(self, name: str) -> str:
         return f"{name} at {self.shown}"
 
-    def _range(self, name: str, offset: int, length: int) -> bytes:
+    def _range(self, name: str, offset: int, length: int) -> obstore.Bytes:
         data = self._ask(
-            contract.checked(name),
-            lambda: obstore.get_range(self._patient, name, start=offset, length=length),
-        ).to_bytes()
+            name, lambda: obstore.get_range(self._patient, name, start=offset, length=length)
+        )
         return contract.whole(data, length, self._what(name), offset)
 
     def _delete(self, names: Sequence[str]) -> None:
