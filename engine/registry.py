@@ -41,7 +41,8 @@ def valid_name(name: str) -> str:
     """The name, if a mount may have it: it becomes part of paths, so letters, digits, dot, dash, underscore."""
     if not _NAME.fullmatch(name):
         raise InvalidRequest(
-            f"mount name {name!r}", expected="1 to 64 letters, digits, dots, dashes or underscores",
+            f"mount name {name!r}",
+            expected="1 to 64 letters, digits, dots, dashes or underscores, the first a letter or digit",
             do="choose another name",
         )  # fmt: skip
     return name

@@ -34,6 +34,7 @@ class Where(NamedTuple):
     api: str | None = None
     token_file: str | None = None
     ca: str | None = None
+    cert: str | None = None
 
 
 def _where(ctx: click.Context) -> Where:
@@ -110,9 +111,9 @@ def backend(ctx: click.Context) -> Iterator[Backend]:
     """Whoever answers: a service, a daemon, or this process."""
     where = _where(ctx)
     if where.api:
-        yield from _remote(where.api, where.token_file, where.ca)
+        yield from _remote(where)
     elif path := _endpoint(path_of(ctx)):
-        yield from _remote(f"unix:{path}", None, None)
+        yield from _remote(Where(api=f"unix:{path}"))
     else:
         from daemon.cli import recorded
 
@@ -133,10 +134,11 @@ def _late(stack: ExitStack) -> Report:
     return report
 
 
-def _remote(address: str, token_file: str | None, ca: str | None) -> Iterator[Backend]:
+def _remote(where: Where) -> Iterator[Backend]:
     from daemon.client import Remote
 
-    with Remote(address, token=_token(token_file) if token_file else "", ca=ca or "") as far:
+    token = _token(where.token_file) if where.token_file else ""
+    with Remote(where.api or "", token=token, ca=where.ca or "", cert=where.cert or "") as far:
         yield far
 
 

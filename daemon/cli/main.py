@@ -43,8 +43,8 @@ Another machine's store is asked through its service, with the same commands:
 _MODULES = {
     "daemon.cli.stores": "init create gc check scrub stats repair incidents history",
     "daemon.cli.mounts": "mount umount snapshot mounts start stop delete",
-    "daemon.cli.points": "points diff restore rm",
-    "daemon.cli.browse": "ls cat tar manifest show attachment",
+    "daemon.cli.points": "points diff restore rm keep",
+    "daemon.cli.browse": "ls cat tar manifest show attachment databases",
     "daemon.cli.sessions": "begin commit abandon renew sessions log",
     "daemon.cli.jobs": "jobs job cancel restores",
     "daemon.cli.exports": "export unexport exports",
@@ -91,14 +91,21 @@ class _Commands(LazyGroup):
     envvar="HOLDFAST_CA",
     help="Certificates to trust instead of the system's (or HOLDFAST_CA).",
 )
+@click.option(
+    "--cert",
+    metavar="FILE",
+    envvar="HOLDFAST_CERT",
+    help="A certificate to show with its key, where the service asks for one (or HOLDFAST_CERT).",
+)
 @click.pass_context
 def cli(
-    ctx: click.Context, store: str | None, api: str | None, token_file: str | None, ca: str | None
-) -> None:
+    ctx: click.Context, store: str | None, api: str | None, token_file: str | None, ca: str | None,
+    cert: str | None,
+) -> None:  # fmt: skip
     named = {key for key in ("store", "api") if ctx.get_parameter_source(key) is COMMANDLINE}
     if named == {"store"}:
         api = None  # what is named here goes before what the environment names
-    ctx.obj = Where(store, api, token_file, ca)
+    ctx.obj = Where(store, api, token_file, ca, cert)
 
 
 @cli.command()

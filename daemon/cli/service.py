@@ -45,7 +45,7 @@ def token() -> None:
     """Tokens: what programs ask the service with.
 
     \b
-      holdfast token create --role writer --mount oracle > oracle.token
+      (umask 077; holdfast token create --role writer --mount oracle > oracle.token)
       holdfast token list
     """
 
@@ -70,7 +70,7 @@ def create(
     """Make a token and print it. It is shown this once: the store keeps a hash.
 
     \b
-      holdfast token create --role writer --mount oracle --expires 90d > oracle.token
+      (umask 077; holdfast token create --role writer --mount oracle --expires 90d > oracle.token)
     """
     with backend(ctx) as asked:
         made, secret = asked.create_token(role, list(mounts), label=label, lifetime_s=expires or 0)

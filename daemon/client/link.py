@@ -34,9 +34,9 @@ T = TypeVar("T")
 
 class Link:
     """Requests to one daemon. ``address``: an http(s) URL, or ``unix:PATH``; ``ca``: the authority of its certificate,
-    "" for those of the system. Thread-safe."""
+    "" for those of the system; ``cert``: a file with a certificate of ours and its key. Thread-safe."""
 
-    def __init__(self, address: str, *, token: str = "", ca: str = "") -> None:
+    def __init__(self, address: str, *, token: str = "", ca: str = "", cert: str = "") -> None:
         self.address = address
         headers = {"Accept": "application/json", "User-Agent": "holdfast"}
         if token:
@@ -44,7 +44,7 @@ class Link:
         if address.startswith("unix:"):
             base, transport = "http://localhost", httpx.HTTPTransport(uds=address[5:])
         else:
-            base, transport = address.rstrip("/"), _transport(address, ca, token)
+            base, transport = address.rstrip("/"), _transport(address, ca, cert, token)
         self._client = httpx.Client(
             base_url=base, transport=transport, headers=headers, follow_redirects=False, trust_env=False,
             timeout=httpx.Timeout(_USUAL_S, connect=_CONNECT_S),
@@ -219,7 +219,7 @@ def part(text: str) -> str:
     return quote(text.encode("utf-8", "surrogateescape"), safe="").replace(".", "%2E")
 
 
-def _transport(address: str, ca: str, token: str) -> httpx.HTTPTransport:
+def _transport(address: str, ca: str, cert: str, token: str) -> httpx.HTTPTransport:
     try:
         url = httpx.URL(address)
     except httpx.InvalidURL as error:
@@ -242,6 +242,14 @@ def _transport(address: str, ca: str, token: str) -> httpx.HTTPTransport:
             raise InvalidRequest(
                 f"authority {ca}", expected="a PEM file", found=str(error)
             ) from None
+    if cert:
+        try:
+            context.load_cert_chain(cert, password="")  # never asked for at the terminal
+        except (OSError, ssl.SSLError) as error:
+            raise InvalidRequest(
+                f"certificate {cert}", expected="a PEM file with a certificate and its key, which has no password",
+                found=str(error),
+            ) from None  # fmt: skip
     return httpx.HTTPTransport(verify=context)
 
 

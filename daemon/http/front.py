@@ -15,11 +15,11 @@ import trio
 
 from daemon.config import Config
 from daemon.contract import Backend
-from daemon.http import listen, native, phoenix, phoenix_access, sockets
+from daemon.http import listen, native, phoenix, phoenix_access, problem, sockets
 from daemon.http.gate import AuditLog, Gate, Tokens
-from daemon.http.guard import Limits
+from daemon.http.guard import Limits, Tell
 from daemon.http.listen import Tls
-from daemon.http.native.base import Keys, Metrics
+from daemon.http.native.base import Changes, Keys, Metrics
 from daemon.http.sockets import Listening
 
 
@@ -37,7 +37,7 @@ class Front:
 
     def __init__(
         self, config: Callable[[], Config], backend: Backend, kept: Kept, audit: AuditLog, metrics: Metrics,
-        clock: Callable[[], int],
+        clock: Callable[[], int], changes: Changes,
     ) -> None:  # fmt: skip
         self._config = config
         now = config()
@@ -49,7 +49,7 @@ class Front:
         )
         self._native = native.app(
             backend, self._gate, metrics, kept.keys, version=metadata.version("holdfast"),
-            max_upload=lambda: config().api.max_upload,
+            max_upload=lambda: config().api.max_upload, changes=changes,
         )  # fmt: skip
         self._phoenix = phoenix.app(
             backend, lambda: phoenix_access.settings_of(config()), gate=self._gate
@@ -77,15 +77,17 @@ class Front:
             for one in native_:
                 one.close()
             raise
-        api = config.api
-        limits = Limits(body=api.max_body, upload=api.max_upload, request_s=api.request_limit_s)
-        await self._serve(nursery, native_, self._native, self._tls, limits)
+        await self._serve(nursery, native_, self._native, self._tls, problem.answer)
         if phoenix_:
-            limits = phoenix_access.limits_of(config)
-            await self._serve(nursery, phoenix_, self._phoenix, None, limits)
+            await self._serve(nursery, phoenix_, self._phoenix, None, phoenix.refused)
+
+    def _limits(self) -> Limits:
+        """Of a request, by the configuration as it is now."""
+        api = self._config().api
+        return Limits(body=api.max_body, upload=api.max_upload, request_s=api.request_limit_s)
 
     async def _serve(
-        self, nursery: trio.Nursery, listening: list[Listening], app: Any, tls: Tls | None, limits: Limits
+        self, nursery: trio.Nursery, listening: list[Listening], app: Any, tls: Tls | None, tell: Tell
     ) -> None:  # fmt: skip
         over = trio.Event()
         names = frozenset({socket.gethostname(), *self._config().api.names})
@@ -93,7 +95,7 @@ class Front:
         async def run(task_status: trio.TaskStatus[Any]) -> None:
             try:
                 await listen.serve(
-                    listening, app, tls=tls, limits=limits, names=names,
+                    listening, app, tls=tls, asked=self._limits, tell=tell, names=names,
                     stop=self._stop, task_status=task_status,
                 )  # fmt: skip
             finally:

@@ -24,6 +24,7 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
+Tell = Callable[[HoldfastError], Response]
 
 EXTENSION = "holdfast"
 """In a scope's extensions: ``patience(seconds)``, which gives the answer more time, and ``stopping``, an event."""
@@ -72,11 +73,16 @@ class Line(Protocol):
 
 
 class Guard:
-    """An ASGI application around another one. ``names``: host names this server is called by, lower case."""
+    """An ASGI application around another one. ``names``: host names this server is called by, lower case;
+    ``limits``: asked for with each request; ``tell``: makes an answer of what is refused here."""
 
-    def __init__(self, app: App, limits: Limits, names: frozenset[str], line: Callable[[], Line]):
+    def __init__(
+        self, app: App, limits: Callable[[], Limits], names: frozenset[str], line: Callable[[], Line],
+        tell: Tell = problem.answer,
+    ) -> None:  # fmt: skip
         self._app = app
         self._limits = limits
+        self._tell = tell
         self._names = names | {"localhost"}
         self._line = line
 
@@ -84,19 +90,20 @@ class Guard:
         if scope["type"] == "http":
             line = self._line()
             with line.asked():
-                exchange = _Exchange(self._limits, line, scope, receive, send)
-                await exchange.run(self._app, self._refusal(scope, line.local))
+                limits = self._limits()
+                exchange = _Exchange(limits, self._tell, line, scope, receive, send)
+                await exchange.run(self._app, self._refusal(limits, scope, line.local))
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
 
-    def _refusal(self, scope: Scope, local: bool) -> HoldfastError | None:
+    def _refusal(self, limits: Limits, scope: Scope, local: bool) -> HoldfastError | None:
         """Why a request is refused before anything looks at it."""
         headers = scope["headers"]
         size = len(scope["raw_path"]) + len(scope["query_string"])
-        if size + sum(len(name) + len(value) + 4 for name, value in headers) > self._limits.header:
+        if size + sum(len(name) + len(value) + 4 for name, value in headers) > limits.header:
             return problem.Refused(
                 431, InvalidRequest(
-                    "header of the request", expected=f"at most {self._limits.header} bytes", found="more"
+                    "header of the request", expected=f"at most {limits.header} bytes", found="more"
                 ),
             )  # fmt: skip
         host = _header(headers, b"host")
@@ -113,12 +120,10 @@ class Guard:
                 f"origin {origin!r}", do="do not ask from web pages of other servers"
             )
         length = _header(headers, b"content-length")
-        if length.isdigit() and int(length) > self.body_limit(scope):
-            return problem.too_large(self.body_limit(scope))
+        told, most = _body_limit(limits, scope)
+        if length.isdigit() and int(length) > most:
+            return problem.too_large(told)
         return None
-
-    def body_limit(self, scope: Scope) -> int:
-        return _body_limit(self._limits, scope)
 
     def _ours(self, host: str) -> bool:
         """Is the host one of ours? An address always is: only names can be made to point elsewhere."""
@@ -138,23 +143,29 @@ def _header(headers: list[tuple[bytes, bytes]], wanted: bytes) -> str:
     return next((value.decode("latin-1") for name, value in headers if name.lower() == wanted), "")
 
 
-def _body_limit(limits: Limits, scope: Scope) -> int:
+def _body_limit(limits: Limits, scope: Scope) -> tuple[int, int]:
+    """(bytes of content, which are what is told; bytes of the body)."""
     kind = _header(scope["headers"], b"content-type").encode("latin-1").lower()
-    return limits.upload + _ENVELOPE if kind.startswith(_MULTIPART) else limits.body
+    if kind.startswith(_MULTIPART):
+        return limits.upload, limits.upload + _ENVELOPE
+    return limits.body, limits.body
 
 
 class _Exchange:
     """One request and its answer."""
 
-    def __init__(self, limits: Limits, line: Line, scope: Scope, receive: Receive, send: Send):
+    def __init__(
+        self, limits: Limits, tell: Tell, line: Line, scope: Scope, receive: Receive, send: Send
+    ) -> None:
         self._limits = limits
+        self._tell = tell
         self._line = line
         self._scope = scope
         self._receive = receive
         self._send = send
         self._time = trio.CancelScope()
         self._began = trio.current_time()
-        self._most = _body_limit(limits, scope)
+        self._told, self._most = _body_limit(limits, scope)
         self._taken = 0
         self._whole = False  # the body is here, or nobody is there any more
         self._waiting = False  # for the client to send
@@ -179,11 +190,11 @@ class _Exchange:
                     raise refusal
                 await app(self._scope, self.receive, self.send)
             except HoldfastError as error:
-                answer = problem.answer(error)
+                answer = self._tell(error)
             except Exception as error:  # noqa: BLE001 - whatever it is: an answer, and a reference to the log
                 answer = problem.bug(error, about)
         if self._time.cancelled_caught:
-            answer = problem.answer(self._late())
+            answer = self._tell(self._late())
         if answer is not None:
             if self._started:
                 self._line.abort()  # nothing else tells a client that an answer is cut short
@@ -214,7 +225,7 @@ class _Exchange:
             return message
         self._taken += len(message.get("body", b""))
         if self._taken > self._most:
-            self._instead = problem.too_large(self._most)
+            self._instead = problem.too_large(self._told)
             raise self._instead
         if not message.get("more_body", False):
             self._whole = True
@@ -232,7 +243,7 @@ class _Exchange:
         if message["type"] == "http.response.start":
             if self._instead is not None:  # the framework took the error for one of its own
                 instead, self._instead, self._silent = self._instead, None, False
-                await problem.answer(instead)(self._scope, self._receive, self.send)
+                await self._tell(instead)(self._scope, self._receive, self.send)
                 self._silent = True
                 return
             self._started = True

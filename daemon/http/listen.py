@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import ssl
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
@@ -22,8 +22,8 @@ from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
 
 import daemon.http
-from daemon.http import Peer
-from daemon.http.guard import App, Guard, Limits
+from daemon.http import Peer, problem
+from daemon.http.guard import App, Guard, Limits, Tell
 from daemon.http.sockets import Listening
 from engine.errors import InvalidRequest
 
@@ -151,8 +151,8 @@ class _Server(TCPServer):
 class _Serving:
     """All listeners that serve one application."""
 
-    def __init__(self, app: App, tls: Tls | None, limits: Limits, names: frozenset[str]) -> None:
-        self._app = ASGIWrapper(Guard(app, limits, names, _line.get))  # type: ignore[arg-type]
+    def __init__(self, app: Guard, tls: Tls | None, limits: Limits) -> None:
+        self._app = ASGIWrapper(app)  # type: ignore[arg-type]
         self._tls = tls
         self._limits = limits
         self._config = _settings(limits)
@@ -269,17 +269,19 @@ def _settings(limits: Limits) -> Hypercorn:
 
 async def serve(
     listening: Sequence[Listening], app: App, *, tls: Tls | None = None, limits: Limits | None = None,
+    asked: Callable[[], Limits] | None = None, tell: Tell = problem.answer,
     names: frozenset[str] = frozenset(), stop: trio.Event | None = None,
     task_status: trio.TaskStatus[Sequence[Listening]] = trio.TASK_STATUS_IGNORED,
 ) -> None:  # fmt: skip
     """Serve ``app`` at sockets of ``sockets.listen`` until ``stop`` is set, then end within ``limits.stop_s``.
 
     ``tls`` is for TCP; a unix socket never has it.  ``names``: host names a client may call this server by, besides
-    localhost and addresses.  The sockets are closed in any case.
+    localhost and addresses.  ``limits`` are those of connections; requests are held to ``asked()``, where it is given.
+    ``tell`` answers what is refused before the application sees it.  The sockets are closed in any case.
     """
-    serving = _Serving(
-        app, tls, limits or Limits(), frozenset(name.lower().rstrip(".") for name in names)
-    )
+    limits = limits or Limits()
+    ours = frozenset(name.lower().rstrip(".") for name in names)
+    serving = _Serving(Guard(app, asked or (lambda: limits), ours, _line.get, tell), tls, limits)
     try:
         await serving.run(listening, trio.Event() if stop is None else stop, task_status.started)
     finally:

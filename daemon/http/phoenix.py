@@ -100,6 +100,14 @@ def _answer(code: int, message: str, result: dict[str, Any], status: int = 200) 
     return Response(body, status, media_type="application/json")
 
 
+def refused(error: HoldfastError) -> Response:
+    """What was refused before it came here, in this interface's form."""
+    response = _answer(rules.own_code(error), str(error), {}, problem.status_of(error))
+    if isinstance(error, problem.Refused):
+        response.headers.update(error.headers)
+    return response
+
+
 class _Phoenix:
     """The one endpoint; see ``app``."""
 

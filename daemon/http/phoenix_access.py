@@ -11,7 +11,6 @@ from starlette.requests import Request
 from daemon.config import Config
 from daemon.http import Peer
 from daemon.http.gate import ALL, Caller, Gate, Row
-from daemon.http.guard import Limits
 from daemon.http.phoenix_rules import Call
 from daemon.http.problem import Refused
 from engine.errors import PermissionDenied
@@ -48,15 +47,6 @@ def settings_of(config: Config) -> Settings:
         tuple(str(one) for one in config.phoenix.allow), config.phoenix.token_required, config.phoenix.max_pending,
         config.api.max_upload,
     )  # fmt: skip
-
-
-def limits_of(config: Config) -> Limits:
-    """Of the listener: it lets a little more through than a log may have, so that who sends too much is told so in
-    this interface's form."""
-    api = config.api
-    return Limits(
-        body=api.max_body, upload=api.max_upload + (1 << 20), request_s=api.request_limit_s
-    )
 
 
 def within(address: str, networks: tuple[str, ...]) -> bool:

@@ -92,6 +92,10 @@ def of_status(status: int, about: str) -> HoldfastError:
             return NotFound(f"address {about!r}", do="see /v1/openapi.json for what there is")
         case 405:
             return Refused(405, Unsupported(f"this method at address {about!r}"))
+        case 400:
+            return InvalidRequest(
+                f"body of the request to {about!r}", expected="JSON in UTF-8", found="other bytes"
+            )
         case _:
             return Refused(status, InvalidRequest(f"request to {about!r}"))
 

@@ -148,10 +148,10 @@ def _why_not(error: OSError, bind: str) -> HoldfastError:
                 what, found="another process listens there", do="stop it, or configure another"
             )
         case errno.EACCES | errno.EPERM:
+            local = "give its directory to the service's user, or choose another"
+            far = "choose a port of 1024 or above"
             return PermissionDenied(
-                what,
-                found=found,
-                do="choose a port of 1024 or above, or a directory of the service's",
+                what, found=found, do=local if bind.startswith("unix:") else far
             )
         case errno.ENOENT | errno.ENOTDIR:
             return NotFound(what, found=found, do="make its directory")

@@ -49,7 +49,6 @@ WORKER = {
     "requests": Family("fuse_requests", True, "Requests of the kernel.", _BY_MOUNT),
     "open_writers": Family("open_writers", False, "Files open for writing.", _BY_MOUNT),
     "peak_rss": Family("worker_peak_bytes", False, "Most memory a worker has had.", _BY_MOUNT),
-    "pending_points": Family("pending_points", False, "Points that wait for a copy.", _BY_MOUNT),
 }
 """By the key of a worker's ``status()``. Its counters begin again with each worker, as Prometheus expects."""
 
@@ -71,6 +70,9 @@ QUEUE = Family("queue_depth", False, "What waits in a worker's queues.", ("mount
 STATE = Family("mount_state", False, "1 for the state a mount is in.", ("mount", "state"))
 INCIDENTS = Family("incidents", False, "Incidents nobody has reset.", ("kind",))
 SESSIONS = Family("sessions", False, "Sessions by state.", ("state",))
+PENDING = Family("pending_points", False, "Points that wait for a copy.", _BY_MOUNT)
+RESTARTS = Family("worker_restarts", True, "Workers that died.", _BY_MOUNT)
+RESTORED = Family("restore_bytes", True, "Written by restores, or read as files and streams.")
 STALE = Family("stale_sessions", False, "Open sessions whose lease has ended.")
 JOBS = Family("jobs", False, "Jobs by kind and state.", ("kind", "state"))
 
@@ -89,21 +91,11 @@ class Metrics:
         self._took = Histogram(
             "http_request_seconds", "Until the answer was sent.", asked, buckets=_SECONDS, **here
         )
-        self._restarts = Counter("worker_restarts", "Workers that died.", ["mount"], **here)
-        self._restored = Counter("restore_bytes", "Written by restores.", **here)
 
     def request(self, method: str, route: str, status: int, seconds: float) -> None:
         """One HTTP request was answered. ``route``: the template, as ``/v1/mounts/{name}``."""
         self._requests.labels(method, route, str(status)).inc()
         self._took.labels(method, route).observe(seconds)
-
-    def worker_restarted(self, mount: str) -> None:
-        """A worker died and was started again."""
-        self._restarts.labels(mount).inc()
-
-    def restored(self, count: int) -> None:
-        """A restore wrote so many bytes."""
-        self._restored.inc(count)
 
     def show_workers(self, statuses: Mapping[str, Mapping[str, Any]]) -> None:
         """What all workers say of themselves, by mount; those that are not there now are told no more.
@@ -126,6 +118,18 @@ class Metrics:
     def show_mounts(self, states: Mapping[str, str]) -> None:
         """The state of every mount."""
         self._shown.show(STATE, dict.fromkeys(states.items(), 1))
+
+    def show_pending(self, points: Mapping[str, int]) -> None:
+        """How many points of each mount wait for their copy."""
+        self._shown.show(PENDING, {(mount,): count for mount, count in points.items()})
+
+    def show_restarts(self, deaths: Mapping[str, int]) -> None:
+        """How often the worker of each mount has died, in this daemon's time."""
+        self._shown.show(RESTARTS, {(mount,): count for mount, count in deaths.items()})
+
+    def show_restored(self, count: int) -> None:
+        """Bytes that were restored, in this daemon's time."""
+        self._shown.show(RESTORED, {(): count})
 
     def show_store(self, stats: Mapping[str, int | float]) -> None:
         """The store's ``stats()``."""

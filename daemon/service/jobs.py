@@ -121,13 +121,16 @@ class Jobs(Sessions):
             thing = f"{job.kind} {job.mount}".strip()
             self.store.incidents.note("job_failed", thing, f"job {job.id}: {text}")
         if job.kind == "restore" and state == "done":
-            self.after("after_restore", job.mount, point=job.options["point"])
+            ran = self.after("after_restore", job.mount, point=job.options["point"])
+            self.keep_output(ran, point=job.options["point"])
         return ended
 
     def _mount_gone(self, mount: str) -> None:
         for one in self.state.jobs.restores(mount):
             self.state.jobs.unrestored(one.job)
+        self.note_deleted(mount)
         self.state.wanted.forget(mount)
+        self.forget_hooks(mount)
         self._shown.discard(mount)
 
     def _half_gone(self, mount: str) -> bool:

@@ -18,11 +18,9 @@ import trio
 
 from daemon import observe
 from daemon.config import Config
-from daemon.contract import AuditLine
 from daemon.mounter.client import Mounter
 from daemon.observe import logs
 from daemon.service.ports import Ports
-from daemon.service.service import Service
 from daemon.state import State
 from daemon.supervise import lifecycle
 from daemon.supervise.changes import Changes
@@ -33,13 +31,13 @@ from daemon.supervise.lifecycle import Lifecycle, Step
 from daemon.supervise.lock import FOLDER, StoreLock
 from daemon.supervise.mounts import Mounts
 from daemon.supervise.schedules import Schedules, Timetable
+from daemon.supervise.served import Served
 from daemon.supervise.settings import Settings
 from daemon.supervise.workers import Workers
 from engine.errors import HoldfastError, from_os, the_cause
 
 log = logging.getLogger("holdfast.supervise")
 
-AUDIT = os.path.join(FOLDER, "audit.log")
 ENDPOINT = os.path.join(
     FOLDER, "endpoint"
 )  # the path of the socket that commands on this machine ask
@@ -50,21 +48,6 @@ JOBS_LIMIT, FRONT_LIMIT, EXPORTS_LIMIT = 30.0, 30.0, 15.0  # s to stop
 DRAIN_LIMIT = (
     170.0  # s: open files are served for 20 s, a commit of what is in memory may take two minutes
 )
-
-
-class Served(Service):
-    """The service with what only a daemon has: its audit log."""
-
-    _audit: observe.Audit
-
-    def audit(self, *, after: int = 0, limit: int = 1000) -> list[AuditLine]:
-        """Lines of the audit log after that number."""
-        return self._audit.lines(after, limit)
-
-    def audited(self, audit: observe.Audit) -> Served:
-        """Itself, with this log."""
-        self._audit = audit
-        return self
 
 
 @dataclass(frozen=True)
@@ -181,8 +164,8 @@ class Daemon:
         state = State.open(self.store, self.clock)
         self._open.callback(state.close)
         ports = Ports(self.workers, self.jobs, self.exports, self.settings)
-        audit = observe.Audit(os.path.join(self.store, AUDIT), self.clock)
-        self.service = Served(self.store, state, self.settings, ports, self.clock).audited(audit)
+        self.service = Served(self.store, state, self.settings, ports, self.clock)
+        audit = self.service.audit_log
         self._open.callback(self.service.close)
         self.mounts.open(self.service, self.workers, self.exports)
         self.exports.open(self.service)
@@ -192,6 +175,7 @@ class Daemon:
         self.chores = Chores(self.service, self.settings, audit)
         self.settings.checks.append(self.front.check)
         self.settings.followers += [self._follow, self.mounts.follow]
+        self.settings.remarks.append(self.mounts.remarks)
 
     async def _close_store(self) -> None:
         await trio.to_thread.run_sync(self._open.close, abandon_on_cancel=True)

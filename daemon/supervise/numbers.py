@@ -7,7 +7,7 @@ import threading
 import time
 
 from daemon.observe.metrics import CONTENT_TYPE, Metrics
-from daemon.service.service import Service
+from daemon.supervise.served import Served
 from daemon.supervise.workers import Workers
 from engine.errors import HoldfastError
 
@@ -22,7 +22,7 @@ class Numbers:
 
     content_type = CONTENT_TYPE
 
-    def __init__(self, service: Service, workers: Workers) -> None:
+    def __init__(self, service: Served, workers: Workers) -> None:
         self.metrics = Metrics()
         self._service = service
         self._workers = workers
@@ -47,6 +47,9 @@ class Numbers:
         metrics.show_workers(self._workers.statuses())
         names = [one.name for one in service.store.mounts()]
         metrics.show_mounts({name: self._workers.status(name)[0] for name in names})
+        metrics.show_pending({name: service.mount(name).pending for name in names})
+        metrics.show_restarts(self._workers.restarts())
+        metrics.show_restored(service.restored)
         sessions = [
             one for state in ("open", "committing") for one in service.sessions(state=state)
         ]

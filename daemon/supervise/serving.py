@@ -15,7 +15,7 @@ from typing import NamedTuple
 import fsmount
 from daemon.mounter import kernel
 from daemon.mounter.client import Mounter
-from engine.errors import Busy, HoldfastError, NotFound, from_os
+from engine.errors import Busy, HoldfastError, NotFound, PermissionDenied, from_os
 from fsmount import Options
 from fsmount.lifecycle import shown
 from fsmount.mountpoint import absolute, at, followed, is_stale
@@ -113,6 +113,11 @@ def _make(path: str) -> None:
         os.makedirs(path, exist_ok=True)
     except FileExistsError:
         return  # what it is instead is told by who mounts there
+    except PermissionError as error:
+        raise PermissionDenied(
+            f"mount point {path}", expected="a directory, or one above it that the service's user may write to",
+            found=error.strerror or "a refusal", do="make it, empty, or name another path in the configuration",
+        ) from None  # fmt: skip
     except OSError as error:
         if at(absolute(path)) is None:
             raise from_os(error, f"mount point {path}") from None

@@ -67,6 +67,7 @@ class _Mount:
         self.process: Process | None = None
         self.error: HoldfastError | None = None
         self.tries = 0
+        self.deaths = 0  # of workers that served, and that nobody had told to end
         self.told_to_end: Process | None = None
         self.leaving = False  # it is being unmounted: no export may keep it
         self.busy = trio.Lock()  # held by who starts or ends its worker
@@ -152,6 +153,10 @@ class Workers:
                 except HoldfastError:
                     continue
         return found
+
+    def restarts(self) -> dict[str, int]:
+        """How often the worker of each mount has died; for metrics."""
+        return {one.name: one.deaths for one in list(self._mounts.values())}
 
     def summary(self) -> str:
         """For people: how many mounts are in which state."""
@@ -365,6 +370,7 @@ class Workers:
             if mount.told_to_end is process or not mount.wanted:
                 mount.become("stopped")
                 return False
+            mount.deaths += 1
             mount.error = HoldfastError(
                 f"worker of mount {mount.name}", expected="to run",
                 found="that it has ended" + ("" if status is None else f" with status {status}"),

@@ -14,7 +14,7 @@ import pytest
 
 from daemon.contract import PointQuery, RestoreSpec
 from engine import Store
-from engine.errors import Busy, HoldfastError, NotFound
+from engine.errors import Busy, HoldfastError, InvalidRequest, NotFound
 from fsmount import mounted_at
 from tests.daemon.supervise.daemons import LIMIT, Daemon, ended, until
 
@@ -179,11 +179,18 @@ def test_told_to_stop_while_it_starts(make: Callable[..., Daemon]) -> None:
 
 def test_reload(make: Callable[..., Daemon]) -> None:
     daemon = make("[mounts.a]\n")
+    daemon.write("[mounts.a]\n", instead={"[api]\n": "[api]\nmax_upload = 1000\n"})
     daemon.start()
     assert daemon.process is not None
     daemon.write("[mounts.a]\nquota = 65536\n[mounts.new]\n", instead={"/mnt": "/elsewhere"})
     with daemon.remote() as api:
+        session = api.begin("a").id
+        with pytest.raises(InvalidRequest, match="at most 1000 bytes"):
+            api.attach_log(session, "log", [bytes(100_000)])
         told = api.reload_config()
+        assert api.attach_log(session, "log", [bytes(100_000)]).size == 100_000
+        api.abandon(session)
+        assert "api.max_upload: taken" in told
         assert "mount_root: needs a restart of the daemon" in told
         assert "mounts.a.quota: taken" in told
         assert api.mount("a").quota == 65536
@@ -288,3 +295,26 @@ def test_killed_at_random_under_load(make: Callable[..., Daemon]) -> None:
     assert not list(daemon.mount("a").iterdir())
     daemon.mount("a").rmdir()
     assert slowest < 2 * SLOW, f"the mount came back after {slowest:.2f} s"
+
+
+def test_what_is_restored_and_who_dies_is_counted(make: Callable[..., Daemon]) -> None:
+    """In the numbers for Prometheus: bytes of restores of each kind, workers that died, points that wait."""
+    daemon = make("[mounts.a]\n")
+    daemon.start()
+    (daemon.mount("a") / "f").write_bytes(b"x" * 5000)
+    with daemon.remote() as api:
+        point = api.snapshot("a").point.id
+        assert ended(api, api.restore(RestoreSpec(point, place="out"))).state == "done"
+        assert len(b"".join(api.file(point, "f", offset=1000)[1])) == 4000
+        stream = len(b"".join(api.tar(point)))
+        before = daemon.pids()["a"]
+        os.kill(before, signal.SIGKILL)
+        until(lambda: daemon.pids()["a"] not in (0, before))
+    with socket.socket(socket.AF_UNIX) as asking:
+        asking.connect(f"{daemon.root}/run/api.sock")
+        asking.sendall(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        told = b"".join(iter(lambda: asking.recv(1 << 16), b"")).decode().splitlines()
+    numbers = dict(line.rsplit(" ", 1) for line in told if line.startswith("holdfast_"))
+    assert float(numbers["holdfast_restore_bytes_total"]) == 5000 + 4000 + stream
+    assert float(numbers['holdfast_worker_restarts_total{mount="a"}']) == 1
+    assert float(numbers['holdfast_pending_points{mount="a"}']) == 0

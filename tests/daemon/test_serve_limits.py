@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from engine.errors import PermissionDenied
 from tests.daemon.mounter.conftest import environment, interpreter
 from tests.daemon.supervise.daemons import Daemon, until
 
@@ -99,7 +100,12 @@ def test_as_a_user_without_privilege(make: Callable[..., Daemon]) -> None:
     if not python:
         pytest.skip("no Python that another user can run")
     daemon = make("[mounts.a]\n", user="nobody", command=python, environment=environment())
+    daemon.mount("a").mkdir()
+    os.chown(daemon.root / "mnt", 0, 0)  # so that the service cannot make the other mount point
+    daemon.write("[mounts.a]\n[mounts.b]\n")
     daemon.start()
+    with daemon.remote() as api, pytest.raises(PermissionDenied, match="mnt/b: expected a dir"):
+        api.start_mount("b")
     assert daemon.process is not None
     for pid in (daemon.process.pid, daemon.pids()["a"]):
         status = dict(

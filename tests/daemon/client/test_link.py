@@ -259,6 +259,23 @@ def test_tls(tmp_path: Path) -> None:
                 far.mounts()
 
 
+def test_a_certificate_is_shown_to_who_asks_for_one(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    for name in ("127.0.0.1", "client"):
+        issued = authority.issue_cert(name)
+        issued.private_key_and_cert_chain_pem.write_to_path(str(tmp_path / name))
+    ca, ours, theirs = (str(tmp_path / name) for name in ("ca", "client", "127.0.0.1"))
+    authority.cert_pem.write_to_path(ca)
+    with world(tmp_path, tls=Tls(theirs, theirs, ca)) as one:
+        token = one.token()
+        with Remote(one.url, token=token, ca=ca, cert=ours) as far:
+            assert far.create_mount(MountSpec("m")).name == "m"
+        with Remote(one.url, token=token, ca=ca) as far, pytest.raises(HoldfastError):
+            far.mounts()
+    with pytest.raises(InvalidRequest, match="certificate and its key"):
+        Remote("https://localhost", cert=ca)
+
+
 def test_secrets_are_in_no_log(one: World, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     text = one.token("admin")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 
 import trio
 
-from daemon.http import listen, sockets
-from daemon.http.guard import App, Limits
+from daemon.http import listen, problem, sockets
+from daemon.http.guard import App, Limits, Tell
 from daemon.http.listen import Tls
 
 
@@ -37,6 +37,11 @@ class Served:
         assert self._token is not None and self._stop is not None
         trio.from_thread.run_sync(self._stop.set, trio_token=self._token)
 
+    def on_loop(self, run: Callable[[], object]) -> None:
+        """Run something on the listener's loop."""
+        assert self._token is not None
+        trio.from_thread.run_sync(run, trio_token=self._token)
+
     def run(self, serve: partial[object], ready: threading.Event) -> None:
         async def main() -> None:
             self._token = trio.lowlevel.current_trio_token()
@@ -57,13 +62,13 @@ class Served:
 @contextmanager
 def serving(
     app: App, binds: Sequence[str] = ("127.0.0.1:0",), *, tls: Tls | None = None,
-    limits: Limits | None = None, names: frozenset[str] = frozenset(),
+    limits: Limits | None = None, names: frozenset[str] = frozenset(), tell: Tell = problem.answer,
 ) -> Iterator[Served]:  # fmt: skip
     """Serve an application until the block ends; then everything must have ended by itself."""
     listening = sockets.listen(binds)
     served = Served(listening)
     ready = threading.Event()
-    serve = partial(listen.serve, listening, app, tls=tls, limits=limits, names=names)
+    serve = partial(listen.serve, listening, app, tls=tls, limits=limits, names=names, tell=tell)
     thread = threading.Thread(target=served.run, args=(serve, ready), daemon=True)
     thread.start()
     assert ready.wait(10)

@@ -22,15 +22,15 @@ def told(metrics: Metrics) -> dict[str, float]:
 
 
 def test_what_nobody_said_is_not_told() -> None:
-    assert told(Metrics()) == {"restore_bytes_total": 0.0}
+    assert told(Metrics()) == {}
 
 
 def test_requests() -> None:
     metrics = Metrics()
     metrics.request("GET", "/v1/mounts/{name}", 200, 0.01)
     metrics.request("GET", "/v1/mounts/{name}", 404, 1.5)
-    metrics.worker_restarted("m")
-    metrics.restored(9)
+    metrics.show_restarts({"m": 1})
+    metrics.show_restored(9)
     found = told(metrics)
     route = "method=GET,route=/v1/mounts/{name}"
     assert found[f"http_requests_total{{{route},status=404}}"] == 1
@@ -60,7 +60,6 @@ def test_snapshots_replace_each_other() -> None:
         "stored_bytes": 10, "logical_bytes": 100, "incidents{kind=corrupt}": 2,
         "incidents{kind=clock}": 1, "sessions{state=open}": 2, "sessions{state=committed}": 1,
         "stale_sessions": 1, "jobs{kind=scrub,state=running}": 1, "jobs{kind=scrub,state=done}": 2,
-        "restore_bytes_total": 0,
     }  # fmt: skip
     metrics.show_workers({"b": {"bytes_written": 8}})
     metrics.show_mounts({})
@@ -78,7 +77,7 @@ def test_every_metric_can_be_told() -> None:
     metrics = Metrics()
     metrics.show_workers({"m": dict.fromkeys(WORKER, 1.0) | {"queues": {"q": 1}}})
     metrics.show_store(dict.fromkeys(STORE, 1.0))
-    assert len(told(metrics)) == len(WORKER) + len(STORE) + 2
+    assert len(told(metrics)) == len(WORKER) + len(STORE) + 1
 
 
 def test_any_label_is_one_line() -> None:
@@ -107,5 +106,5 @@ def test_threads_count_together() -> None:
 
 def test_two_do_not_share() -> None:
     one, other = Metrics(), Metrics()
-    one.restored(5)
-    assert told(other)["restore_bytes_total"] == 0
+    one.show_restored(5)
+    assert told(other) == {}

@@ -20,6 +20,7 @@ from daemon.contract import (
     PointDetail,
     SessionInfo,
 )
+from daemon.http import phoenix
 from daemon.http import phoenix_rules as rules
 from daemon.http.gate import Gate
 from daemon.http.phoenix_access import Settings
@@ -35,7 +36,7 @@ LOG = b"piece handle=/local/testmount/0a_1_1\n"
 @contextmanager
 def listening(app: Any) -> Iterator[str]:
     """Serve an application at a free port; its URL. Ends when the block does."""
-    with serving(app) as served:
+    with serving(app, tell=phoenix.refused) as served:
         yield f"http://127.0.0.1:{served.port}"
 
 
@@ -138,13 +139,15 @@ class Rig:
         )  # fmt: skip
 
 
-def as_it_is(rig: Rig, method: str, target: str) -> tuple[int, dict[str, Any]]:
-    """A request whose path no client library has tidied."""
+def as_it_is(
+    rig: Rig, method: str, target: str, headers: dict[str, str] | None = None
+) -> tuple[int, dict[str, Any]]:
+    """A request that no client library has tidied."""
     line = http.client.HTTPConnection(
         rig.client.base_url.host, rig.client.base_url.port, timeout=20
     )
     try:
-        line.request(method, target)
+        line.request(method, target, headers=headers or {})
         answer = line.getresponse()
         return answer.status, json.loads(answer.read())
     finally:

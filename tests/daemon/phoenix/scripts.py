@@ -16,7 +16,7 @@ import fsmount
 from daemon.config import Config
 from daemon.contract import MountSpec, PointQuery
 from daemon.http import phoenix
-from daemon.http.phoenix_access import limits_of, settings_of
+from daemon.http.phoenix_access import settings_of
 from daemon.service import alone
 from daemon.service.service import Service
 from engine import Store
@@ -105,7 +105,7 @@ def served(place: Path) -> Iterator[Rig]:
         service.start_mount("db")
         config = Config(store=store)
         app = phoenix.app(service, lambda: settings_of(config))
-        with serving(app, limits=limits_of(config)) as listener:
+        with serving(app, tell=phoenix.refused) as listener:
             kept = {key: os.environ[key] for key in ("PATH", "HOME") if key in os.environ}
             yield Rig(
                 service,

@@ -122,6 +122,17 @@ def test_an_upload_at_its_limit_and_over_it(rig: Rig) -> None:
     assert rig.ask("PUT", f"{MOUNT}/backup")[1] == 0
 
 
+def test_what_the_listener_refuses_has_the_same_form(rig: Rig) -> None:
+    """Too large for any upload, a header without end, a host that is not ours: before the interface is asked."""
+    for status, headers in (
+        (413, {"content-length": str(1 << 40)}), (431, {"x-large": "x" * 40_000}), (421, {"host": "else.example"}),
+    ):  # fmt: skip
+        found, body = as_it_is(rig, "POST", f"{MOUNT}/backup", headers)
+        assert (found, list(body)) == (status, ["error_code", "error_msg", "result"])
+        assert body["error_code"] > rules.OWN_CODES
+        assert body["result"] == {}
+
+
 PART = b'--b\r\nContent-Disposition: form-data; name="file"; filename="f"\r\n\r\nhello\r\n'
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from daemon.config import Hook
-from daemon.contract import MountSpec, PointQuery
+from daemon.contract import MountSpec, PointQuery, RestoreSpec
 from daemon.service import Service, hooks
 from engine import Store
 from engine.errors import Busy
@@ -115,6 +115,12 @@ def test_hooks_run_in_order_and_what_they_print_is_kept(tmp_path: Path) -> None:
         assert kept == lines
         made = service.snapshot("m")
         assert [one.name for one in made.attachments] == ["before_commit", "after_commit"]
+        service.restore(RestoreSpec(made.point.id))
+        [*_, kept_last] = service.point(made.point.id).attachments
+        assert kept_last.name == "after_restore"
+        assert b"".join(service.attachment(kept_last.id)[1]) == (
+            f"after_restore m {place}  {made.point.id}\n".encode()
+        )
 
 
 def test_a_hook_before_refuses(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ E_LOG=6                 # committed, but the log could not be handed in
 E_UNKNOWN=7             # the answer to the commit was lost: a point was made, or not
 E_PLACE=8               # the directory is not there, not mounted, or in use
 
-API=${HOLDFAST_API:-http://127.0.0.1:9090}
+API=${HOLDFAST_PHOENIX:-http://127.0.0.1:9090}
 MOUNT='' MOUNT_POINT='' NFS_SERVER='' NFS_OPTIONS='' TOKEN_FILE='' DRY=''
 TRIES=3                 # for a call that gets no answer, or "busy"
 PAUSE=2                 # s between them
@@ -24,7 +24,7 @@ common_help() {
 
 Options of every script here:
   --mount NAME       the mount, as Holdfast knows it
-  --api URL          the Phoenix-compatible API (else $HOLDFAST_API, or http://127.0.0.1:9090)
+  --api URL          the Phoenix-compatible API (else $HOLDFAST_PHOENIX, or http://127.0.0.1:9090)
   --token-file FILE  a file with a token, where the API asks for one
   --mount-point DIR  where the mount is on this machine (else the path the API names)
   --nfs SERVER       mount it from there at --mount-point first, and unmount it at the end; needs root
