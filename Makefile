@@ -1,5 +1,5 @@
 # The usual names for what the scripts in tools/ do.
-.PHONY: rescue help setup demo test torture bench install clean
+.PHONY: rescue help setup demo test test-distributed torture bench install clean
 
 PREFIX ?= /usr/local
 DESTDIR ?=
@@ -8,6 +8,7 @@ help:
 	@echo "make setup   install system packages where missing, and .venv with the holdfast command"
 	@echo "make demo    the whole main job on real input, ends with one table"
 	@echo "make test    every check and every test"
+	@echo "make test-distributed  the tests of storage locations against a Ceph of one node, which they start"
 	@echo "make torture try for an hour to break it, record what came out (HOURS=N: go on for so long)"
 	@echo "make bench   measure against the peers, ends with one table"
 	@echo "make install PREFIX=$(PREFIX) DESTDIR=$(DESTDIR)  for the whole system: command, units, manual pages"
@@ -21,6 +22,9 @@ demo:
 
 test:
 	./tools/test
+
+test-distributed:
+	./tools/test-distributed
 
 torture:
 	./tools/torture-run $(if $(HOURS),--hours $(HOURS))

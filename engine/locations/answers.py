@@ -20,7 +20,7 @@ from engine.errors import (
 )
 
 _STATUS = re.compile(r"status code: ([0-9]{3})")
-_CODE = re.compile(r"<Code>([A-Za-z0-9]{1,64})</Code>")
+_CODE = re.compile(r"<Code>([A-Za-z][A-Za-z0-9]{0,63})</Code>")
 
 _FULL = {"QuotaExceeded", "XMinioStorageFull", "InsufficientStorage", "InsufficientCapacity"}
 _NO_BUCKET = {"NoSuchBucket", "ContainerNotFound", "InvalidBucketName"}
@@ -83,11 +83,16 @@ def _no_answer(text: str, kind: str, what: str) -> HoldfastError:
         return LocationDenied(
             what, expected="a certificate that is trusted", found="another", do=do
         )
+    if "redirect without location" in lower:
+        do = "correct region or endpoint in the URL"
+        return LocationDenied(what, expected="an answer", found="a PermanentRedirect", do=do)
+    if "invalid range" in lower:
+        return Corrupt(what, expected="the bytes that were asked for", found="that it is shorter")
     if kind in ("InvalidPathError", "UnknownConfigurationKeyError"):
         return InvalidRequest(what, expected="what the client library takes", found=kind)
     if "connection refused" in lower:
         found = "connection refused"
-    elif "timed out" in lower or "timeout:" in lower or "timedout" in lower:
+    elif "timed out" in lower or "timedout" in lower:
         found = "none in time"
     elif "dns" in lower:
         found = "no address of that name"

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from engine import limits
 from engine.errors import Corrupt, InvalidRequest
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 Pieces: TypeAlias = list[bytes]
+Piece = TypeVar("Piece", bound="Buffer")
 
 _PART = r"[A-Za-z0-9_-][A-Za-z0-9._-]*"
 _NAME = re.compile(rf"{_PART}(?:/{_PART})*\Z")
@@ -111,13 +112,14 @@ def is_name(name: str) -> bool:
     return len(name) <= limits.OBJECT_NAME_MAX and _NAME.match(name) is not None
 
 
-def whole(data: bytes, length: int, what: str, offset: int) -> bytes:
-    """The bytes, if they are as many as were asked for; raises Corrupt."""
-    if len(data) != length:
+def whole(data: Piece, length: int, what: str, offset: int) -> Piece:
+    """What came, if it is as long as what was asked for; raises Corrupt."""
+    found = memoryview(data).nbytes
+    if found != length:
         raise Corrupt(
             what,
             expected=f"{length} bytes from {offset} on",
-            found=f"{len(data)}",
+            found=f"{found}",
             do="it is not what was put there; check the location",
         )
     return data
@@ -131,6 +133,12 @@ class Joined(NamedTuple):
     members: tuple[int, ...]
 
 
+def positive(offset: int, length: int = 0) -> None:
+    """Nothing begins before the start; raises InvalidRequest."""
+    if offset < 0 or length < 0:
+        raise InvalidRequest("range", expected="no negative number", found=f"({offset}, {length})")
+
+
 def join(parts: Sequence[tuple[int, int]]) -> list[Joined]:
     """Requests for these ranges: neighbours with gaps up to ``RANGE_GAP`` together, up to ``RANGE_MAX``.
 
@@ -139,10 +147,7 @@ def join(parts: Sequence[tuple[int, int]]) -> list[Joined]:
     joined: list[Joined] = []
     order = sorted((offset, length, place) for place, (offset, length) in enumerate(parts))
     for offset, length, place in order:
-        if offset < 0 or length < 0:
-            raise InvalidRequest(
-                "range", expected="no negative number", found=f"({offset}, {length})"
-            )
+        positive(offset, length)
         if not length:
             continue
         if joined:
@@ -157,14 +162,15 @@ def join(parts: Sequence[tuple[int, int]]) -> list[Joined]:
 
 
 def split(
-    parts: Sequence[tuple[int, int]], joined: Sequence[Joined], answers: Sequence[bytes]
+    parts: Sequence[tuple[int, int]], joined: Sequence[Joined], answers: Sequence[Buffer]
 ) -> list[bytes]:
-    """The answers to ``join``'s requests, cut into what was asked for."""
+    """The answers to ``join``'s requests, cut into what was asked for; each byte is copied once at most."""
     found = [b""] * len(parts)
     for request, answer in zip(joined, answers, strict=True):
         view = memoryview(answer)
         for place in request.members:
             offset, length = parts[place]
             at = offset - request.offset
-            found[place] = answer if len(view) == length else bytes(view[at : at + length])
+            alone = isinstance(answer, bytes) and len(view) == length
+            found[place] = bytes(answer if alone else view[at : at + length])
     return found

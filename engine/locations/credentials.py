@@ -1,8 +1,8 @@
 """Credentials of storage locations: where they come from, and that nobody sees them.
 
 A source is ``environment``, ``file:/PATH`` (lines KEY=VALUE, mode 0600) or ``credential:NAME`` (a credential of
-systemd, the same lines). Keys are the usual ones (``KNOWN``); with ``HOLDFAST_`` before it a variable of the environment wins
-over one without, and then nothing of the same server is taken from those without.
+systemd, the same lines). Keys are the usual ones (``KNOWN``). A variable of the environment with ``HOLDFAST_`` before
+it wins over one without, and then nothing of the same server is taken from those without.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def _of_file(path: str, source: str, *, given: bool = False) -> dict[str, str]:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         raise from_os(error, f"credentials {source}") from None
-    with os.fdopen(fd, "rb") as file:
+    try:
         state = os.fstat(fd)
         if not stat.S_ISREG(state.st_mode):
             raise InvalidRequest(f"credentials {source}", expected="a file", found="something else")
@@ -101,7 +101,9 @@ def _of_file(path: str, source: str, *, given: bool = False) -> dict[str, str]:
                 found=f"mode {stat.S_IMODE(state.st_mode):04o}, user {state.st_uid}",
                 do=f"chmod 600 {path}",
             )
-        data = file.read(limits.CREDENTIALS_MAX + 1)
+        data = os.read(fd, limits.CREDENTIALS_MAX + 1)
+    finally:
+        os.close(fd)
     if len(data) > limits.CREDENTIALS_MAX:
         raise InvalidRequest(
             f"credentials {source}",

@@ -74,6 +74,7 @@ class Directory:
         return self._store(name, data, new=True)
 
     def read(self, name: str, offset: int = 0, length: int = -1) -> bytes:
+        contract.positive(offset)
         return self._read(name, [(offset, length)])[0]
 
     def ranges(self, name: str, parts: Sequence[tuple[int, int]]) -> Pieces:

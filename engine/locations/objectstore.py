@@ -11,6 +11,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -20,7 +21,7 @@ from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import AzureStore, GCSStore, S3Store
 
 from engine import limits
-from engine.errors import InvalidRequest, LocationUnavailable, NotFound, Unsupported
+from engine.errors import HoldfastError, InvalidRequest, LocationUnavailable, NotFound, Unsupported
 from engine.locations import contract
 from engine.locations.answers import status_and_code, translate
 from engine.locations.contract import Features, Pieces, Stat
@@ -56,8 +57,11 @@ class Bucket:
             create = self.create(probe, b"1") and not self.create(probe, b"2")
         except Unsupported:
             create = False
-        finally:
-            self.remove([probe])
+        except HoldfastError:
+            with suppress(HoldfastError):  # the first error is the one that says why
+                self.remove([probe])
+            raise
+        self.remove([probe])
         return Features(
             create=create, lock=self._retention is not None and self._retention.enabled()
         )
@@ -95,11 +99,13 @@ class Bucket:
         return made
 
     def read(self, name: str, offset: int = 0, length: int = -1) -> bytes:
-        what = self._what(contract.checked(name))
-        if length == 0 or offset < 0:
-            return contract.whole(b"", 0, what, self._within(name, offset))
+        contract.checked(name)
+        contract.positive(offset)
+        if length == 0:
+            self.stat(name)
+            return b""
         if length > 0:
-            return self._range(name, offset, length)
+            return self._range(name, offset, length).to_bytes()
 
         def rest() -> tuple[bytes, int]:
             # Of an empty one no range can be asked for.
@@ -111,12 +117,13 @@ class Bucket:
         if offset and offset == self.stat(name).size:
             return b""
         data, size = self._ask(name, rest)
-        return contract.whole(data, size - offset, what, offset)
+        return contract.whole(data, size - offset, self._what(name), offset)
 
     def ranges(self, name: str, parts: Sequence[tuple[int, int]]) -> Pieces:
+        contract.checked(name)
         joined = contract.join(parts)
         if not joined:
-            self._within(contract.checked(name), 0)
+            self.stat(name)
         if len(joined) == 1:
             answers = [self._range(name, joined[0].offset, joined[0].length)]
         else:
@@ -181,18 +188,10 @@ class Bucket:
     def _what(self, name: str) -> str:
         return f"{name} at {self.shown}"
 
-    def _within(self, name: str, offset: int) -> int:
-        """The offset, if it is in the thing or at its end."""
-        size = self.stat(name).size
-        if not 0 <= offset <= size:
-            contract.whole(b"", 1, self._what(name), offset)
-        return offset
-
-    def _range(self, name: str, offset: int, length: int) -> bytes:
+    def _range(self, name: str, offset: int, length: int) -> obstore.Bytes:
         data = self._ask(
-            contract.checked(name),
-            lambda: obstore.get_range(self._patient, name, start=offset, length=length),
-        ).to_bytes()
+            name, lambda: obstore.get_range(self._patient, name, start=offset, length=length)
+        )
         return contract.whole(data, length, self._what(name), offset)
 
     def _delete(self, names: Sequence[str]) -> None:

@@ -6,25 +6,23 @@ It is loaded at the first use: a program that neither retains nor tidies does wi
 from __future__ import annotations
 
 import datetime
+import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from engine import limits
-from engine.errors import HoldfastError, LocationUnavailable, NotFound, Unsupported
+from engine.errors import LocationUnavailable, NotFound, Unsupported
 from engine.locations.answers import translate
 from engine.locations.url import Place
 
 _T = TypeVar("_T")
-_NONE = ("NoSuchObjectLockConfiguration", "ObjectLockConfigurationNotFoundError")
+_LONG_AGO = datetime.datetime.min.replace(tzinfo=datetime.UTC)
 _UNSUPPORTED = (
-    *_NONE,
-    "NotImplemented",
-    "MethodNotAllowed",
-    "InvalidRequest",
-    "InvalidBucketState",
-)
+    "NoSuchObjectLockConfiguration", "ObjectLockConfigurationNotFoundError", "NotImplemented",
+    "MethodNotAllowed", "InvalidRequest", "InvalidBucketState",
+)  # fmt: skip
 
 
 class Retention:
@@ -33,9 +31,7 @@ class Retention:
     def __init__(self, place: Place, credentials: Mapping[str, str]) -> None:
         self._place = place
         self._credentials = credentials
-        self._lock = (
-            threading.Lock()
-        )  # guards the making of _client, which may be used by several threads
+        self._lock = threading.Lock()  # guards the making of _client, which threads may share
         self._client: Any = None
 
     def __repr__(self) -> str:
@@ -57,17 +53,11 @@ class Retention:
         key = f"{self._place.path}/{name}" if self._place.path else name
         where = {"Bucket": self._place.bucket, "Key": key}
         until = datetime.datetime.fromtimestamp(until_s, datetime.UTC)
-        now = self._held(where, what)
-        if now.get("Mode") == "COMPLIANCE" and now["RetainUntilDate"] >= until:
+        if self._held(where, what) >= until:
             return
         wanted = {"Mode": "COMPLIANCE", "RetainUntilDate": until}
         self._ask(what, lambda s3: s3.put_object_retention(**where, Retention=wanted))
-        if (
-            self._held(where, what).get(
-                "RetainUntilDate", datetime.datetime.min.replace(tzinfo=datetime.UTC)
-            )
-            < until
-        ):
+        if self._held(where, what) < until:
             raise Unsupported(
                 f"retention of {what}",
                 expected=f"until {until:%Y-%m-%d %H:%M:%S}",
@@ -99,14 +89,13 @@ class Retention:
                 "UploadIdMarker": page.get("NextUploadIdMarker", ""),
             }
 
-    def _held(self, where: Mapping[str, str], what: str) -> dict[str, Any]:
-        """What is said of a name: Mode, RetainUntilDate; empty when it is not retained."""
-        try:
-            return dict(
-                self._ask(what, lambda s3: s3.get_object_retention(**where)).get("Retention", {})
-            )
-        except _NotRetained:
-            return {}
+    def _held(self, where: Mapping[str, str], what: str) -> datetime.datetime:
+        """Until when a name is retained in compliance mode; long ago when it is not."""
+        answer = self._ask(what, _call("head_object", where))
+        if answer.get("ObjectLockMode") != "COMPLIANCE":
+            return _LONG_AGO
+        until: datetime.datetime = answer.get("ObjectLockRetainUntilDate", _LONG_AGO)
+        return until
 
     def _ask(self, what: str, request: Callable[[Any], _T]) -> _T:
         """What the server answers; errors are raised outside of the handlers, so that none refers to boto3's own."""
@@ -123,8 +112,6 @@ class Retention:
             raise LocationUnavailable(
                 what, expected="an answer", found=code, do="it is tried again later"
             )
-        if code == "NoSuchObjectLockConfiguration":
-            raise _NotRetained(what)
         if code in _UNSUPPORTED:
             raise Unsupported(
                 f"retention of {what}",
@@ -140,6 +127,9 @@ class Retention:
 
         with self._lock:
             if self._client is None:
+                # At lower levels they log whole requests, session tokens included.
+                for name in ("boto3", "botocore", "urllib3"):
+                    logging.getLogger(name).setLevel(logging.WARNING)
                 self._client = boto3.session.Session().client(
                     "s3",
                     endpoint_url=self._place.endpoint or None,
@@ -151,7 +141,7 @@ class Retention:
                         connect_timeout=limits.CONNECT_LIMIT,
                         read_timeout=self._place.timeout_s,
                         retries={
-                            "total_max_attempts": 1 + limits.REQUEST_RETRIES,
+                            "total_max_attempts": 2,
                             "mode": "standard",
                         },
                         s3={"addressing_style": "path" if self._place.path_style else "virtual"},
@@ -164,7 +154,3 @@ class Retention:
 
 def _call(operation: str, arguments: Mapping[str, Any]) -> Callable[[Any], Any]:
     return lambda s3: getattr(s3, operation)(**arguments)
-
-
-class _NotRetained(HoldfastError):
-    """There is nothing to be said of a name: it is not retained."""

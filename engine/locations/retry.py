@@ -64,15 +64,16 @@ class Retry:
             except LocationUnavailable:
                 unsure = True
                 raise
-            except NotFound as error:  # what was there is gone again
-                raise LocationUnavailable(error.what, found="that it came and went") from None
 
         return self._again(attempt)
 
     def _is(self, name: str, data: Buffer) -> bool:
         """Is it these bytes that are there?"""
         view = memoryview(data).cast("B")
-        return self._inner.stat(name).size == len(view) and self._inner.read(name) == view
+        try:
+            return self._inner.stat(name).size == len(view) and self._inner.read(name) == view
+        except NotFound as error:
+            raise LocationUnavailable(error.what, found="that it came and went") from None
 
     def read(self, name: str, offset: int = 0, length: int = -1) -> bytes:
         return self._again(lambda: self._inner.read(name, offset, length))

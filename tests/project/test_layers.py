@@ -22,6 +22,9 @@ GOOD = {
     "engine/codec/__init__.py": "from blake3 import blake3",
     "engine/codec/frames.py": "from backports import zstd\nimport backports.zstd as z\n"
     "import pyfastcdc",
+    "engine/locations/__init__.py": "",
+    "engine/locations/objectstore.py": "import obstore\nfrom obstore.store import S3Store",
+    "engine/locations/retention.py": "def late():\n    import boto3\n    from botocore import config",
     "fsmount/__init__.py": "from fsmount import channel",
     "fsmount/channel/__init__.py": "import pyfuse3\nimport trio\nimport engine",
     "daemon/__init__.py": "import engine, fsmount, click, rich",
@@ -55,6 +58,14 @@ BREACHES = [
             "import pyfastcdc",
             "import pyzstd",
         )
+    ),
+    *(
+        (
+            "engine/locations/bad.py",
+            f"def late():\n    import {name}",
+            "Only engine.locations.objectstore imports obstore, only engine.locations.retention boto3",
+        )
+        for name in ("obstore", "boto3", "botocore")
     ),
     (
         "fsmount/bad.py",
