@@ -62,10 +62,14 @@ def _empty_bounding() -> None:
 
 
 def _no_capabilities() -> None:
-    """Effective, permitted, inheritable and ambient sets empty."""
+    """Effective, permitted, inheritable and ambient sets empty.
+
+    Where they are it is not asked for: a service that may do nothing privileged may not call ``capset`` either.
+    """
     _prctl(_PR_CAP_AMBIENT, _CLEAR_ALL)
     header = struct.pack("Ii", _CAP_VERSION_3, 0)
-    if _libc.capset(header, bytes(24)):
+    sets = ctypes.create_string_buffer(24)
+    if (_libc.capget(header, sets) or any(sets.raw)) and _libc.capset(header, bytes(24)):
         raise HoldfastError("giving up capabilities", found=os.strerror(ctypes.get_errno()))
 
 

@@ -24,6 +24,7 @@ from engine.errors import HoldfastError
 
 SOCKET = "exporter.sock"
 FOLDER = "/var/lib/holdfast-nfs"
+EXPORTS_D = "/etc/exports.d"  # as the configuration has it
 
 
 def main(arguments: list[str]) -> int:
@@ -38,7 +39,9 @@ def main(arguments: list[str]) -> int:
         allowed()  # what is wrong is told now
         with open(given.config, "rb") as file:
             config = tomllib.load(file)
-        exporter = Exporter(given.folder, _settings(config.get("nfs", {})), allowed)
+        nfs = config.get("nfs", {})
+        exports_d = str(nfs.get("exports_d", EXPORTS_D)) if nfs.get("server") == "kernel" else ""
+        exporter = Exporter(given.folder, _settings(nfs), allowed, exports_d=exports_d)
         if given.fd >= 0:
             exporter.serve(given=socket.socket(fileno=given.fd))
         else:

@@ -89,22 +89,32 @@ class AskedExports:
 
     def _ask(self, request: dict[str, Any]) -> str:
         with self._lock:
-            if self._connection is None:
-                self._connection = self._connect()
-            try:
-                self._connection.settimeout(LIMIT)
-                self._connection.sendall(json.dumps(request).encode())
-                reply = json.loads(self._connection.recv(1 << 16) or b"null")
-            except TimeoutError:
-                self._hang_up()  # its answer must not be taken for the next one's
-                raise Busy("exporter", expected="an answer", found="none in time") from None
-            except (OSError, ValueError):
-                reply = None
-            if reply is None:
-                self._hang_up()
+            kept = self._connection is not None
+            reply = self._reply(request)
+            if (
+                reply is None and kept
+            ):  # it was started again since; every request may be made twice
+                reply = self._reply(request)
         match reply:
             case {"ok": True, "state": str(state)}:
                 return state
             case {"ok": False, "kind": str(kind), "message": str(message)}:
                 raise revived(kind, message)
         raise NotFound("exporter", expected="an answer", found="that it has ended")
+
+    def _reply(self, request: dict[str, Any]) -> Any:
+        """What it answers; None when it has ended, which hangs up."""
+        if self._connection is None:
+            self._connection = self._connect()
+        try:
+            self._connection.settimeout(LIMIT)
+            self._connection.sendall(json.dumps(request).encode())
+            reply = json.loads(self._connection.recv(1 << 16) or b"null")
+        except TimeoutError:
+            self._hang_up()  # its answer must not be taken for the next one's
+            raise Busy("exporter", expected="an answer", found="none in time") from None
+        except (OSError, ValueError):
+            reply = None
+        if reply is None:
+            self._hang_up()
+        return reply

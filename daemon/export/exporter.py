@@ -1,4 +1,5 @@
-"""The exporter: the process that is root and has Ganesha, for a daemon that is not. ``asked.Asked`` is its client.
+"""The exporter: the process that is root and has Ganesha, or tells the kernel's server, for a daemon that is not.
+``asked.AskedExports`` is its client.
 
 It takes lists of mounts with their exports, checks them as if a stranger had sent them (names, addresses and paths by
 their allow-lists; paths also by what the configuration, which root owns, allows), writes the server's configuration
@@ -18,6 +19,7 @@ from typing import Any
 
 from daemon.contract import ExportInfo
 from daemon.export.ganesha import Settings
+from daemon.export.kernel import KernelExports
 from daemon.export.plan import Wanted
 from daemon.export.served import GaneshaExports
 from daemon.mounter.places import Allowed
@@ -32,15 +34,27 @@ _GONE = select.POLLHUP | select.POLLERR | select.POLLNVAL
 class Exporter:
     """Answers one request at a time: there is one server, and one daemon."""
 
-    def __init__(self, folder: str, settings: Settings, allowed: Callable[[], Allowed]) -> None:
-        """``folder``: root's alone. Raises PermissionDenied when it is not."""
+    def __init__(
+        self,
+        folder: str,
+        settings: Settings,
+        allowed: Callable[[], Allowed],
+        *,
+        exports_d: str = "",
+    ) -> None:
+        """``folder``: root's alone; ``exports_d``: where the kernel's server is told instead. Raises PermissionDenied
+        when the folder is not."""
         os.makedirs(folder, mode=0o700, exist_ok=True)
         status = os.lstat(folder)
         if not stat.S_ISDIR(status.st_mode) or status.st_uid or status.st_mode & 0o022:
             raise PermissionDenied(f"directory {folder}", expected="one that only root may change")
         self._allowed = allowed
         self._wanted: list[Wanted] = []
-        self._exports = GaneshaExports(folder, settings, lambda: self._wanted)
+        self._exports: GaneshaExports | KernelExports
+        if exports_d:
+            self._exports = KernelExports(exports_d, lambda: self._wanted)
+        else:
+            self._exports = GaneshaExports(folder, settings, lambda: self._wanted)
 
     def serve(
         self, *, listener: socket.socket | None = None, given: socket.socket | None = None

@@ -49,18 +49,17 @@ class Exporting:
         config = self._settings()
         with open(os.path.join(service.path, "format.json"), encoding="utf-8") as file:
             self._identity = str(json.load(file)["store_id"])
-        if config.nfs.server == "kernel":
-            self._server = KernelExports(config.nfs.exports_d, self._wanted)
-        elif config.nfs.server == "ganesha":
-            self._server = self._ganesha(config.run_dir, config.nfs.port, config.nfs.bind)
-
-    def _ganesha(self, run_dir: str, port: int, bind: str) -> _Server:
+        if config.nfs.server == "off":
+            return
         if os.geteuid() != 0:
-            given = self._exporter
-            path = os.path.join(run_dir, EXPORTER)
-            return AskedExports(lambda: given or connected(path), self._wanted)
-        folder = os.path.join(self._service.path, FOLDER)
-        return GaneshaExports(folder, GaneshaSettings(port, bind), self._wanted)
+            given, path = self._exporter, os.path.join(config.run_dir, EXPORTER)
+            self._server = AskedExports(lambda: given or connected(path), self._wanted)
+        elif config.nfs.server == "kernel":
+            self._server = KernelExports(config.nfs.exports_d, self._wanted)
+        else:
+            folder = os.path.join(service.path, FOLDER)
+            settings = GaneshaSettings(config.nfs.port, config.nfs.bind)
+            self._server = GaneshaExports(folder, settings, self._wanted)
 
     def _wanted(self) -> list[Wanted]:
         mounted = self._workers.mounted()

@@ -82,9 +82,18 @@ def names_of(unit: str) -> set[str]:
 
 
 def test_no_unit_of_a_mount_hides_it() -> None:
-    for unit in UNITS.glob("holdfast-mount*.service"):
+    for unit in [*UNITS.glob("holdfast-mount*.service"), UNITS / "holdfast-exporter.service"]:
         assert not names_of(unit.name) & NAMESPACE, unit
     assert "NoNewPrivileges" not in names_of("holdfast-mount@.service")
+
+
+def test_the_mounter_may_do_what_it_does() -> None:
+    """RestrictSUIDSGID= takes openat2 away; without the two capabilities it cannot seal another's directory."""
+    assert "RestrictSUIDSGID" not in names_of("holdfast-mounter.service")
+    found = [x for x in lines(UNITS / "holdfast-mounter.service") if x.startswith("CapabilityB")]
+    assert {"CAP_SYS_ADMIN", "CAP_LINUX_IMMUTABLE", "CAP_FOWNER"} <= set(
+        found[0].replace("=", " ").split()
+    )
 
 
 def test_no_unit_leaves_a_core() -> None:
@@ -136,7 +145,12 @@ def test_the_user_and_the_directories_are_made(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
     user = (tmp_path / "etc" / "passwd").read_text().split(":")
     assert user[0] == "holdfast" and user[2] != "0"
-    for path, mode in (("run/holdfast", 0o755), ("srv/holdfast", 0o700), ("mnt/holdfast", 0o755)):
+    for path, mode in (
+        ("run/holdfast", 0o755),
+        ("var/lib/holdfast", 0o755),
+        ("srv/holdfast", 0o700),
+        ("mnt/holdfast", 0o755),
+    ):
         status = (tmp_path / path).stat()
         assert (status.st_mode & 0o7777, str(status.st_uid)) == (mode, user[2])
     status = (tmp_path / "etc" / "holdfast").stat()

@@ -119,7 +119,7 @@ def test_the_example_is_the_defaults(tmp_path: Path) -> None:
 
 def test_the_example_names_every_key() -> None:
     config = read(uncommented().encode(), "example")
-    assert config.restore_targets == {"scratch": "/var/tmp/restored"}
+    assert config.restore_targets == {"scratch": "/var/lib/holdfast/restored"}
     mount = config.mounts["oracle"]
     assert mount.hooks["before_commit"].command == ["/usr/local/bin/quiesce", "oracle"]
     assert mount.exports == [Export(client="10.1.0.0/16")]

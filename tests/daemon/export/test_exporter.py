@@ -77,6 +77,25 @@ def test_the_unit_starts_it_as_it_wants_to_be(capsys: pytest.CaptureFixture[str]
     assert f"ListenSequentialPacket=/run/holdfast/{SOCKET}\n" in socket_unit
 
 
+def test_an_exporter_that_was_started_again_is_asked() -> None:
+    there: list[socket.socket] = []
+
+    def connect() -> socket.socket:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        theirs.send(b'{"ok": true, "state": "active"}')
+        there.append(theirs)
+        return ours
+
+    asked = AskedExports(connect, list)
+    assert asked.state("m", "::1") == "active"
+    there[0].close()
+    assert asked.state("m", "::1") == "active"
+    there[1].send(b'{"ok": true, "state": ""}')
+    asked.close()
+    assert len(there) == 2
+    there[1].close()
+
+
 def test_an_exporter_that_has_ended_is_told() -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     theirs.close()

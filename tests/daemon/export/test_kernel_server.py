@@ -3,12 +3,17 @@ may have no server."""
 
 from __future__ import annotations
 
+import json
+import os
 from pathlib import Path
 
 import pytest
 
 from daemon.contract import ExportInfo
 from daemon.export import KernelExports, Wanted, kernel
+from daemon.export.exporter import Exporter
+from daemon.export.ganesha import Settings
+from daemon.mounter.places import Allowed
 from engine.errors import HoldfastError, Unsupported
 
 DEVICES = {"/mnt/holdfast/db": (0, 40)}
@@ -51,6 +56,22 @@ def test_it_is_told_when_something_changes(
     exports.close()
     assert not fragment.exists()
     assert told.read_text() == "-ra\n" * 3
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_an_exporter_tells_it_for_a_daemon_that_is_not_root(
+    wanted: list[Wanted], told: Path, tmp_path: Path
+) -> None:
+    allowed = Allowed(65534, 65534, ("/mnt/holdfast",))
+    exporter = Exporter(
+        str(tmp_path / "f"), Settings(), lambda: allowed, exports_d=str(tmp_path / "d")
+    )
+    exports = [{"client": "192.0.2.0/24", "read_only": False, "squash": "root"}]
+    one = {"mount": "db", "identity": "s/1", "path": "/mnt/holdfast/db", "exports": exports}
+    assert exporter.answer(json.dumps({"op": "apply", "wanted": [one]}).encode())["ok"]
+    asked = {"op": "state", "mount": "db", "client": "192.0.2.0/24"}
+    assert exporter.answer(json.dumps(asked).encode())["state"] == "active"
+    assert told.read_text() == "-ra\n"
 
 
 def test_what_it_says_is_passed_on(wanted: list[Wanted], told: Path, tmp_path: Path) -> None:

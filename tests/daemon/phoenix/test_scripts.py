@@ -158,8 +158,8 @@ def test_a_repository_by_rsync_twice(rig: Rig, repository: Path) -> None:
     times = changed.stat()
     with changed.open("r+b") as disk:
         disk.write(b"changed")
-    second_ns = times.st_mtime_ns // 10**9 * 10**9  # in the same second, as a machine's disk under load
-    other_ns = second_ns + (times.st_mtime_ns + 1) % 10**9
+    # in the same second, as a disk of a busy machine
+    other_ns = times.st_mtime_ns // 10**9 * 10**9 + (times.st_mtime_ns + 1) % 10**9
     os.utime(changed, ns=(times.st_atime_ns, other_ns))
     second = rig.run("vm-repository-rsync", *words)
     assert second[0] == 0, second[2]
