@@ -1,0 +1,199 @@
+"""What the facade offers of copies: locations of a store, how far each point is, and sending what is queued."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from engine import limits
+from engine.chunks import Context
+from engine.copies import connect, outbox, rows
+from engine.copies.connect import Wanted
+from engine.copies.link import Link
+from engine.copies.rows import FAILED, QUEUED, STATES, UPLOADING, VERIFIED, LocationRow, OutboxRow
+from engine.copies.upload import Uploader, UploadReport
+from engine.errors import Busy, HoldfastError, NotFound, ShuttingDown
+from engine.home import OpenStore
+from engine.index import Table
+from engine.nodes.point import decode_point
+from engine.progress import Report
+
+Extras = Callable[[str], Sequence[bytes]]
+"""What else is kept with a point, by its id; each at most a chunk."""
+Settings = Callable[[str], Mapping[str, Any]]
+"""Settings of a mount, by its name, for whoever adopts the location."""
+
+
+class LocationInfo(NamedTuple):
+    """A storage location; the last four: points by how far their copy is. ``paused``: why nothing is sent, or ""."""
+
+    name: str
+    url: str
+    sealed: bool
+    mounts: tuple[str, ...]
+    verify: float
+    local: str
+    paused: str
+    queued: int
+    uploading: int
+    verified: int
+    failed: int
+
+
+class UploadInfo(NamedTuple):
+    """How far the copy of a point at a location is. ``since_ns``: in this state; ``sent``: bytes of its packs."""
+
+    location: str
+    point: str
+    mount: str
+    state: str
+    since_ns: int
+    tries: int
+    sent: int
+    reason: str
+
+
+def add(context: Context, name: str, wanted: Wanted) -> LocationInfo:
+    """See ``connect.add``."""
+    connect.add(context, name, wanted).location.close()
+    return next(one for one in every(context) if one.name == name)
+
+
+def every(context: Context) -> list[LocationInfo]:
+    """All locations, by name."""
+    found = []
+    with context.index.read() as txn:
+        for name, row in sorted(outbox.locations(txn).items()):
+            counts = Counter(one.state for _, one in outbox.of_location(txn, row.id))
+            found.append(
+                LocationInfo(
+                    name, row.url, row.sealed, tuple(row.mounts), row.verify, row.local, row.paused,
+                    *(counts[state] for state in STATES),
+                )
+            )  # fmt: skip
+    return found
+
+
+def uploads(context: Context, location: str = "", state: str = "") -> list[UploadInfo]:
+    """Points and how far they are, of one location or all, oldest first. Raises NotFound."""
+    found = []
+    with context.index.read() as txn:
+        places = outbox.locations(txn)
+        if location:
+            places = {location: outbox.location(txn, location)}
+        for name, place in sorted(places.items()):
+            for point, row in outbox.of_location(txn, place.id):
+                raw = txn.get(Table.POINTS, point.encode())
+                if raw is not None and state in ("", row.state):
+                    found.append(
+                        UploadInfo(
+                            name, point, decode_point(raw).mount, row.state, row.since_ns, row.tries, row.sent,
+                            row.reason,
+                        )
+                    )  # fmt: skip
+    return found
+
+
+def retry(context: Context, location: str) -> int:
+    """Queue again what failed, and go on where a location was paused by a failure; how many points."""
+    with context.index.write() as txn:
+        row = outbox.location(txn, location)
+        failed = [one for one in outbox.of_location(txn, row.id) if one[1].state == FAILED]
+        for point, one in failed:
+            outbox.put(txn, row.id, point, one.now(QUEUED, context.system.time_ns(), tries=0))
+    return len(failed)
+
+
+def send(
+    store: OpenStore, location: str, *, extras: Extras, settings: Settings, report: Report,
+    stop: Callable[[], bool],
+) -> list[UploadReport]:  # fmt: skip
+    """Every point that is queued, failed half way or was cut off, oldest first.
+
+    A failure that may pass leaves its point queued and ends the run, as the next would meet it too; any other is that
+    point's. Raises Busy while another process sends there or another writer took over, and what may pass.
+    """
+    context = store.context
+    done = []
+    link = connect.open_link(context, location)
+    try:
+        if link.row.paused:
+            raise Busy(f"location {location!r}", expected="one that is sent to", found=link.row.paused,
+                       do="see 'holdfast location list'")  # fmt: skip
+        with link.alone():
+            link.catch_up()
+            for point, mount in _waiting(context, link.row):
+                if stop():
+                    break
+                found = _send_one(store, link, point, extras(point), settings(mount), report, stop)
+                if found is not None:
+                    done.append(found)
+    finally:
+        link.location.close()
+    return done
+
+
+def _waiting(context: Context, place: LocationRow) -> list[tuple[str, str]]:
+    """(point, mount) of what is to be sent, oldest first."""
+    found = []
+    with context.index.read() as txn:
+        for point, row in outbox.of_location(txn, place.id):
+            raw = txn.get(Table.POINTS, point.encode())
+            if raw is not None and row.state in (QUEUED, UPLOADING):
+                made = decode_point(raw)
+                found.append((made.time_ns, point, made.mount))
+    return [(point, mount) for _, point, mount in sorted(found)]
+
+
+def _send_one(
+    store: OpenStore, link: Link, point: str, extras: Sequence[bytes], settings: Mapping[str, Any],
+    report: Report, stop: Callable[[], bool],
+) -> UploadReport | None:  # fmt: skip
+    before = _state(store.context, link, point, UPLOADING, "", tried=True)
+    if before is None:
+        return None  # deleted meanwhile
+    try:
+        made = Uploader(store, link, report=report, stop=stop).upload(point, extras, settings)
+    except NotFound:
+        if _state(store.context, link, point, QUEUED, "") is None:
+            return None
+        raise
+    except HoldfastError as error:
+        passing = error.kind.retryable or isinstance(error, ShuttingDown | Busy)
+        _state(store.context, link, point, QUEUED if passing else FAILED, str(error))
+        if passing:
+            raise
+        store.context.incidents.error(error, f"copy of point {point} at {link.name}")
+        return None
+    _state(store.context, link, point, VERIFIED, "", sent=made.bytes)
+    return made
+
+
+def _state(
+    context: Context, link: Link, point: str, state: str, reason: str, *, sent: int = 0, tried: bool = False
+) -> OutboxRow | None:  # fmt: skip
+    """Write down how far a copy is; None when the point is gone."""
+    with context.index.write() as txn:
+        row = outbox.get(txn, link.row.id, point)
+        if row is None or txn.get(Table.POINTS, point.encode()) is None:
+            return None
+        row = row.now(
+            state, context.system.time_ns(), reason=reason[: limits.INCIDENT_TEXT],
+            tries=row.tries + tried, sent=row.sent + sent,
+        )  # fmt: skip
+        outbox.put(txn, link.row.id, point, row)
+        return row
+
+
+def remove(context: Context, name: str) -> None:
+    """Forget a location; what lies there stays. Raises Busy while chunks of points are there only."""
+    with context.index.write() as txn:
+        row = outbox.location(txn, name)
+        for _, raw in txn.scan(Table.AWAY):
+            if rows.away_row(raw).location == row.id and _needed(txn, row.id):
+                raise Busy(
+                    f"location {name!r}", expected="nothing that is only there", found="bytes of points that were dropped here",
+                    do="delete those points first",
+                )  # fmt: skip
+        txn.delete(Table.LOCATIONS, name.encode())
