@@ -34,8 +34,12 @@ from engine.progress import Report, silent
 from engine.registry import Mount
 
 if TYPE_CHECKING:  # imported where they are used: no process needs all of them
+    from engine.copies.office import Extras, LocationInfo, Settings, UploadInfo
+    from engine.copies.upload import UploadReport
+    from engine.keys import Secret
     from engine.live import LiveTree, Ports
     from engine.maintain.check import CheckReport, Problem
+    from engine.maintain.drop import DropReport
     from engine.maintain.forecast import Forecast
     from engine.maintain.repair import RepairReport
     from engine.maintain.report import CollectReport
@@ -352,6 +356,66 @@ class Store:
         from engine.maintain import forecast
 
         return forecast.forecast(self._open, references, report=report)
+
+    # --- copies at storage locations ----------------------------------------------------------------------
+
+    def add_location(
+        self, name: str, url: str, *, secrets: Sequence[Secret] = (), credentials: str = "environment",
+        sealed: bool = True, mounts: Sequence[str] = (), verify: float = 0.02, local: str = "keep",
+    ) -> LocationInfo:  # fmt: skip
+        """A storage location for points of these mounts, or of all; ``secrets`` open it where this machine is gone.
+
+        See ``engine.copies.connect``. Raises AlreadyExists, InvalidRequest, Unsupported, LocationUnavailable …
+        """
+        from engine.copies import connect, office
+
+        wanted = connect.Wanted(url, secrets, credentials, sealed, mounts, verify, local)
+        with self._noting():
+            return office.add(self._open.context, name, wanted)
+
+    def remove_location(self, name: str) -> None:
+        """Forget a location; what lies there stays. Raises NotFound, Busy while something is only there."""
+        from engine.copies import office
+
+        with self._noting():
+            office.remove(self._open.context, name)
+
+    def locations(self) -> list[LocationInfo]:
+        """All storage locations, by name."""
+        from engine.copies import office
+
+        return office.every(self._open.context)
+
+    def uploads(self, location: str = "", state: str = "") -> list[UploadInfo]:
+        """How far points are at a location, or at all of them. Raises NotFound."""
+        from engine.copies import office
+
+        return office.uploads(self._open.context, location, state)
+
+    def retry_uploads(self, location: str) -> int:
+        """Queue again what failed; how many points. Raises NotFound."""
+        from engine.copies import office
+
+        return office.retry(self._open.context, location)
+
+    def upload(
+        self, location: str, *, extras: Extras = lambda point: (), settings: Settings = lambda mount: {},
+        report: Report = silent, stop: Callable[[], bool] = lambda: False,
+    ) -> list[UploadReport]:  # fmt: skip
+        """Send every point that waits, oldest first; see ``engine.copies.office.send``."""
+        from engine.copies import office
+
+        with self._noting():
+            return office.send(
+                self._open, location, extras=extras, settings=settings, report=report, stop=stop
+            )
+
+    def drop_local(self, *, report: Report = silent) -> DropReport:
+        """Give up the bytes of points that are verified wherever they must be, where that is wanted."""
+        from engine.maintain import drop
+
+        with self._noting():
+            return drop.drop(self._open, report=report)
 
     # --- maintenance --------------------------------------------------------------------------------------
 

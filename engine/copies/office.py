@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from engine import limits
@@ -16,6 +17,7 @@ from engine.copies.upload import Uploader, UploadReport
 from engine.errors import Busy, HoldfastError, NotFound, ShuttingDown
 from engine.home import OpenStore
 from engine.index import Table
+from engine.index.rows import U32, chunk_row
 from engine.nodes.point import decode_point
 from engine.progress import Report
 
@@ -187,13 +189,24 @@ def _state(
 
 
 def remove(context: Context, name: str) -> None:
-    """Forget a location; what lies there stays. Raises Busy while chunks of points are there only."""
+    """Forget a location, in steps that may be cut off; what lies there stays. Raises NotFound, and Busy while bytes of
+    points are there only."""
     with context.index.write() as txn:
         row = outbox.location(txn, name)
-        for _, raw in txn.scan(Table.AWAY):
-            if rows.away_row(raw).location == row.id and _needed(txn, row.id):
-                raise Busy(
-                    f"location {name!r}", expected="nothing that is only there", found="bytes of points that were dropped here",
-                    do="delete those points first",
-                )  # fmt: skip
+        mine = {key for key, raw in txn.scan(Table.AWAY) if rows.away_row(raw).location == row.id}
+        if mine and any(U32.pack(chunk_row(raw).pack) in mine for _, raw in txn.scan(Table.CHUNKS)):
+            raise Busy(
+                f"location {name!r}", expected="nothing that is only there",
+                found="bytes of points that were given up here", do="delete those points and collect first",
+            )  # fmt: skip
+        outbox.save(txn, name, replace(row, paused="it is being removed"))
+    with context.index.read() as txn:
+        copies = list(txn.keys(Table.COPIES, prefix=rows.copy_key(row.id, b"")))
+        queued = list(txn.keys(Table.OUTBOX, prefix=rows.U16.pack(row.id)))
+    for table, keys in ((Table.COPIES, copies), (Table.OUTBOX, queued), (Table.AWAY, sorted(mine))):
+        for at in range(0, len(keys), limits.TXN_DELETES_MAX):
+            with context.index.write() as txn:
+                for key in keys[at : at + limits.TXN_DELETES_MAX]:
+                    txn.delete(table, key)
+    with context.index.write() as txn:
         txn.delete(Table.LOCATIONS, name.encode())

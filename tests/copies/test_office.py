@@ -1,0 +1,91 @@
+"""What the facade offers of copies: what is queued is sent, failures are told, a location can be forgotten."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from engine import Store
+from engine.copies import connect
+from engine.errors import Busy, LocationUnavailable, NotFound
+from engine.locations import Retry
+from tests.copies.test_reach import grown
+from tests.copies.test_upload import CHEAP, SECRET, place
+from tests.restore.support import Maker
+
+__all__ = ["grown", "place"]
+
+
+@pytest.fixture(autouse=True)
+def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connect, "COST", CHEAP)
+    monkeypatch.setattr(connect.add, "__kwdefaults__", {"cost": CHEAP})
+
+
+def states(engine: Store) -> list[str]:
+    return [one.state for one in engine.uploads("far")]
+
+
+def test_what_waits_is_sent_oldest_first(
+    engine: Store, make: Maker, grown: list[str], place: Path
+) -> None:
+    info = engine.add_location("far", f"file://{place}", secrets=[SECRET])
+    assert (info.queued, info.verified, info.paused) == (3, 0, "")
+    sent = engine.upload("far", extras=lambda point: [point.encode()])
+    assert [one.point for one in sent] == grown and states(engine) == ["verified"] * 3
+    make.file(b"later", b"x")
+    point = make.point(engine)
+    assert [one.point for one in engine.uploads("far", "queued")] == [point]
+    assert [one.point for one in engine.upload("far")] == [point] and engine.upload("far") == []
+    with pytest.raises(NotFound):
+        engine.uploads("near")
+
+
+def test_what_failed_says_why_and_is_sent_when_asked(
+    engine: Store, grown: list[str], place: Path
+) -> None:
+    engine.add_location("far", f"file://{place}", secrets=[SECRET])
+    (place / "packs").write_text("in the way")
+    assert engine.upload("far") == [] and states(engine) == ["failed"] * 3
+    assert "packs" in engine.uploads("far")[0].reason
+    (place / "packs").unlink()
+    assert engine.upload("far") == []
+    assert engine.retry_uploads("far") == 3
+    assert len(engine.upload("far")) == 3
+
+
+def test_what_may_pass_stays_queued(
+    engine: Store, grown: list[str], place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine.add_location("far", f"file://{place}", secrets=[SECRET])
+
+    def put(*_: object) -> None:
+        raise LocationUnavailable("a server", found="no answer")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Retry, "put", put)
+        with pytest.raises(LocationUnavailable):
+            engine.upload("far")
+    assert states(engine) == ["queued"] * 3 and "no answer" in engine.uploads("far")[0].reason
+    assert len(engine.upload("far")) == 3
+
+
+def test_a_location_is_forgotten_unless_something_is_only_there(
+    engine: Store, make: Maker, grown: list[str], place: Path
+) -> None:
+    engine.add_location("far", f"file://{place}", secrets=[SECRET], local="drop")
+    engine.upload("far")
+    make.tree.unlink(1, b"big")
+    make.tree.forgotten(make.inodes.pop(b"big"))
+    make.point(engine)
+    engine.upload("far")
+    assert engine.drop_local().chunks
+    with pytest.raises(Busy, match="delete those points"):
+        engine.remove_location("far")
+    engine.remove_points(grown)
+    make.tree.barrier()
+    engine.collect()
+    engine.remove_location("far")
+    assert engine.locations() == [] and engine.check(read_data=True).problems == []
+    assert (place / "holdfast.json").exists()
