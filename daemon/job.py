@@ -89,6 +89,8 @@ def main(argument: str) -> int:
     except BrokenPipeError:
         return CANCELLED_EXIT
     except HoldfastError as error:
+        if found := work.result_of(error):
+            output.line({"result": found})
         return _failed(output, error.kind.slug, str(error), error.kind.exit)
     except MemoryError:
         kind = HoldfastError.kind

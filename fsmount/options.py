@@ -34,6 +34,8 @@ class Options:
     """Root's requests act as a user who owns nothing; no page is kept back by the kernel, no name remembered."""
     squash_uid: int = NOBODY
     squash_gid: int = NOBODY
+    fenced: bool = False
+    """Refuse every change from the first moment, until told otherwise by its control socket."""
     log_level: str = "INFO"
     fuse_fd: int = -1
     """A mounted connection that somebody else made, and will unmount; -1: this worker mounts, and unmounts."""

@@ -71,6 +71,7 @@ class Worker:
             self.live = LiveFiles(
                 subject.tree, self._launder, self._stale, late_writes=options.writeback
             )
+            self.live.fence(options.fenced)
             files = self.live
             virtual = SnapDir(subject.points) if subject.points is not None else None
         else:
@@ -273,7 +274,8 @@ class Worker:
         """Refuse every change from now on, with EROFS, or none any more. Never called while frozen.
 
         Writes that returned before the call are in the tree when it returns. One that returns while it runs may be
-        refused when the kernel hands it over, and its writer is then told by fsync or close. Restarts end a fence.
+        refused when the kernel hands it over, and its writer is then told by fsync or close. A worker that starts
+        has the fence that its options say.
         """
         live = self._changing()
         if writable or live.gate.fenced:

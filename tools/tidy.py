@@ -59,6 +59,22 @@ class Finding:
         return f"{self.path}:{self.line}: {self.what}"
 
 
+class Mentions:
+    """What a text names: looked up once for each module, so the text is taken apart only once."""
+
+    def __init__(self, text: str) -> None:
+        self._names = set(re.findall(r"[\w.]+", text))
+        # A path may follow anything, as in "../tools/tidy.py".
+        self._paths = "\n".join(word for word in set(text.split()) if ".py" in word)
+
+    def of(self, module: Module) -> bool:
+        """Does it name the module, as a path or as ``python -m`` and entry points do?"""
+        if module.name in self._names:
+            return True
+        path = rf"{re.escape(module.path)}(?!\w)"
+        return module.path in self._paths and re.search(path, self._paths) is not None
+
+
 @dataclass
 class Module:
     """One Python file: ``name`` as it is imported, ``path`` from the root, parsed."""
@@ -66,9 +82,9 @@ class Module:
     name: str
     path: str
     lines: int
-    tree: ast.Module
+    nodes: list[ast.AST]  # all of its syntax tree
     imports: dict[str, int] = field(default_factory=dict)  # module of this project -> first line
-    strings: list[str] = field(default_factory=list)  # constants, docstrings left out
+    mentions: Mentions = field(default_factory=lambda: Mentions(""))  # in strings but docstrings
 
     @property
     def is_package(self) -> bool:
@@ -84,7 +100,7 @@ class Tree:
     """The project as the checks see it: its modules by name, and its other text by path."""
 
     modules: dict[str, Module]
-    texts: dict[str, str]
+    texts: dict[str, Mentions]
 
 
 Check = Callable[[Tree], Iterable[Finding]]
@@ -102,18 +118,18 @@ def read_tree(root: Path) -> Tree:
         if path.suffix == ".py" and relative.split("/")[0] in PLACES:
             source = path.read_text(encoding="utf-8")
             name = relative.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
-            tree = ast.parse(source, relative)
-            modules[name] = Module(name, relative, source.count("\n"), tree)
+            nodes = list(ast.walk(ast.parse(source, relative)))
+            modules[name] = Module(name, relative, source.count("\n"), nodes)
         elif relative == "pyproject.toml":
             project = tomllib.loads(path.read_text(encoding="utf-8")).get("project", {})
-            texts[relative] = "\n".join(project.get("scripts", {}).values())
+            texts[relative] = Mentions("\n".join(project.get("scripts", {}).values()))
         elif relative == "README.md" or (
             path.suffix in TEXT_SUFFIXES and path.stat().st_size <= TEXT_SIZE_MAX
         ):
-            texts[relative] = path.read_text(encoding="utf-8", errors="replace")
+            texts[relative] = Mentions(path.read_text(encoding="utf-8", errors="replace"))
     for module in modules.values():
         module.imports = _imports(module, modules)
-        module.strings = list(_strings(module.tree))
+        module.mentions = Mentions("\n".join(_strings(module.nodes)))
     return Tree(modules, texts)
 
 
@@ -131,7 +147,7 @@ def _files(root: Path) -> Iterator[Path]:
 def _imports(module: Module, known: dict[str, Module]) -> dict[str, int]:
     """Modules of this project that one imports, wherever in it the statement stands."""
     found: dict[str, int] = {}
-    for node in ast.walk(module.tree):
+    for node in module.nodes:
         names: list[str] = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -154,13 +170,13 @@ def _absolute(module: Module, node: ast.ImportFrom) -> str:
     return ".".join([*parts, *([node.module] if node.module else [])])
 
 
-def _strings(tree: ast.Module) -> Iterator[str]:
+def _strings(nodes: list[ast.AST]) -> Iterator[str]:
     prose = {
         id(node.value)
-        for node in ast.walk(tree)
+        for node in nodes
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
     }
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in prose:
             yield node.value
 
@@ -185,7 +201,7 @@ def long_modules(tree: Tree) -> Iterator[Finding]:
 def long_functions(tree: Tree) -> Iterator[Finding]:
     """A function fits a screen."""
     for module in tree.modules.values():
-        for node in ast.walk(module.tree):
+        for node in module.nodes:
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno:
                 lines = node.end_lineno - node.lineno + 1
                 if lines > FUNCTION_LINES:
@@ -196,7 +212,7 @@ def long_functions(tree: Tree) -> Iterator[Finding]:
 def star_imports(tree: Tree) -> Iterator[Finding]:
     """Where a name comes from can be read."""
     for module in tree.modules.values():
-        for node in ast.walk(module.tree):
+        for node in module.nodes:
             if isinstance(node, ast.ImportFrom) and any(alias.name == "*" for alias in node.names):
                 yield Finding(module.path, node.lineno, f"star import of {node.module}")
 
@@ -205,7 +221,7 @@ def banned_words(tree: Tree) -> Iterator[Finding]:
     """One meaning per word; names are judged where they are defined."""
     for module in tree.modules.values():
         stem = module.name.rpartition(".")[2]
-        for line, name in [(1, stem), *_defined(module.tree)]:
+        for line, name in [(1, stem), *_defined(module.nodes)]:
             for word in _words(name):
                 if word in BANNED_WORDS:
                     what = f"the name {name} says {word!r}; say {BANNED_WORDS[word]}"
@@ -215,8 +231,8 @@ def banned_words(tree: Tree) -> Iterator[Finding]:
                 yield Finding(module.path, line, what)
 
 
-def _defined(tree: ast.Module) -> Iterator[tuple[int, str]]:
-    for node in ast.walk(tree):
+def _defined(nodes: list[ast.AST]) -> Iterator[tuple[int, str]]:
+    for node in nodes:
         match node:
             case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
                 yield node.lineno, node.name
@@ -268,7 +284,7 @@ def dead_files(tree: Tree) -> Iterator[Finding]:
         users = [other for other in tree.modules.values() if _uses(other, module)]
         if module.place in PRODUCT:
             users = [other for other in users if other.place != "tests"]
-        named = any(_mentions(text, module) for text in tree.texts.values())
+        named = any(text.of(module) for text in tree.texts.values())
         if not users and not named:
             by = "but its tests" if module.place in PRODUCT else "at all"
             yield Finding(module.path, 1, f"used by nothing {by}")
@@ -277,13 +293,7 @@ def dead_files(tree: Tree) -> Iterator[Finding]:
 def _uses(other: Module, module: Module) -> bool:
     if other is module:
         return False
-    return module.name in other.imports or any(_mentions(text, module) for text in other.strings)
-
-
-def _mentions(text: str, module: Module) -> bool:
-    """Does a text name the module, as a path or as ``python -m`` and entry points do?"""
-    pattern = rf"(?<![\w.]){re.escape(module.name)}(?![\w.])|{re.escape(module.path)}(?!\w)"
-    return re.search(pattern, text) is not None
+    return module.name in other.imports or other.mentions.of(module)
 
 
 CHECKS: tuple[Check, ...] = (

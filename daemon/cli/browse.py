@@ -1,4 +1,4 @@
-"""Commands that look into recovery points: ls, cat, tar, manifest, show, attachment."""
+"""Commands that look into recovery points: ls, cat, tar, manifest, show, attachment, databases."""
 
 from __future__ import annotations
 
@@ -170,4 +170,33 @@ def attachment(ctx: click.Context, number: int) -> None:
             say(shown(line.replace(b"\t", b"    ")))
 
 
-COMMANDS = (ls, cat, tar, manifest, show, attachment)
+@click.command()
+@click.argument("point")
+@click.argument("database", default="")
+@click.option("--json", "json_", is_flag=True)
+@click.pass_context
+def databases(ctx: click.Context, point: str, database: str, json_: bool) -> None:
+    """List the databases that the logs of a recovery point speak of; with DATABASE, its files in the point.
+
+    Understood are logs of RMAN and PostgreSQL's backup_manifest, sent with 'holdfast log'.
+
+    \b
+      holdfast databases oracle@latest
+      holdfast databases oracle@latest ORCL
+    """
+    with backend(ctx) as asked:
+        if database:
+            files = asked.files_of(point, database)
+            if json_:
+                as_json(files)
+            for path in [] if json_ else files:
+                say(shown(path))
+            return
+        found = asked.databases(point)
+    if json_:
+        as_json(found)
+    else:
+        table([[shown(name), str(count)] for name, count in found.items()], ["DATABASE", "FILES"])
+
+
+COMMANDS = (ls, cat, tar, manifest, show, attachment, databases)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Collection, Iterator
 
 import click
 
 from daemon.cli.common import backend
 from daemon.cli.output import as_json, say, shown
+from engine.errors import HoldfastError
 
 DEFAULT = "/etc/holdfast/holdfast.toml"
 
@@ -37,12 +39,33 @@ def check(ctx: click.Context, file: str) -> None:
     from daemon.config import InvalidConfig, load
 
     try:
-        load(file)
+        found = load(file)
     except InvalidConfig as error:
         for one in error.problems:
             click.echo(f"holdfast: {shown(str(one))}", err=True)
         ctx.exit(error.kind.exit)
+    for name in _deleted(found.store, found.mounts):
+        from daemon.service.mounts import stays_deleted
+
+        say(shown(stays_deleted(name)))
     say(f"{shown(file)}: no errors")
+
+
+def _deleted(store: str, named: Collection[str]) -> list[str]:
+    """Mounts that were deleted from the store and are still named, as far as this user may look."""
+    from daemon.state import State
+    from daemon.state.database import FILE, FOLDER
+    from daemon.state.records import DELETED
+
+    if not os.path.exists(os.path.join(store, FOLDER, FILE)):
+        return []
+    try:
+        with State.open(store) as state:
+            known = state.marks.names(DELETED)
+    except HoldfastError as error:
+        say(f"the state of store {shown(store)} was not looked at: {shown(str(error))}")
+        return []
+    return [name for name in (one.removeprefix(DELETED) for one in known) if name in named]
 
 
 @config.command()

@@ -21,13 +21,15 @@ OVER = ("done", "failed", "cancelled")
 
 
 def run(asked: Backend, kind: JobKind, options: dict[str, Any]) -> dict[str, Any]:
-    """Have a job done; its result. Whoever interrupts the command cancels the job."""
+    """Have a job done; its result, also of one that failed for the problems it has found and tells. Whoever
+    interrupts the command cancels the job."""
     started = asked.start_job(kind, options)
     try:
-        return result(follow(asked, started))
+        ended = follow(asked, started)
     except KeyboardInterrupt:
         asked.cancel_job(started.id)
         raise
+    return ended.result if ended.result.get("problems") else result(ended)
 
 
 def follow(asked: Backend, job: JobInfo) -> JobInfo:

@@ -43,8 +43,8 @@ Another machine's store is asked through its service, with the same commands:
 _MODULES = {
     "daemon.cli.stores": "init create gc check scrub stats repair incidents history",
     "daemon.cli.mounts": "mount umount snapshot mounts start stop delete",
-    "daemon.cli.points": "points diff restore rm",
-    "daemon.cli.browse": "ls cat tar manifest show attachment",
+    "daemon.cli.points": "points diff restore rm keep",
+    "daemon.cli.browse": "ls cat tar manifest show attachment databases",
     "daemon.cli.sessions": "begin commit abandon renew sessions log",
     "daemon.cli.jobs": "jobs job cancel restores",
     "daemon.cli.exports": "export unexport exports",

@@ -50,9 +50,9 @@ def size(count: float) -> str:
     raise AssertionError("unreachable")
 
 
-def counted(count: int, what: str) -> str:
-    """``1 file``, ``2 files``."""
-    return f"{count:,} {what}" + ("" if count == 1 else "s")
+def counted(count: int, what: str, many: str = "") -> str:
+    """``1 file``, ``2 files``; ``many`` where that is not what with an s."""
+    return f"{count:,} {what if count == 1 else many or what + 's'}"
 
 
 def when(time_ns: int, never: str = "never") -> str:

@@ -1,4 +1,4 @@
-"""Commands about recovery points: points, diff, restore, rm."""
+"""Commands about recovery points: points, diff, restore, rm, keep."""
 
 from __future__ import annotations
 
@@ -153,10 +153,10 @@ def _here(
             click.echo(f"{shown(one.path)}: {shown(one.text)}", err=True)
         if result.disowned:
             click.echo(
-                f"{result.disowned} entries belong to you now: only root can give them to their owners",
+                f"{counted(result.disowned, 'entry', 'entries')} without their owner of old: only root can change that",
                 err=True,
             )
-        say(f"{result.files} files, {size(result.bytes)} restored to {shown(target)}")
+        say(f"{counted(result.files, 'file')}, {size(result.bytes)} restored to {shown(target)}")
     if result.damaged:
         count = len({one.path for one in result.damaged})
         raise Corrupt(f"restore of {point}", expected="every file whole", found=f"{count} damaged",
@@ -211,4 +211,24 @@ def _would_free(ctx: click.Context, points: tuple[str, ...], json_: bool) -> Non
     say(f"{size(told['returned_bytes'])} would go back to the file system with the next gc")
 
 
-COMMANDS = (points, diff, restore, rm)
+@click.command()
+@click.argument("point")
+@click.option("--no", is_flag=True, help="Let retention delete it again when it is due.")
+@click.option("--json", "json_", is_flag=True)
+@click.pass_context
+def keep(ctx: click.Context, point: str, no: bool, json_: bool) -> None:
+    """Have retention leave a point alone; 'holdfast rm' deletes it all the same.
+
+    \b
+      holdfast keep oracle@latest
+      holdfast keep 01jdq3 --no
+    """
+    with backend(ctx) as asked:
+        found = asked.keep(point, kept=not no)
+    if json_:
+        as_json(found)
+    else:
+        say(f"point {found.point.id} " + ("kept" if found.kept else "no longer kept"))
+
+
+COMMANDS = (points, diff, restore, rm, keep)

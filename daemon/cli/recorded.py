@@ -27,7 +27,7 @@ ACTS = {
     "create_mount": "create mount", "delete_mount": "delete mount", "start_mount": "start mount",
     "stop_mount": "stop mount", "snapshot": "take snapshot", "begin": "begin session", "renew": "renew session",
     "commit": "commit session", "abandon": "abandon session", "attach_log": "attach log",
-    "remove_points": "delete points", "restore": "restore", "delete_restore": "delete restore",
+    "keep": "keep point", "remove_points": "delete points", "restore": "restore", "delete_restore": "delete restore",
     "start_job": "start job", "cancel_job": "cancel job", "export": "export mount", "unexport": "end export",
     "reset_incidents": "reset incidents", "create_token": "create token", "revoke_token": "revoke token",
 }  # fmt: skip

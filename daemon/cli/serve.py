@@ -69,7 +69,8 @@ def _front(parts: Parts) -> Front:
 
     service = parts.service
     made = Http(
-        parts.config, service, service.state, parts.audit, Numbers(service, parts.workers), service.clock
+        parts.config, service, service.state, parts.audit, Numbers(service, parts.workers), service.clock,
+        parts.changes,
     )  # fmt: skip
     return cast("Front", made)
 

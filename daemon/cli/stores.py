@@ -102,7 +102,8 @@ def gc(ctx: click.Context, dry_run: bool, budget: float | None, json_: bool) -> 
         as_json(result)
         return
     verb = "would be freed" if dry_run else "freed"
-    say(f"{size(result['freed_bytes'])} {verb}, {result['dead_chunks']} chunks no longer needed")
+    say(f"{size(result['freed_bytes'])} {verb}, "
+        f"{counted(result['dead_chunks'], 'chunk')} no longer needed")  # fmt: skip
     verb = "would go" if dry_run else "went"
     say(f"{size(result['returned_bytes'])} {verb} back to the file system")
 
@@ -136,22 +137,25 @@ def check(ctx: click.Context, read_data: bool, json_: bool) -> None:
 
         with backend(ctx) as asked:
             result = run(asked, "check", _given(read_data=read_data))
-    problems = result["problems"]
+    problems, left_out = result["problems"], result.get("problems_left_out", 0)
     if json_:
         as_json(result)
     else:
-        _tell(problems)
+        _tell(problems, left_out)
         say(", ".join(f"{count} {name}" for name, count in result["counts"].items()))
     if problems:
-        raise Corrupt(f"store {place_of(ctx)}", expected="no damage", found=counted(len(problems), "problem"),
+        count = counted(len(problems) + left_out, "problem")
+        raise Corrupt(f"store {place_of(ctx)}", expected="no damage", found=count,
                       do="run 'holdfast repair'; undamaged points can be restored")  # fmt: skip
     if not json_:
         say("no problems found")
 
 
-def _tell(problems: list[dict[str, Any]]) -> None:
+def _tell(problems: list[dict[str, Any]], left_out: int = 0) -> None:
     for one in problems:
         say(f"{one['code']}: {shown(one['thing'])}: {shown(one['text'])}")
+    if left_out:
+        say(f"{counted(left_out, 'more problem')}: run this on the store's machine for all of them")
 
 
 @click.command()
@@ -186,14 +190,15 @@ def scrub(
     else:
         _scrubbed(result)
     if result["problems"] or result["suspects"]:
-        problems = counted(len(result["problems"]), "problem")
+        count = len(result["problems"]) + result.get("problems_left_out", 0)
+        problems = counted(count, "problem")
         known = counted(result["suspects"], "damaged chunk")
         raise Corrupt(f"store {place_of(ctx)}", expected="no damage", found=f"{problems}, {known}",
                       do="run 'holdfast check --read-data' to see which files need them")  # fmt: skip
 
 
 def _scrubbed(result: dict[str, Any]) -> None:
-    _tell(result["problems"])
+    _tell(result["problems"], result.get("problems_left_out", 0))
     say(f"{size(result['verified_bytes'])} verified, {counted(result['records'], 'chunk')} in "
         f"{counted(result['packs'], 'pack')}")  # fmt: skip
     cycle, due = result["cycle_bytes"], result["due_bytes"]
@@ -262,7 +267,7 @@ def repair(ctx: click.Context, rebuild_index: bool, json_: bool) -> None:
         return
     for line in result.done:
         say(shown(line))
-    say(f"{len(result.done)} repairs")
+    say(counted(len(result.done), "repair"))
 
 
 @click.command()

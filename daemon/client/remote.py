@@ -144,6 +144,10 @@ class Remote:
     def point(self, reference: str) -> PointDetail:
         return self._link.get(PointDetail, f"/v1/points/{part(reference)}")
 
+    def keep(self, reference: str, *, kept: bool = True) -> PointDetail:
+        path = f"/v1/points/{part(reference)}/keep"
+        return self._link.post(PointDetail, path, {"kept": kept}, long=True)
+
     def remove_points(self, references: list[str]) -> list[PointInfo]:
         asked = {"points": list(references)}
         return self._link.post(list[PointInfo], "/v1/points/delete", asked)
@@ -178,6 +182,12 @@ class Remote:
     def attachment(self, attachment_id: int) -> tuple[Attachment, Iterator[bytes]]:
         headers, pieces = self._link.stream(f"/v1/attachments/{attachment_id}")
         return wire.decoded(Attachment, headers.get(wire.ABOUT, "").encode("latin-1")), pieces
+
+    def databases(self, reference: str) -> dict[str, int]:
+        return self._link.get(dict[str, int], f"/v1/points/{part(reference)}/databases")
+
+    def files_of(self, reference: str, database: str) -> list[str]:
+        return self._all(str, f"/v1/points/{part(reference)}/databases/{part(database)}/files")
 
     def diff(self, old: str, new: str, *, cursor: str = "", limit: int = 1000) -> Page[Change]:
         query: Query = {"old": old, "new": new, "cursor": cursor, "limit": _shown(limit)}

@@ -19,7 +19,7 @@ from daemon.http import listen, native, phoenix, phoenix_access, problem, socket
 from daemon.http.gate import AuditLog, Gate, Tokens
 from daemon.http.guard import Limits, Tell
 from daemon.http.listen import Tls
-from daemon.http.native.base import Keys, Metrics
+from daemon.http.native.base import Changes, Keys, Metrics
 from daemon.http.sockets import Listening
 
 
@@ -37,7 +37,7 @@ class Front:
 
     def __init__(
         self, config: Callable[[], Config], backend: Backend, kept: Kept, audit: AuditLog, metrics: Metrics,
-        clock: Callable[[], int],
+        clock: Callable[[], int], changes: Changes,
     ) -> None:  # fmt: skip
         self._config = config
         now = config()
@@ -49,7 +49,7 @@ class Front:
         )
         self._native = native.app(
             backend, self._gate, metrics, kept.keys, version=metadata.version("holdfast"),
-            max_upload=lambda: config().api.max_upload,
+            max_upload=lambda: config().api.max_upload, changes=changes,
         )  # fmt: skip
         self._phoenix = phoenix.app(
             backend, lambda: phoenix_access.settings_of(config()), gate=self._gate

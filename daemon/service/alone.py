@@ -60,16 +60,18 @@ class Unwritten:
         return getattr(Config(store=os.path.abspath(self.store)), name)
 
 
-def worker_options(policy: Mount) -> fsmount.Options:
-    """How a mount of this policy is served."""
+def worker_options(policy: Mount, *, fenced: bool) -> fsmount.Options:
+    """How a mount of this policy is served. ``fenced``: so that nothing is written before who may is known."""
     uid, gid = policy.squash_ids()
     return fsmount.Options(
-        writeback=not policy.write_through, root_squash=policy.root_squash, squash_uid=uid, squash_gid=gid
+        writeback=not policy.write_through, root_squash=policy.root_squash, squash_uid=uid, squash_gid=gid,
+        fenced=fenced,
     )  # fmt: skip
 
 
 class Workers:
-    """Workers found by their sockets. ``places``: where a mount goes, before what the configuration says."""
+    """Workers found by their sockets. ``places``: where a mount goes, before what the configuration says; ``service``
+    is set once there is one."""
 
     def __init__(
         self, store_path: str, config: Callable[[], Config], places: Mapping[str, str]
@@ -77,6 +79,7 @@ class Workers:
         self._store = store_path
         self._config = config
         self._places = places
+        self.service: Service | None = None
 
     def _place(self, name: str) -> str:
         return self._places.get(name) or self._config().mount_path(name)
@@ -93,7 +96,9 @@ class Workers:
 
     def start(self, name: str) -> None:
         if self.status(name)[0] == "stopped":
-            options = worker_options(self._config().mount(name))
+            assert self.service is not None, "workers are started through a service"
+            fenced = not self.service.may_write(name)
+            options = worker_options(self._config().mount(name), fenced=fenced)
             fsmount.start_background(self._store, name, None, self._place(name), options)
 
     def stop(self, name: str) -> None:
@@ -129,7 +134,8 @@ class Jobs:
         try:
             result = work.run(self.service.store, job, self._report)
         except HoldfastError as error:
-            self.service.job_ended(job.id, "failed", error=told(error))
+            found = work.result_of(error)
+            self.service.job_ended(job.id, "failed", error=told(error), result=found)
         except BaseException:
             self.service.job_ended(job.id, "cancelled")
             raise
@@ -173,5 +179,5 @@ def service(
     except BaseException:
         state.close()
         raise
-    jobs.service = made
+    jobs.service = workers.service = made
     return made

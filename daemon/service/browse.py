@@ -123,6 +123,11 @@ class Browse(Points):
             return Page(items)
         return Page(items, cursors.encode_path("manifest", page[limit - 1][0], place + limit))
 
+    def databases(self, reference: str) -> dict[str, int]:
+        """The databases that the logs of a point speak of, and how many files of each they name. Raises NotFound."""
+        known = self.database_files(reference)
+        return {name: len(known[name]) for name in sorted(known)}
+
     def files_of(self, reference: str, database: str) -> list[str]:
         """The files of a point that belong to a database, as the logs say that were sent with it. Raises NotFound."""
         known = self.database_files(reference)

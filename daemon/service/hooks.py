@@ -18,7 +18,9 @@ from daemon.service.ports import Hook
 
 OUTPUT_MAX = 1 << 20  # bytes of output that are kept; what comes later is read and left out
 _LINE_MAX = 300  # characters of the line that is told
+END_LIMIT = 5.0  # s for a hook that outlived who ran it to be gone
 _GRACE = 0.3  # s in which the output must end when the command has: a child of it may hold the pipe for ever
+TOKEN = "HOOK"  # of the values: a word by which a hook is found whose caller was killed
 _PASSED = (
     "PATH",
     "HOME",
@@ -66,12 +68,37 @@ def run(event: HookEvent, hook: Hook, values: dict[str, str]) -> Ran:
         return Ran(event, f"cannot be started: {text}", b"")
     with child:
         assert child.stdout is not None
-        output, in_time = _read(child, child.stdout.fileno(), hook.timeout_s)
-        if not in_time:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(child.pid, signal.SIGKILL)
+        in_time = False
+        try:
+            output, in_time = _read(child, child.stdout.fileno(), hook.timeout_s)
+        finally:
+            if not in_time:  # or whoever runs it was interrupted
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(child.pid, signal.SIGKILL)
         code = child.wait()
     return Ran(event, _why(code, in_time, hook.timeout_s), output)
+
+
+def end_left(token: str) -> None:
+    """End a hook that outlived who ran it, with what it has started: found by its token in their environment. Returns
+    when none is left, or after ``END_LIMIT``; "" is nobody's."""
+    end = time.monotonic() + END_LIMIT
+    while token and (left := _with(token)) and time.monotonic() < end:
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.01)
+
+
+def _with(token: str) -> list[int]:
+    wanted = f"HOLDFAST_{TOKEN}={token}".encode()
+    found = []
+    for name in os.listdir("/proc"):
+        if name.isdecimal():
+            with contextlib.suppress(OSError), open(f"/proc/{name}/environ", "rb") as file:
+                if wanted in file.read().split(b"\0"):
+                    found.append(int(name))
+    return found
 
 
 def _why(code: int, in_time: bool, timeout_s: float) -> str:

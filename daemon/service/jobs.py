@@ -111,11 +111,8 @@ class Jobs(Sessions):
                 self._mount_gone(job.mount)
             else:
                 self.state.wanted.delete(job.mount, deleting=self._half_gone(job.mount))
-        if job.kind == "restore" and state == "done":
-            self.state.jobs.restored(
-                Restored(job.id, job.mount, job.options["point"], job.options["path"], job.options["target"])
-            )  # fmt: skip
-        ended = self.state.jobs.ended(job_id, state, result=result, error=error)
+        there = _what_is_there(job) if job.kind == "restore" and state == "done" else None
+        ended = self.state.jobs.ended(job_id, state, result=result, error=error, restored=there)
         if state == "failed":
             text = (error or {}).get("message", "")
             thing = f"{job.kind} {job.mount}".strip()
@@ -128,7 +125,9 @@ class Jobs(Sessions):
     def _mount_gone(self, mount: str) -> None:
         for one in self.state.jobs.restores(mount):
             self.state.jobs.unrestored(one.job)
+        self.note_deleted(mount)
         self.state.wanted.forget(mount)
+        self.forget_hooks(mount)
         self._shown.discard(mount)
 
     def _half_gone(self, mount: str) -> bool:
@@ -141,8 +140,12 @@ class Jobs(Sessions):
 
     def recover_jobs(self) -> None:
         """After a crash nothing runs: what was queued, and deletions, are started again; the others have failed."""
+        there = {one.job for one in self.state.jobs.restores()}
         for job in self.state.jobs.unended():
-            if job.state == "queued":
+            if job.id in there:  # shown in its mount, and only its end was not written down
+                self.job_ended(job.id, "done", result={"path": self._shown_at(job)})
+                continue
+            if job.state == "queued" and job.options.get("place") != PLACE_MOUNT:
                 self.ports.jobs.start(job)
                 continue
             cut_off = HoldfastError(f"job {job.id}", expected="its end", found="the daemon's")
@@ -188,14 +191,16 @@ class Jobs(Sessions):
         """Nothing is copied: it is done when it was asked for."""
         job = self.state.jobs.create("restore", options, mount)
         try:
-            self.state.jobs.restored(Restored(job.id, mount, options["point"], options["path"]))
+            self.state.jobs.restored(_what_is_there(job))
             self._show_restores(mount)
         except HoldfastError as error:
             self.state.jobs.unrestored(job.id)
             self.job_ended(job.id, "failed", error=told(error))
             raise
-        where = os.path.join(self.mount_path(mount), SHOWN, str(job.id))
-        return self.job_ended(job.id, "done", result={"path": where})
+        return self.job_ended(job.id, "done", result={"path": self._shown_at(job)})
+
+    def _shown_at(self, job: JobInfo) -> str:
+        return os.path.join(self.mount_path(job.mount), SHOWN, str(job.id))
 
     def delete_restore(self, mount: str, job_id: int) -> None:
         """Take away what a restore has left. Raises NotFound, Busy while it runs or is in use."""
@@ -219,6 +224,12 @@ class Jobs(Sessions):
         self.state.jobs.unrestored(job_id)
         if not there.target:
             self._show_restores(mount)
+
+
+def _what_is_there(job: JobInfo) -> Restored:
+    """What a restore leaves when it is done."""
+    options = job.options
+    return Restored(job.id, job.mount, options["point"], options["path"], options["target"])
 
 
 def _remove_tree(path: str) -> None:

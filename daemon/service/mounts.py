@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Collection
 
 from daemon.contract import ExportInfo, JobInfo, MountInfo, MountSpec
 from daemon.service.core import Core
+from daemon.state.records import DELETED
 from daemon.state.sessions import occupied
 from engine.errors import Busy, InvalidRequest, NotFound
 from engine.registry import Mount
+
+
+def stays_deleted(name: str) -> str:
+    """What is told of a mount that a configuration names and that was deleted."""
+    again = f"take it out of the file, or run 'holdfast create {name}'"
+    return f"mounts.{name}: was deleted, and is not made again: {again}"
 
 
 class Mounts(Core):
@@ -57,6 +65,8 @@ class Mounts(Core):
         self.store.create_mount(
             spec.name, spec.quota or policy.quota, chunking, spec.max_files or policy.max_files
         )
+        if self.state.marks.get(DELETED + spec.name):
+            self.state.marks.remove(DELETED + spec.name)
         if spec.path:
             self.state.wanted.place(spec.name, spec.path)
         return self.mount(spec.name)
@@ -93,7 +103,10 @@ class Mounts(Core):
 
     def served(self, name: str) -> None:
         """A worker has begun to serve the mount: it must show what the last one did, and let in whom it may."""
-        self.ports.workers.fence(name, writable=self.may_write(name))
+        writable = None
+        while writable != self.may_write(name):  # a session may have ended while it was told
+            writable = self.may_write(name)
+            self.ports.workers.fence(name, writable=writable)
         self._show_restores(name)
 
     def may_write(self, name: str) -> bool:
@@ -140,6 +153,19 @@ class Mounts(Core):
             self.state.wanted.delete(name, deleting=False)
             raise
         return self.state.jobs.get(job.id)
+
+    def note_deleted(self, name: str) -> None:
+        """The mount is gone: the file that names it does not bring it back."""
+        if name in self._config().mounts:
+            self.state.marks.put(DELETED + name, str(self.clock()))
+
+    def deleted(self, named: Collection[str]) -> list[str]:
+        """Those that a configuration names and that were deleted; the others that were are forgotten."""
+        known = [one.removeprefix(DELETED) for one in self.state.marks.names(DELETED)]
+        for name in known:
+            if name not in named:
+                self.state.marks.remove(DELETED + name)
+        return [name for name in known if name in named]
 
     def _being_deleted(self, name: str) -> Busy:
         return Busy(f"mount {name!r}", expected="a mount that stays", found="one that is being deleted",

@@ -67,14 +67,14 @@ class Points(Quiet):
         with self.locked(mount):
             self.store.mount(mount)
             self.refuse_deleting(mount)
-            with self.quiesced(mount) as quiet:
+            with self.between("commit", mount, point=planned.id) as quiet:
                 beside = self.state.sessions.open_of(mount) is not None
                 with self.writing() as store, self.still(mount) as still:
                     note = self.note_of(mount, planned, still)
                     if beside:
                         note = replace(note, consistency="crash-consistent")
                     made = store.snapshot(mount, label, planned=planned, thaw=still.thaw)
-                quiet.point = made.id
+                quiet.done = made.id
                 self.state.notes.put(note)
         return self.detail(made)
 
@@ -120,6 +120,14 @@ class Points(Quiet):
         """Raises Busy when the mount is being deleted."""
         if self.state.wanted.get(mount).deleting:
             raise self._being_deleted(mount)
+
+    def keep(self, reference: str, *, kept: bool = True) -> PointDetail:
+        """Have retention leave a point alone, or no longer; who deletes it by name still does. Raises NotFound."""
+        point = self.store.point(reference)
+        with self.locked(point.mount):  # retention looks and deletes with it
+            point = self.store.point(point.id)
+            self.state.notes.keep(point.id, kept=kept)
+        return self.detail(point)
 
     def remove_points(self, references: list[str]) -> list[PointInfo]:
         """Delete points, all of them or none. Raises NotFound, Busy while one is open or shown in a mount."""

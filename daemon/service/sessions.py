@@ -20,7 +20,7 @@ from daemon.service.logs import Log
 from daemon.state import Plan
 from daemon.state.sessions import occupied
 from engine import PlannedPoint
-from engine.errors import InvalidRequest, NotFound
+from engine.errors import Busy, HoldfastError, InvalidRequest, NotFound
 from engine.limits import LABEL_MAX
 
 log = logging.getLogger("holdfast.daemon")
@@ -50,16 +50,14 @@ class Sessions(Browse):
                 secrets.token_hex(10), mount, "open", now, now + lease, holder=holder, label=label
             )
             self._refuse_open(mount)
-            before = self.before("before_begin", mount, session.id)
-            self.state.sessions.begin(session)
-            try:
-                self.ports.workers.fence(mount, writable=True)
-            except BaseException:
-                self.state.sessions.abandon(session.id)
-                raise
-            after = self.after("after_begin", mount, session=session.id)
-            for ran in (before, after):
-                self.keep_output(ran, session=session.id)
+            with self.between("begin", mount, session.id) as begun:
+                self.state.sessions.begin(session)
+                try:
+                    self.ports.workers.fence(mount, writable=True)
+                except BaseException:
+                    self.state.sessions.abandon(session.id)
+                    raise
+                begun.done = session.id
         return session
 
     def _refuse_open(self, mount: str) -> None:
@@ -128,18 +126,18 @@ class Sessions(Browse):
         return self._committed(session)
 
     def _commit(self, session: SessionInfo, label: str, planned: PlannedPoint) -> SessionInfo:
-        with self.quiesced(session.mount, session.id) as quiet, self._fenced(session.mount):
+        quiet = self.between("commit", session.mount, session.id, planned.id)
+        with quiet as quiesced, self._fenced(session.mount):
             with self.writing() as store, self.still(session.mount) as still:
                 note = self.note_of(session.mount, planned, still, session.id)
                 self.state.sessions.commit(session.id, Plan(planned, note))
                 try:
                     store.snapshot(session.mount, label, planned=planned, thaw=still.thaw)
                 except BaseException:
-                    self._ended(session.id)
+                    quiesced.done = self._ended(session.id).point
                     raise
             done = self.state.sessions.committed(session.id)
-            quiet.point = done.point
-        self.state.sessions.resumed(session.id)
+            quiesced.done = done.point
         return done
 
     def _ended(self, session_id: str) -> SessionInfo:
@@ -161,8 +159,15 @@ class Sessions(Browse):
         try:
             yield
         finally:
-            if self.may_write(mount):
-                self.ports.workers.fence(mount, writable=True)
+            writable = self.may_write(mount)
+            try:
+                self.ports.workers.fence(
+                    mount, writable=writable
+                )  # also if it was told otherwise meanwhile
+            except HoldfastError as error:
+                if writable:
+                    raise
+                log.warning("mount %s: its fence: %s", mount, error)  # the commit has been made
 
     def _committed(self, session: SessionInfo) -> Committed:
         detail = self.point(session.point)
@@ -188,27 +193,23 @@ class Sessions(Browse):
     # --- after a crash --------------------------------------------------------------------------------------
 
     def _settle(self, mount: str) -> None:
-        """With the mount's lock, so whoever was committing has died: see what became of it."""
+        """With the mount's lock, so whoever was committing has died: see what became of it, and have what its hook
+        quiesced go on."""
         left = self.state.sessions.open_of(mount)
-        if left is None or left.state != "committing":
-            return
-        found = self._ended(left.id)
-        log.info("session %s of mount %s is %s after a crash", found.id, mount, found.state)
-        self._resume(found)
+        if left is not None and left.state == "committing":
+            found = self._ended(left.id)
+            log.info("session %s of mount %s is %s after a crash", found.id, mount, found.state)
+        self.resume(mount)
 
     def recover_sessions(self) -> None:
-        """Put every session in order after a crash, and run the hooks that should have followed a commit."""
-        for mount in {one.mount for one in self.state.sessions.of(state="committing")}:
-            with self.locked(mount):
-                self._settle(mount)
-        for session in self.state.sessions.unresumed():
-            self._resume(session)
-
-    def _resume(self, session: SessionInfo) -> None:
-        """What the hook before the commit quiesced goes on, whatever became of the commit."""
-        ran = self.after("after_commit", session.mount, session=session.id, point=session.point)
-        self.keep_output(ran, session=session.id, point=session.point)
-        self.state.sessions.resumed(session.id)
+        """Put every session in order after a crash, and run the hooks that should have followed."""
+        committing = {one.mount for one in self.state.sessions.of(state="committing")}
+        for mount in sorted(committing | self.hooked()):
+            try:
+                with self.locked(mount, wait_s=0):
+                    self._settle(mount)
+            except Busy:
+                log.info("mount %s: its session is somebody's who is at work on it", mount)
 
     def stale(self, now: int) -> list[SessionInfo]:
         """Sessions whose lease has ended by then; each is an incident, once for each end."""

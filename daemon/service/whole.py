@@ -149,6 +149,10 @@ class Whole(Jobs):
         self.recover_sessions()
         self.recover_jobs()
 
+    def prune(self) -> dict[str, int]:
+        """Forget what is old of ended sessions, jobs and keys; how many of each."""
+        return self.state.pruning.prune({point.id for point in self.store.points()})
+
     def expire(self, mount: str, now: int) -> list[PointInfo]:
         """Delete the points of a mount that its retention gives up; which."""
         keep = self.policy(mount).keep
@@ -169,7 +173,9 @@ class Whole(Jobs):
             now_ns=believed,
         ):  # fmt: skip
             try:
-                gone += self.remove_points([point.id])
+                with self.locked(mount):  # who keeps a point has an answer, or finds it gone
+                    if not self.state.notes.get(point.id).kept:
+                        gone += self.remove_points([point.id])
             except (
                 Busy,
                 NotFound,

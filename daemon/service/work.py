@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import asdict
 from typing import Any
@@ -9,10 +10,33 @@ from typing import Any
 from daemon.contract import JobInfo
 from daemon.service.walking import raw_path, text_path
 from engine import Store
-from engine.errors import Corrupt, InvalidRequest, NotFound
+from engine.errors import Corrupt, HoldfastError, InvalidRequest, NotFound
+from engine.maintain.check import Problem
 from engine.progress import Report
 
 TOLD_MAX = 1_000  # problems or damaged files that are named; the others are counted
+TOLD_BYTES = (
+    1 << 18
+)  # of them as JSON, of each list: all of a result is one line of a job's process
+
+
+class FoundDamaged(Corrupt):
+    """A store was found damaged. ``result``: what a sound one would have had, and the problems."""
+
+    def __init__(self, who: str, found: list[Problem], result: dict[str, Any]) -> None:
+        first = f"{found[0].thing}: {found[0].text}"
+        count = f"{len(found)} problem" + ("s" if len(found) > 1 else "")
+        super().__init__(
+            who, expected="no damage", found=f"{count}, first {first}",
+            do="run 'holdfast check --read-data', which names what needs it, then 'holdfast repair'",
+        )  # fmt: skip
+        told = bounded([asdict(one) for one in found])
+        self.result = {**result, "problems": told, "problems_left_out": len(found) - len(told)}
+
+
+def result_of(error: HoldfastError) -> dict[str, Any]:
+    """What a job that failed has to tell all the same."""
+    return error.result if isinstance(error, FoundDamaged) else {}
 
 
 def run(store: Store, job: JobInfo, report: Report) -> dict[str, Any]:
@@ -33,23 +57,18 @@ def run(store: Store, job: JobInfo, report: Report) -> dict[str, Any]:
 
 def _scrub(store: Store, options: dict[str, Any], report: Report) -> dict[str, Any]:
     found = store.scrub(report=report, **options)
+    result = asdict(found)
     if found.problems:
-        raise _damaged("scrub", [f"{one.thing}: {one.text}" for one in found.problems])
-    return asdict(found)
+        raise FoundDamaged("scrub", found.problems, result)
+    return result
 
 
 def _check(store: Store, options: dict[str, Any], report: Report) -> dict[str, Any]:
     found = store.check(report=report, **options)
+    result = {"problems": [], "counts": found.counts}
     if found.problems:
-        raise _damaged("check", [f"{one.thing}: {one.text}" for one in found.problems])
-    return {"problems": [], "counts": found.counts}
-
-
-def _damaged(who: str, problems: list[str]) -> Corrupt:
-    return Corrupt(
-        who, expected="no damage", found=f"{len(problems)} problems, first {problems[0]}",
-        do="run 'holdfast check --read-data', which names what needs it, then 'holdfast repair'",
-    )  # fmt: skip
+        raise FoundDamaged("check", found.problems, result)
+    return result
 
 
 def _restore(store: Store, job: JobInfo, report: Report) -> dict[str, Any]:
@@ -67,7 +86,17 @@ def _restore(store: Store, job: JobInfo, report: Report) -> dict[str, Any]:
 
 
 def _notices(found: list[Any]) -> list[dict[str, str]]:
-    return [{"path": text_path(one.path), "text": one.text} for one in found[:TOLD_MAX]]
+    return bounded([{"path": text_path(one.path), "text": one.text} for one in found[:TOLD_MAX]])
+
+
+def bounded(found: list[dict[str, str]]) -> list[dict[str, str]]:
+    """The first of them, no more than can be told."""
+    room = TOLD_BYTES
+    for place, one in enumerate(found[:TOLD_MAX]):
+        room -= len(json.dumps(one)) + 2
+        if room < 0:
+            return found[:place]
+    return found[:TOLD_MAX]
 
 
 def _delete_mount(store: Store, mount: str, report: Report) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from daemon.state.jobs import Jobs
 from daemon.state.keys import Keys
 from daemon.state.mounts import Exports, Wanted, WantedMounts
 from daemon.state.notes import Note, Notes
+from daemon.state.pruning import Pruning
 from daemon.state.records import History, Marks
 from daemon.state.sessions import Plan, Sessions
 from daemon.state.tokens import Tokens
@@ -39,6 +40,7 @@ class State:
         self.history = History(database)
         self.wanted = WantedMounts(database)
         self.marks = Marks(database)
+        self.pruning = Pruning(database, self.attachments, clock)
 
     @classmethod
     def open(cls, store_path: str, clock: Callable[[], int] = time.time_ns) -> Self:

@@ -81,24 +81,26 @@ class Jobs:
 
     def ended(
         self, number: int, state: JobState, *, result: dict[str, Any] | None = None,
-        error: dict[str, str] | None = None,
+        error: dict[str, str] | None = None, restored: Restored | None = None,
     ) -> JobInfo:  # fmt: skip
-        """queued or running -> done, failed or cancelled. Raises InvalidRequest when it has ended already."""
+        """queued or running -> done, failed or cancelled, with the restore that is there then: one transaction.
+
+        Raises InvalidRequest when it has ended already."""
         assert state in ENDS, state
-        return self._step(
-            number, ("queued", "running"), "state = ?, ended_ns = ?, result = ?, error = ?",
-            state, self._clock(), json.dumps(result or {}), json.dumps(error or {}),
-        )  # fmt: skip
+        with self._database.write() as txn:
+            if restored is not None:
+                _keep(txn, restored)
+            return self._stepped(
+                txn, number, ("queued", "running"), "state = ?, ended_ns = ?, result = ?, error = ?",
+                state, self._clock(), json.dumps(result or {}), json.dumps(error or {}),
+            )  # fmt: skip
 
     # --- restores -------------------------------------------------------------------------------------------
 
     def restored(self, what: Restored) -> None:
         """A restore is there from now on."""
         with self._database.write() as txn:
-            txn.execute(
-                "INSERT OR REPLACE INTO restores VALUES (?, ?, ?, ?, ?)",
-                (what.job, what.mount, what.point, json.dumps(what.path), what.target),
-            )
+            _keep(txn, what)
 
     def restores(self, mount: str = "") -> list[Restored]:
         """Restores that are there, of one mount or of all."""
@@ -120,16 +122,21 @@ class Jobs:
 
     def _step(self, number: int, before: tuple[str, ...], change: str, *values: object) -> JobInfo:
         with self._database.write() as txn:
-            marks = ", ".join("?" * len(before))
-            row = txn.execute(
-                f"UPDATE jobs SET {change} WHERE id = ? AND state IN ({marks}) RETURNING *",
-                (*values, number, *before),
-            ).fetchone()
-            if row is None:
-                found = self._get(txn, number)
-                raise InvalidRequest(
-                    f"job {number}", expected=f"one that is {' or '.join(before)}", found=f"it {found.state}"
-                )  # fmt: skip
+            return self._stepped(txn, number, before, change, *values)
+
+    def _stepped(
+        self, txn: sqlite3.Connection, number: int, before: tuple[str, ...], change: str, *values: object
+    ) -> JobInfo:  # fmt: skip
+        marks = ", ".join("?" * len(before))
+        row = txn.execute(
+            f"UPDATE jobs SET {change} WHERE id = ? AND state IN ({marks}) RETURNING *",
+            (*values, number, *before),
+        ).fetchone()
+        if row is None:
+            found = self._get(txn, number)
+            raise InvalidRequest(
+                f"job {number}", expected=f"one that is {' or '.join(before)}", found=f"it {found.state}"
+            )  # fmt: skip
         return _info(row)
 
     def _get(self, db: sqlite3.Connection, number: int) -> JobInfo:
@@ -139,6 +146,13 @@ class Jobs:
         if row is None:
             raise NotFound(f"job {number}", expected="one that was started", found="none")
         return _info(row)
+
+
+def _keep(txn: sqlite3.Connection, what: Restored) -> None:
+    txn.execute(
+        "INSERT OR REPLACE INTO restores VALUES (?, ?, ?, ?, ?)",
+        (what.job, what.mount, what.point, json.dumps(what.path), what.target),
+    )
 
 
 def _info(row: sqlite3.Row) -> JobInfo:

@@ -86,9 +86,11 @@ class Notes:
 
 
 def put(txn: sqlite3.Connection, note: Note) -> None:
-    """Within a transaction."""
+    """Within a transaction. Whoever had the point kept meanwhile has it kept."""
     txn.execute(
-        "INSERT OR REPLACE INTO notes (point, session, consistency, open_files, kept) VALUES (?, ?, ?, ?, ?)",
+        "INSERT INTO notes (point, session, consistency, open_files, kept) VALUES (?, ?, ?, ?, ?)"
+        " ON CONFLICT (point) DO UPDATE SET session = excluded.session, consistency = excluded.consistency,"
+        " open_files = excluded.open_files, kept = max(kept, excluded.kept)",
         (note.point, note.session, note.consistency, json.dumps(note.open_files), note.kept),
     )  # fmt: skip
 

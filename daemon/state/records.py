@@ -6,6 +6,7 @@ import json
 
 from daemon.state.database import Database
 
+DELETED = "deleted "  # of a mark, before the name of a mount that was deleted and that a file may still name
 HISTORY_MAX = 3 * 366 * 24  # rows: three years of one an hour
 
 
@@ -48,6 +49,19 @@ class Marks:
         with self._database.read() as db:
             row = db.execute("SELECT value FROM marks WHERE name = ?", (name,)).fetchone()
         return "" if row is None else str(row["value"])
+
+    def names(self, prefix: str) -> list[str]:
+        """Those that begin so."""
+        with self._database.read() as db:
+            rows = db.execute(
+                "SELECT name FROM marks WHERE substr(name, 1, ?) = ? ORDER BY name", (len(prefix), prefix)
+            )  # fmt: skip
+            return [str(row["name"]) for row in rows]
+
+    def remove(self, name: str) -> None:
+        """This one; harmless when there is none."""
+        with self._database.write() as txn:
+            txn.execute("DELETE FROM marks WHERE name = ?", (name,))
 
     def forget(self, prefix: str) -> None:
         """Those whose name begins so."""

@@ -14,7 +14,7 @@ APPLICATION = (
 _FIRST = """
 -- Write windows. state: open -> committing -> committed, open -> abandoned, committing -> open (no point was made).
 -- point: of committing the planned id, of committed the one that was made, else ''. planned_ns goes with it, and
--- note, the row of notes that the commit will write (JSON). resumed: of committed, the hook after_commit has ended.
+-- note, the row of notes that the commit will write (JSON). resumed: not used, marks say what hooks are at work.
 CREATE TABLE sessions (
     id TEXT PRIMARY KEY,
     mount TEXT NOT NULL,
@@ -140,7 +140,7 @@ CREATE TABLE history (
     numbers TEXT NOT NULL
 ) STRICT;
 
--- Small values by name: what retention last saw of the clock.
+-- Small values by name: what retention last saw of the clock, schedules, hooks at work.
 CREATE TABLE marks (
     name TEXT PRIMARY KEY,
     value TEXT NOT NULL

@@ -109,17 +109,6 @@ class Sessions:
             attachments.settle(txn, session_id, row["point"])
             return self._info(row)
 
-    def resumed(self, session_id: str) -> None:
-        """The hook after the commit has ended, however it did."""
-        with self._database.write() as txn:
-            txn.execute("UPDATE sessions SET resumed = 1 WHERE id = ?", (session_id,))
-
-    def unresumed(self) -> list[SessionInfo]:
-        """Committed sessions whose hook after the commit is not known to have ended."""
-        with self._database.read() as db:
-            rows = db.execute("SELECT * FROM sessions WHERE state = 'committed' AND NOT resumed")
-            return [self._info(row) for row in rows]
-
     def abandon(self, session_id: str) -> SessionInfo:
         """open -> abandoned; what its mount holds stays as it is."""
         return self._step(session_id, ("open",), "state = 'abandoned', ended_ns = ?", self._clock())

@@ -23,6 +23,7 @@ LABEL = "scheduled"
 WHO = "holdfast"  # in the audit log
 _STALE = Schedule.parse("every 1m")
 _HOURLY = Schedule.parse("every 1h")
+_DAILY = Schedule.parse("every 1d")
 
 
 class Chores:
@@ -33,6 +34,9 @@ class Chores:
         self._config = config
         self._audit = audit
         self._limiter = trio.CapacityLimiter(AT_ONCE)
+        self._pruning = trio.CapacityLimiter(
+            1
+        )  # its own: the first time there may be years of rows
 
     async def tasks(self) -> list[Task]:
         """All of them, as the configuration is now."""
@@ -45,6 +49,7 @@ class Chores:
         found = [
             self._task("stale sessions", _STALE, self._stale),
             self._task("history", _HOURLY, self._service.note_history, at_once=True),
+            self._task("old rows", _DAILY, self._service.prune, limiter=self._pruning),
             self._task(
                 "collect", Schedule.parse(maintenance.collect), partial(self._job, "collect", {})
             ),
@@ -70,10 +75,13 @@ class Chores:
         self._service.store.incidents.note("job_failed", name, str(error))
 
     def _task(
-        self, name: str, schedule: Schedule, work: Callable[[], object], *, at_once: bool = False
-    ) -> Task:
+        self, name: str, schedule: Schedule, work: Callable[[], object], *, at_once: bool = False,
+        limiter: trio.CapacityLimiter | None = None,
+    ) -> Task:  # fmt: skip
         async def run() -> None:
-            await trio.to_thread.run_sync(work, limiter=self._limiter, abandon_on_cancel=True)
+            await trio.to_thread.run_sync(
+                work, limiter=limiter or self._limiter, abandon_on_cancel=True
+            )
 
         return Task(name, schedule, run, at_once)
 

@@ -175,6 +175,7 @@ class Daemon:
         self.chores = Chores(self.service, self.settings, audit)
         self.settings.checks.append(self.front.check)
         self.settings.followers += [self._follow, self.mounts.follow]
+        self.settings.remarks.append(self.mounts.remarks)
 
     async def _close_store(self) -> None:
         await trio.to_thread.run_sync(self._open.close, abandon_on_cancel=True)

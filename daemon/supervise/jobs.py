@@ -257,7 +257,7 @@ class Jobs:
             await self._ended(job, "failed", error=_told(why))
         elif isinstance(last.get("error"), dict):
             error = {str(key): str(value) for key, value in last["error"].items()}
-            await self._ended(job, "failed", error=error)
+            await self._ended(job, "failed", error=error, result=last.get("result"))
         else:
             await self._ended(job, "failed", error=_told(_silent(job, status, tail)))
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from daemon.config import Config
 from daemon.contract import MountSpec
 from daemon.service.alone import worker_options
+from daemon.service.mounts import stays_deleted
 from daemon.supervise.settings import Settings
 from daemon.supervise.workers import Spot
 from engine.errors import HoldfastError
@@ -40,7 +41,8 @@ class Mounts:
         config = self._settings()
         path = self._service.mount_path(name)
         below = path.startswith(config.mount_root.rstrip("/") + "/")
-        return Spot(path, worker_options(config.mount(name)), below)
+        options = worker_options(config.mount(name), fenced=not self._service.may_write(name))
+        return Spot(path, options, below)
 
     def served(self, name: str) -> None:
         """A worker has begun to serve."""
@@ -60,9 +62,20 @@ class Mounts:
     def prepare(self) -> list[str]:
         """Make the mounts that the configuration names and the store has not; those that are to be served."""
         config = self._settings()
-        for name in config.mounts:
-            self._made(config, name)
+        self._make(config)
         return [one.name for one in self._service.store.mounts() if self._wanted(config, one.name)]
+
+    def _make(self, config: Config) -> None:
+        """A mount that was deleted stays so until the file no longer names it, or somebody creates it."""
+        deleted = self._service.deleted(config.mounts)
+        for name in deleted:
+            log.warning("%s", stays_deleted(name))
+        for name in config.mounts.keys() - deleted:
+            self._made(config, name)
+
+    def remarks(self, config: Config) -> list[str]:
+        """What whoever reloads is told beside what has changed."""
+        return [stays_deleted(name) for name in self._service.deleted(config.mounts)]
 
     def _made(self, config: Config, name: str) -> None:
         """One that cannot be made or limited is told, and keeps none of the others."""
@@ -98,8 +111,7 @@ class Mounts:
     def follow(self, old: Config, new: Config) -> None:
         """A new configuration holds."""
         served = self._workers.mounted()
-        for name in new.mounts:
-            self._made(new, name)
+        self._make(new)
         for one in self._service.store.mounts():
             try:
                 self._brought_about(old, new, one.name, one.name in served)

@@ -17,7 +17,7 @@ Follow = Callable[[Config, Config], None]
 
 class Settings:
     """Call it for the configuration. ``checks`` are called with a new one and may refuse it; ``followers`` with the
-    old and the new once it holds, and raise nothing. Thread-safe."""
+    old and the new once it holds, and raise nothing; ``remarks`` then say what else there is to know. Thread-safe."""
 
     def __init__(self, path: str, config: Config) -> None:
         self._path = path
@@ -25,6 +25,7 @@ class Settings:
         self._lock = threading.Lock()
         self.checks: list[Check] = []
         self.followers: list[Follow] = []
+        self.remarks: list[Callable[[Config], list[str]]] = []
 
     def __call__(self) -> Config:
         return self._config
@@ -45,6 +46,7 @@ class Settings:
         for key in waiting:
             whose = f"mount {key.split('.')[1]}" if key.startswith("mounts.") else "the daemon"
             lines.append(f"{key}: needs a restart of {whose}")
+        lines += [line for remark in self.remarks for line in remark(new)]
         log.info("configuration read again: %s", "; ".join(lines) or "nothing changed")
         return lines
 

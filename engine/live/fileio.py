@@ -17,6 +17,7 @@ from engine.live.spans import Piece
 from engine.live.state import State, repeated
 
 _ZEROS = memoryview(bytes(limits.SPAN))
+_HOLE = bytes(limits.MIB)  # the largest request: handed out as it is, a copy of it takes 0.13 ms
 _READ_TRIES = 3  # chunks of a plan may move or go while it is read; a new plan knows where they are
 
 
@@ -142,7 +143,9 @@ def _slice(chunk: bytes, cid: bytes, start: int, length: int) -> Data:
 
 
 def _plain(piece: Data | int) -> Data:
-    return _ZEROS[:piece] if isinstance(piece, int) else piece
+    if isinstance(piece, int):
+        return _HOLE if piece == len(_HOLE) else _ZEROS[:piece]
+    return piece
 
 
 def _join(parts: list[Data]) -> bytes:

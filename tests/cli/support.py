@@ -6,13 +6,13 @@ import os
 import random
 import stat
 import subprocess
-import sys
 from pathlib import Path
 
 from engine import Store
 from engine.errors import NotFound
 from engine.live import ROOT, Ctx
 from engine.live.tree import LiveTree
+from tests import warm
 
 CTX = Ctx(0, 0)
 LIMIT = 60  # s for one command; a test that needs as long has failed
@@ -22,11 +22,7 @@ Done = subprocess.CompletedProcess[str]
 
 def holdfast(store: Path, *arguments: str | bytes) -> Done:
     """Run one command. Bytes that are no UTF-8 come back as surrogate escapes."""
-    command = [sys.executable, "-c", "from daemon.cli.main import main; main()", "--store", store]
-    return subprocess.run(
-        [*command, *arguments], capture_output=True, check=False, timeout=LIMIT,
-        encoding="utf-8", errors="surrogateescape",
-    )  # fmt: skip
+    return warm.run(["--store", store, *arguments], timeout=LIMIT)
 
 
 def good(done: Done) -> str:

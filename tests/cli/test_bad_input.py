@@ -1,33 +1,12 @@
 """The command line's answers to what is wrong: one line on standard error, the exit code of the table, no traceback."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from daemon.cli import output
-
-
-def holdfast(store: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [
-        sys.executable,
-        "-c",
-        "from daemon.cli.main import main; main()",
-        "--store",
-        str(store),
-        *arguments,
-    ]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Path:
-    path = tmp_path / "store"
-    assert holdfast(path, "init").returncode == 0
-    assert holdfast(path, "create", "m").returncode == 0
-    return path
+from tests.cli.support import holdfast
 
 
 @pytest.mark.parametrize(
@@ -45,8 +24,8 @@ def store(tmp_path: Path) -> Path:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
-def test_wrong_requests(store: Path, arguments: list[str], code: int, said: str) -> None:
-    done = holdfast(store, *arguments)
+def test_wrong_requests(empty: Path, arguments: list[str], code: int, said: str) -> None:
+    done = holdfast(empty, *arguments)
     assert done.returncode == code, done.stderr
     assert said in done.stderr
     assert "Traceback" not in done.stderr
@@ -58,21 +37,21 @@ def test_a_path_that_is_no_store(tmp_path: Path) -> None:
     assert "holdfast init" in done.stderr
 
 
-def test_a_store_of_a_newer_format(store: Path) -> None:
-    data = json.loads((store / "format.json").read_text())
-    (store / "format.json").write_text(json.dumps({**data, "format": 99}))
-    done = holdfast(store, "points")
+def test_a_store_of_a_newer_format(empty: Path) -> None:
+    data = json.loads((empty / "format.json").read_text())
+    (empty / "format.json").write_text(json.dumps({**data, "format": 99}))
+    done = holdfast(empty, "points")
     assert done.returncode == 21
     assert "newer Holdfast" in done.stderr
 
 
-def test_restore_over_what_is_there_needs_force(store: Path, tmp_path: Path) -> None:
-    assert holdfast(store, "snapshot", "m").returncode == 0
+def test_restore_over_what_is_there_needs_force(empty: Path, tmp_path: Path) -> None:
+    assert holdfast(empty, "snapshot", "m").returncode == 0
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").write_text("kept")
-    assert holdfast(store, "restore", "m@latest", str(tmp_path / "out")).returncode == 11
+    assert holdfast(empty, "restore", "m@latest", str(tmp_path / "out")).returncode == 11
     assert (tmp_path / "out" / "mine").read_text() == "kept"
-    assert holdfast(store, "restore", "m@latest", str(tmp_path / "out"), "--force").returncode == 0
+    assert holdfast(empty, "restore", "m@latest", str(tmp_path / "out"), "--force").returncode == 0
 
 
 def test_names_are_escaped() -> None:

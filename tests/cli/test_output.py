@@ -15,6 +15,7 @@ import pytest
 
 from daemon.cli.main import cli
 from tests.cli.support import good, holdfast, new_store, noise, refused, snapshot, write
+from tests.warm import FRESH
 
 Shape = dict[str, type]
 
@@ -206,6 +207,8 @@ def test_a_prefix_names_a_point_only_while_it_is_the_only_one(made: Made) -> Non
 
 EVERY = cli.every()
 COMMANDS = sorted(EVERY)
+# One command of each module of commands.
+ONE_OF_EACH = {module: name for name, module in cli.modules.items()}
 
 
 def examples(text: str) -> list[str]:
@@ -242,6 +245,13 @@ def test_every_help_has_examples_that_parse(name: str, tmp_path: Path) -> None:
             assert option.opts[-1] in text
     short = good(holdfast(tmp_path / "no store is needed", name, "-h"))
     assert short == text
+
+
+@pytest.mark.parametrize("name", sorted(ONE_OF_EACH.values()))
+def test_each_module_is_imported_by_its_commands_alone(name: str) -> None:
+    """In an interpreter of its own, where nothing else has imported what it forgets to."""
+    done = subprocess.run([*FRESH, name, "--help"], capture_output=True, text=True, check=False)
+    assert good(done).startswith("Usage: holdfast")
 
 
 def test_the_help_of_all_names_every_command_and_its_examples_parse(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -35,7 +36,7 @@ def threads(pid: int) -> int:
 
 
 def test_idle_with_ten_mounts(make: Callable[..., Daemon]) -> None:
-    daemon = make("".join(f"[mounts.m{n}]\n" for n in range(10)))
+    daemon = make("".join(f"[mounts.m{n}]\n" for n in range(10)), command=(sys.executable,))
     daemon.start()
     assert daemon.process is not None
     pids = daemon.pids()
@@ -46,7 +47,7 @@ def test_idle_with_ten_mounts(make: Callable[..., Daemon]) -> None:
 
 def test_sessions_in_a_row_leave_nothing(make: Callable[..., Daemon]) -> None:
     """A twentieth of a thousand; the benchmark does all of them."""
-    daemon = make("[mounts.a]\n")
+    daemon = make("[mounts.a]\n", command=(sys.executable,))
     daemon.start()
     assert daemon.process is not None
     both = [daemon.process.pid, daemon.pids()["a"]]

@@ -6,7 +6,6 @@ import ast
 import json
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import pytest
 
 from fsmount.remote import Client
+from tests import warm
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -31,24 +31,24 @@ class Host:
         self.log = base / "log"
         line = {"where": str(self.path), "folder": str(self.folder), **request}
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "tests.fsmount.host", json.dumps(line)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-                cwd=ROOT,
-            )
+            theirs, ours = os.pipe()
+            self._asked = os.fdopen(ours, "w")
+            ours, its = os.pipe()
+            self._answered = os.fdopen(ours)
+            self.process = warm.start(
+                [json.dumps(line)], stdin=theirs, stdout=its, stderr=log.fileno(),
+                program="tests.fsmount.host:main",
+            )  # fmt: skip
+            os.close(theirs)
+            os.close(its)
         self.ready = self._answer() == "ready"
 
     def _answer(self) -> Any:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
+        line = self._answered.readline()
         return ast.literal_eval(line) if line else None
 
     def tell(self, *command: Any) -> Any:
-        assert self.process.stdin is not None
-        print(repr(command), file=self.process.stdin, flush=True)
+        print(repr(command), file=self._asked, flush=True)
         return self._answer()
 
     def said(self) -> str:
@@ -65,9 +65,8 @@ class Host:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
-        for pipe in (self.process.stdin, self.process.stdout):
-            assert pipe is not None
-            pipe.close()
+        self._asked.close()
+        self._answered.close()
         while os.path.ismount(self.path) or stale(self.path):
             subprocess.run(["fusermount3", "-uz", str(self.path)], check=True, capture_output=True)
 

@@ -1,6 +1,7 @@
 """Killed before every step that changes something: the store is sound, its points are whole, going on finishes.
 
-Each step is a process of its own, on a copy of the same store, which ends as ``kill -9`` ends it.
+Each step is a process of its own, on a copy of the same store, which ends as ``kill -9`` ends it.  The copies are in
+memory where there is room: what a killed process has written is there either way, synced or not.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -71,17 +73,31 @@ def _mortal(work: Work, home: Path, step: int) -> None:
     work(str(home), system)
 
 
+MEMORY = Path("/dev/shm")
+ROOM = 256 << 20  # bytes: four times what the tests put there
+
+
 @pytest.fixture
-def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def scratch(tmp_path: Path) -> Iterator[Path]:
+    """Where the stores are."""
+    if not os.access(MEMORY, os.W_OK) or shutil.disk_usage(MEMORY).free < ROOM:
+        yield tmp_path
+    else:
+        with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
+            yield Path(folder)
+
+
+@pytest.fixture
+def made(scratch: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A store of three points, small packs, and batches of few rows."""
     monkeypatch.setattr(limits, "PACK_MAX", 400_000)
     monkeypatch.setattr(limits, "GC_SWEEP_ROWS", 7)
     monkeypatch.setattr("engine.restore.tree._sync", lambda fd: None)
-    Store.init(str(tmp_path / "store"))
-    with Store.open(str(tmp_path / "store")) as store:
+    Store.init(str(scratch / "store"))
+    with Store.open(str(scratch / "store")) as store:
         store.create_mount("m")
         three_points(store)
-    return tmp_path / "store"
+    return scratch / "store"
 
 
 @pytest.fixture
@@ -144,8 +160,8 @@ def remove(home: str, system: Os) -> None:
 # --- that it costs nothing ----------------------------------------------------------------------------------
 
 
-def test_a_snapshot_and_the_commits_and_packs_before_it(made: Path, tmp_path: Path) -> None:
-    killed = Killed(made, tmp_path)
+def test_a_snapshot_and_the_commits_and_packs_before_it(made: Path, scratch: Path) -> None:
+    killed = Killed(made, scratch)
     sealed, points = set(), set()
     for home in killed.everywhere(snapshot):
         with Store.open(str(home)) as store:
@@ -163,8 +179,8 @@ def test_a_snapshot_and_the_commits_and_packs_before_it(made: Path, tmp_path: Pa
     assert len(sealed) >= 3, "killed between the sealing of packs"
 
 
-def test_a_collection(thinned: Path, tmp_path: Path) -> None:
-    killed = Killed(thinned, tmp_path)
+def test_a_collection(thinned: Path, scratch: Path) -> None:
+    killed = Killed(thinned, scratch)
     condemned = set()
     for home in killed.everywhere(collect):
         with Store.open(str(home)) as store:
@@ -181,8 +197,8 @@ def test_a_collection(thinned: Path, tmp_path: Path) -> None:
     assert len(condemned) >= 3, "killed while condemning and while sweeping"
 
 
-def test_a_rebuilding_of_the_index(thinned: Path, tmp_path: Path) -> None:
-    killed = Killed(thinned, tmp_path)
+def test_a_rebuilding_of_the_index(thinned: Path, scratch: Path) -> None:
+    killed = Killed(thinned, scratch)
     openings = set()
     for home in killed.everywhere(rebuild):
         try:
@@ -200,8 +216,8 @@ def test_a_rebuilding_of_the_index(thinned: Path, tmp_path: Path) -> None:
     assert openings == {"", "run 'holdfast repair --rebuild-index'"}
 
 
-def test_a_deletion_of_a_point(made: Path, tmp_path: Path) -> None:
-    killed = Killed(made, tmp_path)
+def test_a_deletion_of_a_point(made: Path, scratch: Path) -> None:
+    killed = Killed(made, scratch)
     first = min(killed.points)
     left = set()
     for home in killed.everywhere(remove):
@@ -218,8 +234,8 @@ def test_a_deletion_of_a_point(made: Path, tmp_path: Path) -> None:
     assert left == {2, 3}, "killed before and behind the deletion"
 
 
-def test_lock_files_of_the_dead_are_taken_away(made: Path, tmp_path: Path) -> None:
-    killed = Killed(made, tmp_path)
+def test_lock_files_of_the_dead_are_taken_away(made: Path, scratch: Path) -> None:
+    killed = Killed(made, scratch)
     for home in killed.everywhere(remove):
         collect(str(home), MortalOs())
         assert os.listdir(home / "workers") == []

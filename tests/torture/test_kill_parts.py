@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
+import operator
 import random
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 
 from tools.torture.history import History, Meta, Op, Seen
+from tools.torture.kill import service
+from tools.torture.kill.asking import LostError, Phoenix
+from tools.torture.kill.bare import Intruder
 from tools.torture.kill.book import fingerprint, fingerprint_of
+from tools.torture.kill.clients import ACTS, Client
+from tools.torture.kill.daemons import FIRST, OTHERS
 from tools.torture.kill.fuzz import Fuzz
 from tools.torture.kill.heard import heard
 from tools.torture.kill.races import MOMENTS, cases
@@ -95,3 +104,29 @@ def test_every_order_is_a_case_once(tmp_path: object) -> None:
     found = cases(job)
     assert len(found) == len(set(found)) == 7 * MOMENTS * (MOMENTS + 1) // 2
     assert len(cases(Job("kill-races", 1, 0.1, tmp_path))) == round(len(found) * 0.1)  # type: ignore[arg-type]
+
+
+def test_moments_are_of_functions_there_are_and_lead_there_by_what_clients_can_ask() -> None:
+    for moment in service.MOMENTS.values():
+        owner = importlib.import_module(moment.module)
+        assert callable(operator.attrgetter(moment.name)(owner)), moment
+        assert not moment.act or hasattr(Client, f"_{moment.act}"), moment
+    for plan in (*FIRST, *OTHERS):
+        assert plan.removeprefix("answer ") in {plan, "begin", *ACTS}
+    assert not any(name.startswith("answer ") for name in service.MOMENTS)
+
+
+def test_who_gets_no_answer_is_told_so() -> None:
+    with closing(Phoenix("127.0.0.1:1", "a")) as phoenix, pytest.raises(LostError):
+        phoenix.begin()
+
+
+def test_what_lands_beside_the_store_is_seen(tmp_path: Path) -> None:
+    place = tmp_path / "mnt" / "a"
+    place.mkdir(parents=True)
+    intruder = Intruder([place])
+    intruder._files = [place / "intruder"]
+    with intruder.at_work():
+        while not intruder.landed:
+            pass
+    assert set(intruder.landed) == {str(place / "intruder")}

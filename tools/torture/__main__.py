@@ -43,6 +43,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--outcome", help=argparse.SUPPRESS
     )  # where a run of one rig leaves what came out
+    parser.add_argument("--module", help=argparse.SUPPRESS)  # the one that has that rig
     return parser.parse_args()
 
 
@@ -95,9 +96,9 @@ def single(rig: Rig, options: argparse.Namespace, seed: int) -> int:
     return int(bool(outcome.found) != bool(options.bug))
 
 
-def choose(names: list[str]) -> tuple[list[Rig], list[Rig]]:
+def choose(names: list[str], module: str | None) -> tuple[list[Rig], list[Rig]]:
     """(rigs that can run here, rigs that can not), of those named or of all."""
-    every = registry.rigs()
+    every = registry.rigs([module] if module else registry.MODULES)
     unknown = [name for name in names if name not in every]
     if unknown:
         say(f"no rig {', '.join(unknown)}; there are {', '.join(every)}")
@@ -119,7 +120,7 @@ def main() -> int:
         show()
         return 0
     seed = secrets.randbelow(10**9) if options.seed is None else options.seed
-    chosen, absent = choose(options.rigs)
+    chosen, absent = choose(options.rigs, options.module)
     if len(chosen) == 1 and (options.case or options.bug or options.outcome):
         return single(chosen[0], options, seed)
     uncaught = [] if options.no_teeth else teeth(chosen, options, seed)

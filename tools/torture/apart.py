@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
+from tools.torture import registry
 from tools.torture.rig import Rig
 from tools.torture.run import Outcome
 
@@ -50,6 +51,7 @@ def one_of(
     command = [
         sys.executable, "-m", "tools.torture", one.rig.name, "--seed", str(one.seed),
         "--scale", repr(one.scale), "--no-teeth", "--outcome", place,
+        "--module", registry.home(one.rig),
     ]  # fmt: skip
     command += ["--bug", one.bug] if one.bug else []
     command += ["--scratch", scratch] if scratch else []

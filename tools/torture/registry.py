@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterable
 
 from tools.torture.rig import Rig
 
@@ -14,6 +15,7 @@ MODULES: tuple[str, ...] = (
     "tools.torture.crash.shutdown",
     "tools.torture.crash.kernel",
     "tools.torture.kill.mounts",
+    "tools.torture.kill.daemons",
     "tools.torture.kill.concurrent",
     "tools.torture.kill.races",
     "tools.torture.faults.seam",
@@ -41,11 +43,16 @@ MODULES: tuple[str, ...] = (
 )
 
 
-def rigs() -> dict[str, Rig]:
-    """Every rig by its name."""
+def rigs(modules: Iterable[str] = MODULES) -> dict[str, Rig]:
+    """Every rig of these modules by its name."""
     found: dict[str, Rig] = {}
-    for name in MODULES:
+    for name in modules:
         for rig in importlib.import_module(name).RIGS:
             assert rig.name not in found, rig.name
             found[rig.name] = rig
     return found
+
+
+def home(rig: Rig) -> str:
+    """The module that has it: a process that runs one rig imports no other's."""
+    return next(name for name in MODULES if rig in importlib.import_module(name).RIGS)

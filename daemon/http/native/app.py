@@ -23,7 +23,16 @@ from daemon.http import problem
 from daemon.http.gate import Gate
 from daemon.http.guard import EXTENSION
 from daemon.http.native import admin, jobs, mounts, points, restores, sessions  # noqa: F401 - their routes
-from daemon.http.native.base import ENDPOINTS, Asked, Endpoint, Keys, Metrics, Shared, served
+from daemon.http.native.base import (
+    ENDPOINTS,
+    Asked,
+    Changes,
+    Endpoint,
+    Keys,
+    Metrics,
+    Shared,
+    served,
+)
 from daemon.http.native.schema import described, model_of, responses
 from engine.errors import HoldfastError, InvalidRequest
 
@@ -32,10 +41,11 @@ KEY_MAX = 200
 
 def app(
     backend: Backend, gate: Gate, metrics: Metrics, keys: Keys, *, version: str = "0",
-    max_upload: Callable[[], int] = lambda: 64 << 20,
+    max_upload: Callable[[], int] = lambda: 64 << 20, changes: Changes | None = None,
 ) -> Application:  # fmt: skip
-    """The native API over a ``Backend``; ``keys`` remembers the answers of requests with an idempotency key."""
-    return Application(Shared(backend, gate, keys, metrics, version, max_upload))
+    """The native API over a ``Backend``; ``keys`` remembers the answers of requests with an idempotency key,
+    ``changes`` tells how jobs go on."""
+    return Application(Shared(backend, gate, keys, metrics, version, max_upload, changes))
 
 
 class Application:

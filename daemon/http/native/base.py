@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from contextlib import aclosing
+from contextlib import AbstractContextManager, aclosing
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Protocol, TypeVar
 
@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response, StreamingResponse
 
-from daemon.contract import Backend, Page
+from daemon.contract import Backend, JobInfo, Page
 from daemon.http import wire
 from daemon.http.gate import Caller, Gate, Row, row_of
 from daemon.http.problem import Refused
@@ -66,9 +66,16 @@ class Metrics(Protocol):
     def text(self) -> bytes: ...
 
 
+class Changes(Protocol):
+    """What is needed of ``supervise.changes``; on the loop's thread."""
+
+    def watch(self, job_id: int = 0) -> AbstractContextManager[AsyncIterator[JobInfo]]: ...
+
+
 @dataclass
 class Shared:
-    """What all endpoints of one application share. Limiters: how many threads are at work on what."""
+    """What all endpoints of one application share. Limiters: how many threads are at work on what. ``changes``: of
+    jobs, None where nobody tells of them."""
 
     backend: Backend
     gate: Gate
@@ -76,6 +83,7 @@ class Shared:
     metrics: Metrics
     version: str
     max_upload: Callable[[], int]
+    changes: Changes | None = None
     requests: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(16))
     commits: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(16))
     streams: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(16))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import AsyncIterator
+from contextlib import nullcontext, suppress
 from functools import partial
 from typing import Annotated, Literal
 
@@ -17,7 +18,8 @@ from daemon.http.guard import EXTENSION
 from daemon.http.native.base import Ask, Asked, Body, Cursor, Endless, Limit, Number, Text, route
 from engine.errors import HoldfastError, NotFound
 
-POLL_S = 0.5  # between two looks at a job
+POLL_S = 0.5  # between two looks at a job, where nobody tells of changes
+LOOK_S = 10.0  # where somebody does: a command that has no daemon may be what changes it
 HEARTBEAT_S = 15.0  # without news: so that a client sees that somebody is there
 ENDED = ("done", "failed", "cancelled")
 
@@ -99,25 +101,51 @@ def _mark(job: JobInfo) -> str:
 
 async def _events(ask: Asked, job: JobInfo, known: str) -> AsyncIterator[bytes]:
     stopping: trio.Event = ask.request.scope["extensions"][EXTENSION]["stopping"]
-    quiet_since = trio.current_time()
-    while True:
-        mark = _mark(job)
-        if mark != known:
-            yield b"event: job\nid: " + mark.encode() + b"\ndata: " + wire.encoded(job) + b"\n\n"
-            known, quiet_since = mark, trio.current_time()
-        elif trio.current_time() >= quiet_since + HEARTBEAT_S:
-            yield b": still there\n\n"
-            quiet_since = trio.current_time()
-        if job.state in ENDED or stopping.is_set():
-            return
-        with trio.move_on_after(POLL_S):
-            await stopping.wait()
-        try:
-            job = await _look(ask, job.id)
-        except HoldfastError as error:
-            yield (
-                b"event: problem\ndata: "
-                + wire.encoded({"kind": error.kind.slug, "detail": str(error)})
-                + b"\n\n"
-            )
-            return
+    changes = ask.shared.changes
+    with changes.watch(job.id) if changes is not None else nullcontext() as watch:
+        job = await _look(ask, job.id)  # what changed before it was watched
+        quiet_since = trio.current_time()
+        while True:
+            mark = _mark(job)
+            if mark != known:
+                yield (
+                    b"event: job\nid: " + mark.encode() + b"\ndata: " + wire.encoded(job) + b"\n\n"
+                )
+                known, quiet_since = mark, trio.current_time()
+            elif trio.current_time() >= quiet_since + HEARTBEAT_S:
+                yield b": still there\n\n"
+                quiet_since = trio.current_time()
+            if job.state in ENDED or stopping.is_set():
+                return
+            told = await _told(watch, stopping)
+            try:
+                job = told or await _look(ask, job.id)
+            except HoldfastError as error:
+                yield (
+                    b"event: problem\ndata: "
+                    + wire.encoded({"kind": error.kind.slug, "detail": str(error)})
+                    + b"\n\n"
+                )
+                return
+
+
+async def _told(watch: AsyncIterator[JobInfo] | None, stopping: trio.Event) -> JobInfo | None:
+    """The next change; None when it is time to look, or to stop."""
+    found: JobInfo | None = None
+    with trio.move_on_after(POLL_S if watch is None else min(LOOK_S, HEARTBEAT_S)):
+        async with trio.open_nursery() as nursery:
+
+            async def stop() -> None:
+                await stopping.wait()
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(stop)
+            if watch is None:
+                await stopping.wait()
+            else:
+                with suppress(StopAsyncIteration):  # the daemon stops
+                    found = await anext(watch)
+                if found is None:
+                    await trio.sleep(POLL_S)
+            nursery.cancel_scope.cancel()
+    return found

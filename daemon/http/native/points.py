@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import Annotated, Any
 
-from fastapi import Query
+from fastapi import Path, Query
 from pydantic import Field
 
 from daemon.contract import Change, EntryInfo, ManifestFile, Page, PointDetail, PointQuery
@@ -21,6 +21,7 @@ from daemon.http.native.base import (
     Stream,
     Text,
     Time,
+    paged,
     route,
 )
 from daemon.http.native.mounts import LONG
@@ -31,6 +32,7 @@ _HERE = Annotated[str, Field(max_length=1000)]
 
 
 Place = Annotated[int, Query(ge=0, le=2**63 - 1, description="Where in the file.")]
+Database = Annotated[str, Path(max_length=1000, description="A database, as its logs name it.")]
 Length = Annotated[int, Query(ge=-1, le=2**63 - 1, description="Bytes; -1 to the end.")]
 
 
@@ -38,6 +40,12 @@ class References(Body):
     """Points: ids, beginnings of them, or MOUNT@latest."""
 
     points: Annotated[list[_HERE], Field(min_length=1, max_length=10_000)]
+
+
+class Keeping(Body):
+    """Whether retention leaves a point alone."""
+
+    kept: bool = True
 
 
 def seen(ask: Asked, reference: str) -> PointDetail:
@@ -82,6 +90,14 @@ def delete_points(ask: Ask, what: References) -> list[PointInfo]:
     return ask.backend.remove_points(ids)
 
 
+@route("POST", "/v1/points/{ref}/keep", PointDetail)
+def keep_point(ask: Ask, ref: Reference, how: Keeping) -> PointDetail:
+    """Have retention leave a point alone, or no longer. Deleting it by name is as before."""
+    point = seen(ask, ref).point
+    ask.about = f"point {point.id} of mount {point.mount}" + ("" if how.kept else ": no longer")
+    return ask.backend.keep(point.id, kept=how.kept)
+
+
 @route("GET", "/v1/points/{ref}/entries", Page[EntryInfo])
 def list_entries(
     ask: Ask, ref: Reference, path: InPoint = "", cursor: Cursor = "", limit: Limit = 1000
@@ -96,6 +112,21 @@ def get_manifest(
 ) -> Page[ManifestFile]:
     """Regular files of a point, with what identifies their content."""
     return ask.backend.manifest(seen(ask, ref).point.id, cursor=cursor, limit=limit)
+
+
+@route("GET", "/v1/points/{ref}/databases", dict[str, int])
+def list_databases(ask: Ask, ref: Reference) -> dict[str, int]:
+    """Databases that the logs of a point speak of, and how many files of each they name."""
+    return ask.backend.databases(seen(ask, ref).point.id)
+
+
+@route("GET", "/v1/points/{ref}/databases/{name}/files", Page[str], patience=LONG)
+def list_database_files(
+    ask: Ask, ref: Reference, name: Database, cursor: Cursor = "", limit: Limit = 1000
+) -> Page[str]:
+    """Files of a point that belong to a database, as the logs say that were sent with it."""
+    files = ask.backend.files_of(seen(ask, ref).point.id, name)
+    return paged("files", files, lambda path: (path,), cursor, limit)
 
 
 @route("GET", "/v1/points/{ref}/file", media="application/octet-stream", pool="streams")

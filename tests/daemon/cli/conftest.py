@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests import warm
 from tests.cli.support import good, holdfast, new_store, noise, write
 from tests.daemon.cli.support import Served, asked
 
@@ -30,10 +29,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     good(holdfast(store, "snapshot", "m"))
     config, port = _config(base, store)
     with (base / "log").open("wb") as log:
-        daemon = subprocess.Popen(
-            [sys.executable, "-c", "from daemon.cli.main import main; main()", "serve", "--config", config],
-            stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-        )  # fmt: skip
+        daemon = warm.start(["serve", "--config", config], stdout=log.fileno(), stderr=log.fileno())
     try:
         until = time.monotonic() + START_LIMIT
         while not (store / "daemon" / "endpoint").exists():

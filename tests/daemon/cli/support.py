@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
+from tests import warm
 from tests.cli.support import LIMIT, Done
 
 
@@ -23,11 +22,7 @@ class Served(NamedTuple):
 def command(*arguments: str | Path, **environment: str) -> Done:
     """Run one command with nothing of ours in its environment."""
     own = {key: value for key, value in os.environ.items() if not key.startswith("HOLDFAST_")}
-    return subprocess.run(
-        [sys.executable, "-c", "from daemon.cli.main import main; main()", *arguments],
-        capture_output=True, check=False, timeout=LIMIT, encoding="utf-8", errors="surrogateescape",
-        env={**own, **environment},
-    )  # fmt: skip
+    return warm.run(arguments, timeout=LIMIT, env={**own, **environment})
 
 
 def asked(served: Served, *arguments: str | Path) -> Done:

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from daemon.cli import restoring
 from daemon.cli.main import cli
 from engine.errors import HoldfastError
-from tests.cli.support import good, holdfast, refused
+from tests.cli.support import good, holdfast, packs, refused
 from tests.daemon.cli.support import Served, asked, command
 
 
@@ -50,7 +50,8 @@ def said(*words: str | Path) -> tuple[int, str]:
         ["cat", "m@latest", "added", "--offset", "2", "--length", "2"], ["cat", "m@latest", "nope"],
         ["rm", "--dry-run", "m@latest"], ["rm", "--dry-run", "--json", "m@latest"],
         ["sessions"], ["restores", "--json"], ["incidents"], ["check"], ["snapshot", "nope"], ["commit", "nope"],
-        ["attachment", "99"], ["job", "99"],
+        ["attachment", "99"], ["job", "99"], ["databases", "m@latest"], ["databases", "m@latest", "x"],
+        ["keep", "m@latest"], ["keep", "m@latest", "--no"], ["keep", "nope"],
     ],
 )  # fmt: skip
 def test_the_answer_is_the_same(served: Served, beside: Path, words: list[str]) -> None:
@@ -245,3 +246,24 @@ def test_the_configuration(served: Served) -> None:
     assert f'store = "{served.store}"\n' in good(asked(served, "config", "show"))
     assert good(asked(served, "config", "reload")) == "nothing changed\n"
     assert os.path.samefile(told(asked(served, "config", "show", "--json"))["store"], served.store)
+
+
+def test_a_check_from_afar_tells_all_that_is_damaged(
+    served: Served, beside: Path, tmp_path: Path, expect_log: Callable[[str], None]
+) -> None:
+    expect_log("is suspect")
+    copy = shutil.copytree(beside, tmp_path / "store")
+    names = [path.relative_to(beside) for path in packs(beside)]
+    for name in names:
+        (copy / name).unlink()
+        (served.store / name).rename(served.store / f"{name}.away")
+    try:
+        code, here = said("--store", copy, "check")
+        assert code == 20 and here.count("\n") > 2
+        afar = said("--api", served.api, "--token-file", served.token, "check")
+        assert afar == (code, here.replace(str(copy), str(served.store)))
+        code, text = said("--api", served.api, "--token-file", served.token, "check", "--json")
+        assert code == 20 and len(json.loads(text)["problems"]) == here.count("\n") - 1
+    finally:
+        for name in names:
+            (served.store / f"{name}.away").rename(served.store / name)

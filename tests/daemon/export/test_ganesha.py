@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import os
 import subprocess
 import threading
 import time
@@ -72,6 +73,29 @@ def test_files_and_names(site: Site, version: int) -> None:
         with pytest.raises(OSError) as caught:
             nfs.open(f"{top}/b")
         assert caught.value.errno == errno.ENOENT
+
+
+def test_reading_asks_for_no_attributes(site: Site) -> None:
+    """The kernel takes a time of access for unknown after each read; who copies out must not wait for it."""
+    count = 32
+    path = site.path("db") / "disk"
+    with path.open("wb") as file:
+        file.write(noise(MIB) * count)
+        file.flush()
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    with site.nfs("db") as nfs:
+        opened = nfs.open("/disk")
+        nfs.read(opened, 0, 1)
+        before = fsmount.request(site.store, "db", "status")["requests"]
+        for number in range(count):
+            nfs.read(opened, number * MIB, MIB)
+        asked = fsmount.request(site.store, "db", "status")["requests"] - before
+        assert asked < 1.5 * count
+        os.utime(path, (1_000_000_000, 1_100_000_000))
+        assert nfs.stat("/disk").atime == 1_000_000_000, "what is set is told"
+        nfs.shut(opened)
+    path.unlink()
 
 
 def test_a_file_unlinked_while_it_is_open(site: Site) -> None:

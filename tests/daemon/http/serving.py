@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 
@@ -36,6 +36,11 @@ class Served:
     def stop(self) -> None:
         assert self._token is not None and self._stop is not None
         trio.from_thread.run_sync(self._stop.set, trio_token=self._token)
+
+    def on_loop(self, run: Callable[[], object]) -> None:
+        """Run something on the listener's loop."""
+        assert self._token is not None
+        trio.from_thread.run_sync(run, trio_token=self._token)
 
     def run(self, serve: partial[object], ready: threading.Event) -> None:
         async def main() -> None:

@@ -15,6 +15,7 @@ import pytest
 from daemon.contract import JobInfo, MountSpec
 from daemon.http import problem
 from daemon.http.native import jobs
+from daemon.supervise.changes import Changes
 from tests.daemon.http.world import World, world
 
 
@@ -240,6 +241,33 @@ def test_events_of_a_job(one: World, client: httpx.Client, monkeypatch: pytest.M
     again = client.get(url, headers={"Last-Event-ID": "older"}).text
     assert again.count("data: ") == 1
     is_problem(client.get("/v1/jobs/99999/events"), 404, "not_found")
+
+
+def test_what_is_told_of_a_job_arrives_without_a_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("POLL_S", "LOOK_S", "HEARTBEAT_S"):
+        monkeypatch.setattr(jobs, name, 100.0)
+    changes = Changes()
+    with world(tmp_path, changes=changes) as one:
+        known = one.service.state.jobs.create("collect", {})
+        with one.client().stream("GET", f"/v1/jobs/{known.id}/events") as answer:
+            lines = answer.iter_lines()
+
+            def state() -> str:
+                return str(
+                    json.loads(next(x for x in lines if x.startswith("data: "))[6:])["state"]
+                )
+
+            assert state() == "queued"
+            began = time.monotonic()
+            running = one.service.job_started(known.id)
+            one.served.on_loop(lambda: changes.publish(running))
+            assert state() == "running"
+            done = one.service.job_ended(known.id, "done")
+            one.served.on_loop(lambda: changes.publish(done))
+            assert state() == "done" and list(lines)[1:] == []
+            assert time.monotonic() - began < 20
 
 
 def test_events_end_with_the_listener(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from daemon.http import native
 from daemon.http.gate import Gate
 from daemon.http.guard import Limits
 from daemon.http.listen import Tls
+from daemon.http.native.base import Changes
 from daemon.observe.audit import Audit
 from daemon.observe.metrics import Metrics
 from daemon.service import Service
@@ -80,7 +81,7 @@ class World:
 @contextmanager
 def world(
     place: Path, *, limits: Limits | None = None, tls: Tls | None = None, own_uid: int | None = None,
-    clock: Callable[[], int] | None = None, **ports: Any,
+    clock: Callable[[], int] | None = None, changes: Changes | None = None, **ports: Any,
 ) -> Iterator[World]:  # fmt: skip
     """A world in an empty directory."""
     path = str(place / "store")
@@ -91,7 +92,14 @@ def world(
     with service_of(path, config, clock=clock, **ports) as service, ExitStack() as stack:
         audit = service.audit_log
         gate = Gate(service.state.tokens, audit, clock=clock, own_uid=own_uid)
-        app = native.app(service, gate, Metrics(), service.state.keys, max_upload=lambda: 300_000)  # type: ignore[arg-type]
+        app = native.app(
+            service,
+            gate,
+            Metrics(),
+            service.state.keys,
+            max_upload=lambda: 300_000,
+            changes=changes,
+        )  # type: ignore[arg-type]
         binds = ["127.0.0.1:0", f"unix:{place}/s"]
         served = stack.enter_context(serving(app, binds, limits=limits, tls=tls))
         yield World(

@@ -6,6 +6,7 @@ Its mounts are served by nobody: ``rig.fill`` writes into one as a worker would.
 from __future__ import annotations
 
 import io
+import os
 import tarfile
 from dataclasses import dataclass
 
@@ -281,6 +282,35 @@ class BackendContract:
         for ask in (backend.remove_points, backend.forecast):
             with pytest.raises(InvalidRequest):
                 ask([])
+
+    def test_a_point_is_kept_until_it_is_not(self, backend: Backend, mount: str) -> None:
+        point = backend.snapshot(mount).point.id
+        assert not backend.point(point).kept
+        assert backend.keep(f"{mount}@latest").kept and backend.point(point).kept
+        assert backend.keep(point, kept=True).point.id == point
+        assert not backend.keep(point, kept=False).kept and not backend.point(point).kept
+        backend.keep(point)
+        assert [one.id for one in backend.remove_points([point])] == [point]
+        with pytest.raises(NotFound):
+            backend.keep(point)
+
+    def test_the_databases_of_a_point(self, rig: Rig, mount: str) -> None:
+        backend = rig.backend
+        names = [f"x/ORCL_{n}" for n in range(3)] + ["x/\udcff"]
+        rig.fill(mount, dict.fromkeys(names, b"piece"))
+        session = backend.begin(mount).id
+        lines = [b"piece handle=/y/" + os.fsencode(name) + b" tag=T\n" for name in names]
+        log = b"connected to target database: ORCL (DBID=1)\n" + b"".join(lines)
+        backend.attach_log(session, "rman.log", [log])
+        point = backend.commit(session).session.point
+        assert backend.databases(point) == {"ORCL": 4}
+        assert backend.files_of(f"{mount}@latest", "ORCL") == names
+        for name in ("orcl", "../x", "a/b", "é"):
+            with pytest.raises(NotFound):
+                backend.files_of(point, name)
+        assert backend.databases(backend.snapshot(mount).point.id) == {}
+        with pytest.raises(NotFound):
+            backend.databases("0" * 26)
 
     def test_browsing(self, backend: Backend, point: str) -> None:
         names = [(one.name, one.type) for one in backend.entries(point).items]

@@ -57,7 +57,7 @@ def settings(path: str, mounts: Mapping[str, dict[str, Any]] | None = None, **mo
 def served(path: str, config: Config, **ports: Any) -> Iterator[Service]:
     """A service with the ports of a store that has no daemon, but for those that are given."""
     jobs = alone.Jobs(silent)
-    workers = alone.Workers(path, lambda: config, {})
+    workers = ports.pop("workers", None) or alone.Workers(path, lambda: config, {})
     given = Ports(workers, jobs, alone.Exports(), alone.Reload())
     clock = ports.pop("clock", None)
     since_boot = ports.pop("since_boot", None)
@@ -67,7 +67,7 @@ def served(path: str, config: Config, **ports: Any) -> Iterator[Service]:
         State.open(path, **more) as state,
         Service(path, state, lambda: config, replace(given, **ports), **more, **times) as service,
     ):
-        jobs.service = service
+        jobs.service = workers.service = service
         yield service
 
 

@@ -10,15 +10,17 @@ import os
 import shutil
 import signal
 import sqlite3
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from daemon.contract import MountSpec, PointQuery
+from daemon.contract import MountSpec, PointQuery, RestoreSpec
 from daemon.service import Service
+from daemon.service.quiet import PAIRS
 from daemon.state.database import Database
 from engine.index import Index, Txn
 from tests.daemon.service.support import fill, new_store, served, settings
@@ -131,7 +133,7 @@ def test_a_commit_killed_at_every_step_and_a_daemon_that_starts_again(
     made: tuple[Path, str], tmp_path: Path
 ) -> None:
     told = tmp_path / "hooks"
-    states = set()
+    states, more = set(), 0
     table = {"hooks": hooks(tmp_path)}
     for copy, acknowledged in all_steps(made, tmp_path, table):
         with served(copy, settings(copy, {"m": table})) as service:
@@ -144,11 +146,17 @@ def test_a_commit_killed_at_every_step_and_a_daemon_that_starts_again(
             ran = (
                 [line.split(" ") for line in told.read_text().splitlines()] if told.exists() else []
             )
-            if left != "open":  # what was quiesced goes on
-                assert ran[-1] == ["after_commit", service.session(made[1]).point]
+            if ran:  # what was quiesced goes on
+                after = ["after_commit", service.session(made[1]).point]
+                assert ran in (
+                    [["before_commit", ""], after],
+                    [["before_commit", ""], after, after],
+                )
+                more += len(ran) - 2
             check(service, made[1], acknowledged)
             assert service.start_job("check", {"read_data": True}).state == "done"
         told.unlink(missing_ok=True)
+    assert more == 1, "only if killed between the hook's end and writing that down"
     assert states == {
         ("open", "open"),
         ("committing", "open"),
@@ -167,6 +175,66 @@ def test_a_commit_killed_at_every_step_and_a_client_that_asks_again(
                 done = service.commit(made[1])
                 assert done.session.state == "committed"
             check(service, made[1], acknowledged)
+
+
+@pytest.mark.parametrize("by", ["begin", "commit", "snapshot"])
+def test_killed_while_the_hook_before_runs(made: tuple[Path, str], tmp_path: Path, by: str) -> None:
+    """The hook kills who runs it and goes on: it is ended, and what it quiesced goes on, once."""
+    event, after = PAIRS["begin" if by == "begin" else "commit"]
+    path, session = made
+    told = tmp_path / "hooks"
+    kills = f"echo {event} >> {told}; kill -9 $PPID; sleep 0.7; echo late >> {told}"
+    says = f'echo "{after} $HOLDFAST_MOUNT [$HOLDFAST_POINT]" >> {told}'
+    table = {
+        name: {"command": ["/bin/sh", "-c", text]} for name, text in ((event, kills), (after, says))
+    }
+
+    def act() -> None:
+        with served(str(path), settings(str(path), {"m": {"hooks": table}})) as service:
+            if by == "begin":
+                service.abandon(session)
+                service.begin("m")
+            elif by == "commit":
+                service.commit(session)
+            else:
+                service.snapshot("m")
+
+    assert run(act) == -signal.SIGKILL
+    calm: dict[str, Any] = {"hooks": {after: table[after]}}
+    if by == "begin":  # only where something may have been quiesced
+        calm["hooks"][event] = {"command": ["/bin/true"]}
+    with served(str(path), settings(str(path), {"m": calm})) as service:
+        service.recover()
+        service.recover()
+        assert told.read_text().splitlines() == [event, f"{after} m []"]
+        assert len(service.points(PointQuery()).items) == 1
+        assert [one.state for one in service.sessions()] == (
+            ["abandoned"] if by == "begin" else ["open"]
+        )
+        time.sleep(1)
+        assert "late" not in told.read_text()
+
+
+def test_a_resume_that_fails_after_a_crash_is_an_incident(
+    made: tuple[Path, str], expect_log: Callable[[str], None]
+) -> None:
+    path, session = made
+    fails = {"command": ["/bin/sh", "-c", "echo cannot; exit 1"]}
+    kills = {"command": ["/bin/sh", "-c", "kill -9 $PPID"]}
+    table = {"hooks": {"before_commit": kills, "after_commit": fails}}
+
+    def act() -> None:
+        with served(str(path), settings(str(path), {"m": table})) as service:
+            service.commit(session)
+
+    assert run(act) == -signal.SIGKILL
+    expect_log("hook after_commit exit code 1: cannot")
+    with served(str(path), settings(str(path), {"m": table})) as service:
+        service.recover()
+        [incident] = service.incidents()
+        assert (incident["kind"], incident["thing"]) == ("hook_failed", "mount m")
+        service.recover()
+        assert service.incidents()[0]["count"] == 1
 
 
 def test_a_deletion_of_a_mount_goes_on_after_a_crash(
@@ -198,3 +266,39 @@ def test_a_deletion_of_a_mount_goes_on_after_a_crash(
             break
         step += 2
     assert seen == {(), ("stopped",)}
+
+
+def test_a_restore_killed_at_every_step_is_there_or_has_failed(
+    made: tuple[Path, str], tmp_path: Path
+) -> None:
+    """One that is shown, and one into a directory: whatever was done, what its row says is what there is."""
+    path, _ = made
+    out = tmp_path / "out"
+    out.mkdir()
+    targets = {"restore_targets": {"out": str(out)}}
+
+    def restore(copy: str, step: int, place: str) -> None:
+        with served(copy, settings(copy, **targets)) as service:
+            point = service.points(PointQuery()).items[0].id
+            mortal(step)
+            service.restore(RestoreSpec(point, place=place))
+
+    seen = set()
+    for place in ("mount", "out"):
+        status, step = -1, 0
+        while status:
+            copy = str(tmp_path / f"{place}-{step}")
+            shutil.copytree(path, copy)
+            status = run(lambda copy=copy, step=step, place=place: restore(copy, step, place))  # type: ignore[misc]
+            with served(copy, settings(copy, **targets)) as service:
+                service.recover()
+                there = {one.job for one in service.state.jobs.restores()}
+                for job in service.jobs(kind="restore").items:
+                    seen.add((place, job.state))
+                    assert (job.state == "done") == (job.id in there), job
+                    assert job.state == "done" or "restore target" not in job.error["message"]
+                    assert job.state != "done" or job.result["path"]
+            shutil.rmtree(copy)
+            shutil.rmtree(out / "1", ignore_errors=True)
+            step += 1
+    assert seen == {(place, state) for place in ("mount", "out") for state in ("done", "failed")}

@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 
 from daemon.contract import MountSpec, PointQuery, RestoreSpec
-from daemon.service import Service
+from daemon.service import Service, alone
+from daemon.supervise.mounts import Mounts
+from daemon.supervise.settings import Settings
 from engine.errors import Busy
 from tests.daemon.service.support import new_store, served, settings
 
@@ -98,6 +100,42 @@ def test_programs_write_in_sessions_only_where_the_policy_says_so(tmp_path: Path
         service.start_mount("m")
         assert not refused()
         service.commit(session.id)
+
+
+class Silent(alone.Workers):
+    """Tells a worker nothing of the fence."""
+
+    def fence(self, name: str, *, writable: bool) -> None:
+        pass
+
+
+def test_a_worker_starts_with_the_fence_that_the_state_says(tmp_path: Path) -> None:
+    path = str(tmp_path / "store")
+    new_store(path)
+    config = settings(
+        path, {"m": {"outside_sessions": "read-only"}}, mount_root=str(tmp_path / "mnt")
+    )
+    file = tmp_path / "mnt" / "m" / "f"
+    file.parent.mkdir(parents=True)
+    workers = Silent(path, lambda: config, {})
+    with served(path, config, workers=workers) as service:
+        service.create_mount(MountSpec("m"))
+        mounts = Mounts(Settings("", config))
+        mounts.open(service, None, None)  # type: ignore[arg-type]
+        try:
+            service.start_mount("m")
+            assert mounts.spot("m").options.fenced
+            with pytest.raises(OSError, match="Read-only"):
+                file.write_bytes(b"x")
+            service.stop_mount("m")
+            session = service.begin("m")
+            service.start_mount("m")
+            assert not mounts.spot("m").options.fenced
+            file.write_bytes(b"x")
+        finally:
+            service.stop_mount("m")
+        service.abandon(session.id)
+        assert mounts.spot("m").options.fenced
 
 
 def test_a_restore_is_shown_in_the_mount_and_again_after_a_restart(tmp_path: Path) -> None:

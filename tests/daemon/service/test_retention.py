@@ -116,7 +116,7 @@ def test_expired_points_are_deleted_and_those_in_use_are_not(
             days(1)
         points = service.points(PointQuery()).items
         service.restore(RestoreSpec(points[0].id))
-        service.state.notes.keep(points[1].id, kept=True)
+        service.keep(points[1].id)
         assert service.point(points[1].id).kept
         assert [one.label for one in service.expire("m", clock.now)] == ["2", "3"]
         assert labels(service) == ["0", "1", "4", "5"]

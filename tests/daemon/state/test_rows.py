@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from daemon.contract import ExportInfo, SessionInfo
-from daemon.state import Note, Plan, State
+from daemon.state import Note, Plan, State, pruning
 from daemon.state.attachments import PART
 from daemon.state.jobs import Restored
 from engine import PlannedPoint
@@ -239,6 +239,64 @@ def test_what_goes_with_a_point(state: State) -> None:
     with pytest.raises(NotFound):
         state.attachments.get(kept.id)
     assert state.notes.kept() == {PLAN.point.id}
+
+
+def test_what_is_old_is_forgotten_unless_its_point_is_there(
+    state: State, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ended(name: str, point: str) -> None:
+        state.sessions.begin(SessionInfo(name, "m", "open", clock.now, 2**62))
+        state.attachments.add("log", "log", name, [b"text"], most=9)
+        if point:
+            state.sessions.commit(name, Plan(PlannedPoint(point, 5), Note(point, name)))
+            state.sessions.committed(name)
+        else:
+            state.sessions.abandon(name)
+
+    def left() -> list[str]:
+        return sorted(one.id for one in state.sessions.of())
+
+    def logs() -> int:
+        with state.database.read() as db:
+            counts = [
+                db.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+                for table in ("attachments", "attachment_parts")
+            ]
+        assert counts[0] == counts[1]
+        return int(counts[0])
+
+    ended("abandoned", "")
+    ended("there", "p1")
+    ended("deleted", "p2")
+    ended("lost", "p3")  # the index lacks it: it may come back
+    ended("noteless", "p4")
+    state.notes.remove(["p2"])
+    with state.database.write() as txn:
+        txn.execute("DELETE FROM notes WHERE point = 'p4'")
+    state.attachments.add("hook", "before_begin", "never begun", [b"no"], most=9)
+    jobs = [state.jobs.create("collect", {}).id for _ in range(3)]
+    for job in jobs[:2]:
+        state.jobs.ended(job, "failed")
+    state.jobs.restored(Restored(jobs[0], "m", "p1", ""))
+    state.keys.claim("t", "k", "f")
+    living = {"p1"}
+    clock.now += 30 * DAY
+    assert state.pruning.prune(living) == {"sessions": 0, "jobs": 0, "keys": 1}
+    clock.now += 1
+    assert state.pruning.prune(living)["jobs"] == 1
+    assert [one.id for one in state.jobs.page()] == [jobs[2], jobs[0]]
+    clock.now += 60 * DAY
+    ended("young", "")
+    assert state.pruning.prune(living)["sessions"] == 2
+    assert left() == ["lost", "noteless", "there", "young"] and logs() == 4
+    monkeypatch.setattr(pruning, "ROWS_MAX", 2)
+    monkeypatch.setattr(pruning, "BATCH", 2)
+    for number in range(5):
+        clock.now += 1
+        ended(f"loop {number}", "")
+    assert state.pruning.prune(living)["sessions"] == 4
+    assert left() == ["loop 3", "loop 4", "lost", "noteless", "there"] and logs() == 5
+    assert state.pruning.prune(living) == {"sessions": 0, "jobs": 0, "keys": 0}
 
 
 def test_the_rest(state: State) -> None:

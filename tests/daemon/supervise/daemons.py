@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,8 +14,9 @@ from daemon.client import Remote
 from daemon.contract import JobInfo
 from daemon.mounter import kernel
 from engine import Store
+from tests import warm
 
-MAIN = ["-c", "from daemon.cli.main import main; main()"]
+MAIN = warm.FRESH[1:]
 LIMIT = 40.0  # s for a daemon to begin or to end
 
 CONFIG = """
@@ -42,16 +42,20 @@ class Daemon:
 
     def __init__(
         self, root: Path, tables: str = "[mounts.a]\n[mounts.b]\n", *, user: str = "",
-        command: Sequence[str] = (sys.executable,), environment: dict[str, str] | None = None,
+        command: Sequence[str] = (), environment: dict[str, str] | None = None,
     ) -> None:  # fmt: skip
-        """``user``: whom it becomes; then its directories are that user's."""
+        """``user``: whom it becomes; then its directories are that user's.
+
+        ``command``: what begins an interpreter; without one it is started warm, so never to be measured.
+        """
         self.root = root
         self.user = user
-        self.command = [*command, *MAIN, "serve", "--config", str(root / "holdfast.toml")]
+        self.command = [*command, *MAIN] if command else []
+        self.words = ["serve", "--config", str(root / "holdfast.toml")]
         self.environment = {**os.environ, **(environment or {}), "NOTIFY_SOCKET": str(root / "n")}
         self.store = root / "store"
         self.config = root / "holdfast.toml"
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: warm.Started | subprocess.Popen[bytes] | None = None
         self.said: list[str] = []
         Store.init(str(self.store))
         (root / "out").mkdir()
@@ -72,12 +76,17 @@ class Daemon:
             text = text.replace(old, new)
         self.config.write_text(text + tables)
 
-    def run(self, *arguments: str) -> subprocess.Popen[bytes]:
-        with open(self.root / "log", "ab") as log:
+    def run(self, *arguments: str) -> warm.Started | subprocess.Popen[bytes]:
+        words = [*self.words, *arguments]
+        with open(self.root / "log", "ab") as log, open(os.devnull) as null:
+            if not self.command:
+                return warm.start(
+                    words, stdin=null.fileno(), stdout=log.fileno(), stderr=log.fileno(),
+                    env=self.environment,
+                )  # fmt: skip
             return subprocess.Popen(
-                [*self.command, *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                env=self.environment,
-            )  # fmt: skip
+                [*self.command, *words], stdin=null, stdout=log, stderr=log, env=self.environment
+            )
 
     def start(self, *arguments: str) -> None:
         """Returns when it is ready."""
@@ -102,10 +111,14 @@ class Daemon:
 
     def refused(self, *arguments: str) -> tuple[int, str]:
         """Start one that does not get far: its exit code and what it says."""
-        answer = subprocess.run(
-            [*self.command, *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True,
-            timeout=LIMIT, check=False,
-        )  # fmt: skip
+        words = [*self.words, *arguments]
+        if not self.command:
+            answer = warm.run(words, timeout=LIMIT)
+        else:
+            answer = subprocess.run(
+                [*self.command, *words], stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                timeout=LIMIT, check=False,
+            )  # fmt: skip
         return answer.returncode, answer.stderr
 
     def kill(self) -> None:

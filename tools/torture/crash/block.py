@@ -313,7 +313,7 @@ RIGS = (
             "commit-before-data", "index-sync-off", "index-metasync-off",
             "file-sync-skipped",
         ),
-        test=0.025,
+        test=0.012,
     ),
     # A few of these: their images are ten times as large, and their journals older than ours.
     Rig("crash-block-xfs", WHAT.format("xfs"), partial(run, "xfs", 300), (*NEEDS, "xfs"), test=0.02),

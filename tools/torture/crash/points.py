@@ -273,5 +273,6 @@ RIGS = (
             "write-cut-short",
         ),
         teeth=0.05,
+        test=0.02,  # one recorded session, every style of cut
     ),
 )

@@ -24,7 +24,7 @@ def while_served(home: Path, alive: dict[str, int]) -> str:
     places = sorted(mounts(home))
     if places != sorted(str(home / name) for name in alive):
         return f"mounted are {places}, served {sorted(alive)}"
-    left = _others(home, set(alive.values()))
+    left = others(home, set(alive.values()))
     if left:
         return f"processes left: {left}"
     sockets = {name for name in os.listdir(store / "run") if name.endswith(".sock")}
@@ -33,7 +33,8 @@ def while_served(home: Path, alive: dict[str, int]) -> str:
     return ""
 
 
-def _others(home: Path, known: set[int]) -> dict[int, str]:
+def others(home: Path, known: set[int]) -> dict[int, str]:
+    """Processes of a store that are not these, and stay."""
     end = time.monotonic() + _PATIENCE
     while True:
         left = {pid: words for pid, words in processes(home).items() if pid not in known}

@@ -174,7 +174,7 @@ RIGS = (
             "worker-lock-let-go",
         ),
         teeth=0.005,
-        test=0.05,
+        test=0.025,
         alone=True,
     ),
 )
