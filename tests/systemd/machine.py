@@ -118,11 +118,13 @@ class Machine:
         return [pid for pid in living(space) if words in command_line(pid)]
 
     def main(self, unit: str) -> int:
-        """The process id, out here, of a service."""
+        """The process id, out here, of a service; 0 if it has none."""
         inside = self.property(unit, "MainPID")
-        space = os.readlink(f"/proc/{self.pid}/ns/pid")
-        (found,) = [pid for pid in living(space) if status(pid, "NSpid").split()[-1] == inside]
-        return found
+        for pid in living(os.readlink(f"/proc/{self.pid}/ns/pid")):
+            with contextlib.suppress(OSError):  # gone meanwhile
+                if status(pid, "NSpid").split()[-1] == inside:
+                    return pid
+        return 0
 
     def stop(self) -> None:
         """End its process 1, and with it everything in it."""

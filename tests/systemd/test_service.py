@@ -89,6 +89,7 @@ def test_the_service_is_ready_and_its_worker_serves_through_the_mounter(machine:
 def test_what_serves_has_no_privilege(machine: Machine) -> None:
     user = machine.run("id", "-u", "holdfast").strip()
     for process in (machine.main("holdfast"), worker(machine)):
+        assert process
         assert status(process, "Uid").split() == [user] * 4
         for sets in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
             assert int(status(process, sets), 16) == 0, sets
@@ -149,9 +150,12 @@ def test_a_restart_brings_the_mount_back(machine: Machine) -> None:
 def test_a_daemon_that_is_killed_leaves_the_mount_to_the_next(machine: Machine) -> None:
     serving = worker(machine)
     old = machine.main("holdfast")
+    assert old
     os.kill(old, signal.SIGKILL)
     assert usable(machine)
-    wait_until(lambda: active(machine) and machine.main("holdfast") != old, "the next daemon")
+    wait_until(
+        lambda: machine.main("holdfast") not in (0, old) and active(machine), "the next daemon"
+    )
     assert worker(machine) == serving
     assert usable(machine)
 
@@ -167,6 +171,7 @@ def test_a_daemon_that_hangs_is_ended_and_meanwhile_the_bare_mount_point_takes_n
     sealable = seals(machine)
     started = int(machine.property("holdfast", "NRestarts"))
     hung, serving = machine.main("holdfast"), worker(machine)
+    assert hung
     os.kill(hung, signal.SIGSTOP)
     os.kill(serving, signal.SIGKILL)  # which nobody notices now
     machine.run("umount", "-l", MOUNT)
