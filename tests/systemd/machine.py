@@ -83,8 +83,11 @@ class Machine:
             said = self.outside.stderr.read().decode(errors="replace")
             raise RuntimeError(f"the machine did not boot: {said}")
         children = Path(f"/proc/{self.outside.pid}/task/{self.outside.pid}/children")
-        found = children.read_text().split()
-        if not found or Path(f"/proc/{found[0]}/comm").read_text() != "systemd\n":
+        try:
+            found = children.read_text().split()
+            if not found or Path(f"/proc/{found[0]}/comm").read_text() != "systemd\n":
+                return False
+        except OSError:  # it has ended, which is told the next time
             return False
         self.pid = int(found[0])
         return self.run("systemctl", "is-active", "rig.target", check=False).strip() == "active"
