@@ -36,8 +36,9 @@ from engine.registry import Mount
 if TYPE_CHECKING:  # imported where they are used: no process needs all of them
     from engine.copies.office import Extras, LocationInfo, Settings, UploadInfo
     from engine.copies.upload import UploadReport
-    from engine.keys import Secret
+    from engine.keys import Opener, Secret
     from engine.live import LiveTree, Ports
+    from engine.maintain.adopt import AdoptReport
     from engine.maintain.check import CheckReport, Problem
     from engine.maintain.drop import DropReport
     from engine.maintain.forecast import Forecast
@@ -90,6 +91,27 @@ class Store:
     def open(cls, path: str) -> Self:
         """Open a store. Raises NotFound, FormatTooNew, Corrupt, Busy."""
         return cls(home.OpenStore(path))
+
+    @staticmethod
+    def adopt(
+        path: str, url: str, secret: Opener | None, *, credentials: str = "environment", name: str = "origin",
+        take_over: bool = False, report: Report = silent,
+    ) -> AdoptReport:  # fmt: skip
+        """Make a store again from a storage location alone; see ``engine.maintain.adopt``.
+
+        Without ``take_over`` the location is only read: who wrote there before may go on.
+        """
+        from engine.maintain import adopt
+
+        return adopt.adopt(
+            path,
+            url,
+            secret,
+            credentials=credentials,
+            name=name,
+            take_over=take_over,
+            report=report,
+        )
 
     def close(self) -> None:
         """Commit what is pending, stop serving, leave. Close live trees first."""

@@ -7,19 +7,39 @@ from __future__ import annotations
 
 import stat
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
-from engine import limits
+from engine import limits, registry
 from engine.chunks import ChunkReader, Context
 from engine.errors import UNREADABLE
 from engine.index import Table
-from engine.live import lookup, rows
+from engine.index.rows import U64
+from engine.live import create_tree, lookup, rows
 from engine.live.rows import F_INLINE, F_LINKS, F_XATTRS, ROOT, Meta
 from engine.nodes import Entry
 from engine.nodes.extents import encode_extents
+from engine.nodes.point import Point
 from engine.points.view import PointView
+from engine.registry import Mount
 
 _BATCH = 10_000  # rows per transaction
+
+
+def regrow_all(
+    context: Context, reader: ChunkReader, mounts: Sequence[tuple[Mount, Point]]
+) -> Iterator[tuple[Mount, Point, int, list[str]]]:
+    """Make mounts in a fresh index, each with the tree of a point; of each: how many inodes, and what was lost."""
+    with context.index.write() as txn:
+        top = max((mount.id for mount, _ in mounts), default=0)
+        txn.put(Table.META, b"next_mount", U64.pack(top + 1))
+        for mount, _ in mounts:
+            registry.save(txn, mount)
+            create_tree(
+                txn, mount.id, secret=context.system.random(16), now_ns=context.system.time_ns()
+            )
+    for mount, point in mounts:
+        regrower = Regrower(context, reader, mount.id, PointView(reader, point.root))
+        yield mount, point, regrower.run(), regrower.lost
 
 
 class Regrower:
