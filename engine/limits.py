@@ -238,5 +238,5 @@ AWAY_AHEAD = 8  # blocks fetched along when a pack is read in order
 ADOPT_THREADS = (
     8  # entries and trailers fetched at once, and in memory: 264 and 96 MiB at the very most
 )
-ADOPT_ROWS = 100_000  # chunks put into the index together, in order: 60 MiB
+ADOPT_ROWS = 100_000  # chunks put into the index together, in order: about 100 MiB
 ADOPT_TWICE_MAX = 100_000  # chunks that lie in several packs: each is read to choose

@@ -38,10 +38,10 @@ if TYPE_CHECKING:  # imported where they are used: no process needs all of them
     from engine.copies.upload import UploadReport
     from engine.keys import Opener, Secret
     from engine.live import LiveTree, Ports
-    from engine.maintain.adopt import AdoptReport
     from engine.maintain.check import CheckReport, Problem
     from engine.maintain.drop import DropReport
     from engine.maintain.forecast import Forecast
+    from engine.maintain.refill import AdoptReport
     from engine.maintain.repair import RepairReport
     from engine.maintain.report import CollectReport
     from engine.maintain.scrub import ScrubReport

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import stat
 
 import click
 
 from daemon.cli.common import beside, path_of
 from daemon.cli.output import as_json, counted, progress, say, shown
 from engine import Store
-from engine.errors import InvalidRequest, NotFound
+from engine.errors import InvalidRequest, NotFound, PermissionDenied
 from engine.keys import Both, Identity, Key, Opener, Passphrase, load
 
 _PASSPHRASE_MAX = 4096  # bytes of a file that holds one
@@ -120,6 +121,12 @@ def _passphrase(file: str | None) -> str:
         return str(click.prompt("Passphrase", hide_input=True, err=True))
     try:
         with open(file, "rb") as opened:
+            mode = os.fstat(opened.fileno()).st_mode
+            if stat.S_ISREG(mode) and mode & 0o077:
+                raise PermissionDenied(
+                    f"passphrase file {file}", expected="a file that nobody else can read",
+                    found=f"mode {stat.S_IMODE(mode):04o}", do=f"chmod 600 {file}",
+                )  # fmt: skip
             data = opened.read(_PASSPHRASE_MAX + 1)
         return data.removesuffix(b"\n").removesuffix(b"\r").decode()
     except OSError as error:

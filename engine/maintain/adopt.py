@@ -14,10 +14,9 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import replace
 
 from engine import home, keys, registry
 from engine.copies import outbox
@@ -34,29 +33,12 @@ from engine.errors import (
     from_os,
 )
 from engine.keys import Key, Opener
-from engine.maintain.refill import Refill
+from engine.maintain.refill import AdoptReport, Refill
 from engine.progress import Report
 from engine.seam import REAL, Os, save
 
 NOT_TAKEN_OVER = "adopted without taking over: nothing is sent"
 _SUFFIX, _MARK, _KEY, _STORE = ".adopting", "adopting", "key", "store"
-
-
-@dataclass
-class AdoptReport:
-    """What was found. ``fingerprint``: see ``Vault.fingerprint``; ``settings``: of each mount, as its newest point has
-    them; ``done``: one sentence per thing that was made, or was left out."""
-
-    location: str = ""
-    fingerprint: str = ""
-    points: int = 0
-    mounts: int = 0
-    packs: int = 0
-    chunks: int = 0
-    taken_over: bool = False
-    left_out: int = 0
-    settings: dict[str, Mapping[str, Any]] = field(default_factory=dict)
-    done: list[str] = field(default_factory=list)
 
 
 def adopt(

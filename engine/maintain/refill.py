@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from engine import limits, registry
 from engine.copies import journal, outbox, rows
@@ -24,11 +25,25 @@ from engine.nodes.point import Point, decode_point
 from engine.packs.records import KIND_SKETCH, Entry
 from engine.progress import Progress, Report
 
-if TYPE_CHECKING:
-    from engine.maintain.adopt import AdoptReport
-
 _MOST = 2**63 - 1
 Item = TypeVar("Item")
+
+
+@dataclass
+class AdoptReport:
+    """What was found. ``fingerprint``: see ``Vault.fingerprint``; ``settings``: of each mount, as its newest point has
+    them; ``done``: one sentence per thing that was made, or was left out."""
+
+    location: str = ""
+    fingerprint: str = ""
+    points: int = 0
+    mounts: int = 0
+    packs: int = 0
+    chunks: int = 0
+    taken_over: bool = False
+    left_out: int = 0
+    settings: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    done: list[str] = field(default_factory=list)
 
 
 class Refill:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from engine import limits, registry
 from engine.chunks import ChunkReader, Context
-from engine.errors import UNREADABLE
+from engine.errors import UNREADABLE, Corrupt
 from engine.index import Table
 from engine.index.rows import U64
 from engine.live import create_tree, lookup, rows
@@ -38,14 +38,18 @@ def regrow_all(
                 txn, mount.id, secret=context.system.random(16), now_ns=context.system.time_ns()
             )
     for mount, point in mounts:
-        regrower = Regrower(context, reader, mount.id, PointView(reader, point.root))
+        view = PointView(reader, point.root)
+        regrower = Regrower(context, reader, mount.id, view, most=point.files + 1)
         yield mount, point, regrower.run(), regrower.lost
 
 
 class Regrower:
     """Fills the empty live tree of one mount. Inode numbers are kept, so handles and hard links are too."""
 
-    def __init__(self, context: Context, reader: ChunkReader, mount: int, view: PointView) -> None:
+    def __init__(
+        self, context: Context, reader: ChunkReader, mount: int, view: PointView, *, most: int
+    ) -> None:
+        """``most``: inodes; a tree that is made of itself many times over has more than its point says."""
         self._context = context
         self._reader = reader
         self._mount = mount
@@ -56,6 +60,7 @@ class Regrower:
         ] = {}  # ino -> entry, first parent, first cookie
         self._more: Counter[int] = Counter()  # rows in PARENTS of each inode
         self.lost: list[str] = []  # what could not be made again, and why
+        self._most = most
         self._used = 0
         self._inodes = 0
         self._top = ROOT
@@ -153,6 +158,11 @@ class Regrower:
         self._put(Table.INODES, rows.inode_key(self._mount, ino), raw)
         self._used += alloc
         self._inodes += 1
+        if self._inodes > self._most:
+            raise Corrupt(
+                "tree of a point", expected=f"at most {self._most} inodes", found="more",
+                do="restore another point",
+            )  # fmt: skip
         self._top = max(self._top, ino)
 
     def _xattrs(self, ino: int, entry: Entry) -> bool:

@@ -12,7 +12,8 @@ from engine import Store
 from engine.copies.connect import Wanted, add
 from engine.errors import AlreadyExists, Busy, InvalidRequest, PermissionDenied
 from engine.keys import Both, Identity, Key, Passphrase, Secret
-from engine.maintain.adopt import NOT_TAKEN_OVER, AdoptReport
+from engine.maintain.adopt import NOT_TAKEN_OVER
+from engine.maintain.refill import AdoptReport
 from tests.copies.test_reach import grown
 from tests.copies.test_upload import CHEAP, SECRET, place
 from tests.restore.support import Maker, Seen, found, noise, restored, seen
@@ -126,7 +127,7 @@ def test_whatever_opens_it(
     upload(engine)
     url = f"file://{place}"
     wrong = None if opener else SECRET
-    with pytest.raises((InvalidRequest, PermissionDenied), match="sealed|passphrase"):
+    with pytest.raises((InvalidRequest, PermissionDenied), match=r"sealed|passphrase"):
         Store.adopt(str(tmp_path / "new"), url, wrong)
     with pytest.raises(PermissionDenied):
         Store.adopt(str(tmp_path / "new"), url, Passphrase("another"))
