@@ -104,11 +104,13 @@ def _building(path: str, system: Os) -> Iterator[str]:
     if not system.exists(folder):
         system.mkdir(folder)
         _like(path, folder)
-    elif set(system.listdir(folder)) - {_MARK, _KEY, _STORE} or (
-        system.listdir(folder) and not system.exists(mark)
-    ):
-        raise AlreadyExists(folder, expected="nothing, or what 'holdfast adopt' left there", found="other files",
-                            do="move it away")  # fmt: skip
+    names = set(system.listdir(folder))
+    torn = {name for name in names if name.startswith(f"{_KEY}.tmp-")}
+    if names - torn - {_MARK, _KEY, _STORE} or (names and _MARK not in names):
+        raise AlreadyExists(
+            folder, expected="nothing, or what 'holdfast adopt' left there", found="other files",
+            do="move it away",
+        )  # fmt: skip
     fd = system.open(mark, os.O_RDWR | os.O_CREAT)
     try:
         if not system.try_lock(fd):
@@ -118,6 +120,8 @@ def _building(path: str, system: Os) -> Iterator[str]:
                 found="another process",
                 do="wait for it to end",
             )
+        for name in torn:
+            system.unlink(os.path.join(folder, name))
         inner = os.path.join(folder, _STORE)
         if system.exists(inner):
             shutil.rmtree(inner)

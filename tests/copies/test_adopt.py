@@ -10,15 +10,16 @@ import pytest
 
 from engine import Store
 from engine.copies.connect import Wanted, add
-from engine.errors import AlreadyExists, Busy, InvalidRequest, PermissionDenied
+from engine.errors import AlreadyExists, Busy, InvalidRequest, LocationDenied, PermissionDenied
 from engine.keys import Both, Identity, Key, Passphrase, Secret
 from engine.maintain.adopt import NOT_TAKEN_OVER
 from engine.maintain.refill import AdoptReport
 from tests.copies.test_reach import grown
 from tests.copies.test_upload import CHEAP, SECRET, place
+from tests.locations.conftest import Server, moto
 from tests.restore.support import Maker, Seen, found, noise, restored, seen
 
-__all__ = ["grown", "place"]
+__all__ = ["grown", "moto", "place"]
 SETTINGS = {"quota": 1 << 40, "files": 5000, "chunking": "auto", "policy": {"keep_last": 7}}
 
 
@@ -182,3 +183,30 @@ def test_another_writer_while_adopting(
         adopted(tmp_path, place, take_over=True)
     with Store.open(str(tmp_path / "new")) as store:
         assert paused(store) == NOT_TAKEN_OVER and len(store.points()) == 3
+
+
+def test_from_a_server(
+    engine: Store, grown: list[str], moto: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for key, value in moto.credentials.items():
+        monkeypatch.setenv(key, value)
+    url = moto.url()
+    add(engine._open.context, "far", Wanted(url, [SECRET]), cost=CHEAP).location.close()
+    upload(engine)
+    report = Store.adopt(str(tmp_path / "new"), url, SECRET, take_over=True)
+    assert report.points == 3 and report.taken_over
+    with Store.open(str(tmp_path / "new")) as store:
+        assert store.check(read_data=True).problems == []
+        for point in grown:
+            before = content(engine, point, tmp_path / f"before-{point}")
+            assert content(store, point, tmp_path / f"after-{point}") == before
+        tree = store.open_live("m")
+        again = Maker(tree)
+        again.file(b"once more", noise(50_000, 77))
+        again.point(store)
+        assert 50_000 < upload(store, "origin") < 150_000
+        tree.close()
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    with pytest.raises(LocationDenied):
+        Store.adopt(str(tmp_path / "more"), url, SECRET)
+    assert not (tmp_path / "more").exists() and not (tmp_path / "more.adopting").exists()

@@ -61,7 +61,10 @@ def build(root: Path, total: int) -> Key:
         put(root, sealed.path_of(made.row.name), made.data)
         rows.append(made.row)
     chain = Chain(vault)
-    bodies = (journal.Begin(b"bench-store.....", b""), journal.PacksChanged(tuple(rows), ()))
+    bodies: tuple[journal.Body, ...] = (
+        journal.Begin(b"bench-store.....", b""),
+        journal.PacksChanged(tuple(rows), ()),
+    )
     for seq, body in enumerate(bodies, 1):
         raw = journal.encode(vault, chain.next(b"bench-writer....", 1, body))
         chain.take(seq, raw)
