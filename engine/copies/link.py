@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 
 from engine import codec, limits
@@ -16,9 +16,9 @@ from engine.chunks import Context
 from engine.chunks.encode import plain
 from engine.copies import journal, outbox, rows
 from engine.copies.journal import Body, Entry
-from engine.copies.rows import NAMED, REMOVED, UNNAMED, VERIFIED, OutboxRow
+from engine.copies.rows import NAMED, REMOVED, UNNAMED, VERIFIED, LocationRow, OutboxRow
 from engine.copies.sealed import PackRow
-from engine.errors import Busy, Corrupt, NotFound, from_os
+from engine.errors import Busy, Corrupt, LocationUnavailable, NotFound, from_os
 from engine.index import Table, Txn
 from engine.index.rows import KIND_DATA
 from engine.keys import Vault
@@ -26,6 +26,32 @@ from engine.locations import Location
 from engine.packs.records import encode_record_head
 
 FOLDER = "locations"
+
+
+@contextmanager
+def alone(context: Context, name: str, row: LocationRow) -> Iterator[None]:
+    """Be the only process that changes what is at a location, or relies on it staying, for as long as the block runs.
+
+    Raises Busy.
+    """
+    system = context.system
+    folder = os.path.join(context.root, FOLDER)
+    path = os.path.join(folder, f"{row.id}.lock")
+    try:
+        if not system.exists(folder):
+            system.mkdir(folder)
+        fd = system.open(path, os.O_RDWR | os.O_CREAT)
+    except OSError as error:
+        raise from_os(error, path) from None
+    try:
+        if not system.try_lock(fd):
+            raise Busy(
+                f"location {name!r}", expected="nobody else at work on it",
+                found="another process of this store", do="wait for it to end",
+            )  # fmt: skip
+        yield
+    finally:
+        system.close(fd)
 
 
 class Link:
@@ -39,27 +65,9 @@ class Link:
         with context.index.read() as txn:
             self.row = outbox.location(txn, name)
 
-    @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Be the only process that writes to the location, for as long as the block runs. Raises Busy."""
-        system = self.context.system
-        folder = os.path.join(self.context.root, FOLDER)
-        path = os.path.join(folder, f"{self.row.id}.lock")
-        try:
-            if not system.exists(folder):
-                system.mkdir(folder)
-            fd = system.open(path, os.O_RDWR | os.O_CREAT)
-        except OSError as error:
-            raise from_os(error, path) from None
-        try:
-            if not system.try_lock(fd):
-                raise Busy(
-                    f"location {self.name!r}", expected="nobody else writing to it",
-                    found="another process of this store", do="wait for it to end",
-                )  # fmt: skip
-            yield
-        finally:
-            system.close(fd)
+    def alone(self) -> AbstractContextManager[None]:
+        """See ``alone``."""
+        return alone(self.context, self.name, self.row)
 
     # --- the journal --------------------------------------------------------------------------------------
 
@@ -97,6 +105,7 @@ class Link:
                     found="neither", do="look whether the server keeps conditional creates",
                 )  # fmt: skip
             return self.append(body)
+        self._look(entry.seq, raw)
         self._take(entry, raw)
         return entry.seq
 
@@ -119,9 +128,23 @@ class Link:
                     found=f"entry {entry.seq} of writer {entry.writer.hex()}",
                     do="stop who writes there, then adopt the location again",
                 )  # fmt: skip
+        self._look(entry.seq, raw)
         with self.context.index.write() as txn:
             outbox.save(txn, self.name, replace(outbox.location(txn, self.name), paused=""))
         self._take(entry, raw)
+
+    def _look(self, seq: int, raw: bytes) -> None:
+        """See that an entry is there as it was sent: from then on the location counts as having what it names."""
+        path = journal.path_of(seq)
+        try:
+            found = self.location.read(path)
+        except NotFound:
+            found = b""
+        if found != raw:
+            raise LocationUnavailable(
+                f"{self.location.shown}: {path}", expected="the entry that was made", found="another, or none",
+                do="try again; if it stays so, look at the server",
+            )  # fmt: skip
 
     def tell_removed(self) -> int:
         """Have the journal say which points were deleted here; how many."""
