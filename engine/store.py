@@ -41,8 +41,8 @@ if TYPE_CHECKING:  # imported where they are used: no process needs all of them
     from engine.maintain.check import CheckReport, Problem
     from engine.maintain.drop import DropReport
     from engine.maintain.forecast import Forecast
-    from engine.maintain.refill import AdoptReport
     from engine.maintain.reclaim import Reclaim
+    from engine.maintain.refill import AdoptReport
     from engine.maintain.repair import RepairReport
     from engine.maintain.report import CollectReport
     from engine.maintain.scrub import ScrubReport

@@ -12,7 +12,7 @@ from engine.copies.bare import Bare, ahead, trailers
 from engine.copies.fetch import Fetcher
 from engine.copies.link import Link
 from engine.copies.reach import missing
-from engine.copies.rows import EXTRA, NAMED, VERIFIED, WHOLE, AwayRow, CopyRow, OutboxRow
+from engine.copies.rows import EXTRA, FAILED, NAMED, VERIFIED, WHOLE, AwayRow, CopyRow, OutboxRow
 from engine.copies.sealed import PackRow
 from engine.errors import Corrupt, HoldfastError, LocationUnavailable, NotFound
 from engine.home import OpenStore
@@ -26,6 +26,7 @@ from engine.packs.records import KIND_SKETCH, Entry
 from engine.progress import Progress, Report
 
 _MOST = 2**63 - 1
+_NOT_WHOLE = "it was not whole there when the location was adopted"
 Item = TypeVar("Item")
 
 
@@ -259,16 +260,19 @@ class Refill:
                 self._tell(f"mount {mount.name}: {text}")
 
     def _outbox(self, points: list[Point]) -> None:
+        """A row for all that the journal names: what of it could not be had must not be freed there either."""
         place, now = self._link.row.id, self._context.system.time_ns()
-        for part in _parts([point.id for point in points if point.id not in self._broken]):
+        good = {point.id for point in points} - self._broken
+        for part in _parts(list(self._bare.state.points.values())):
             with self._index.write() as txn:
-                for name in part:
-                    extras = self._bare.state.points[name].extras
+                for one in part:
+                    state, reason = (VERIFIED, "") if one.id in good else (FAILED, _NOT_WHOLE)
                     row = OutboxRow(
-                        VERIFIED, now, entry=self._bare.named[name], extras=[cid.hex() for cid in extras]
+                        state, now, reason=reason, entry=self._bare.named[one.id],
+                        extras=[cid.hex() for cid in one.extras],
                     )  # fmt: skip
-                    outbox.put(txn, place, name, row)
-                    for cid in extras:
+                    outbox.put(txn, place, one.id, row)
+                    for cid in one.extras:
                         self._extra(txn, rows.copy_key(place, cid))
 
     def _extra(self, txn: Txn, key: bytes) -> None:

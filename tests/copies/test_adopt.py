@@ -20,7 +20,8 @@ from tests.locations.conftest import Server, moto
 from tests.restore.support import Maker, Seen, found, noise, restored, seen
 
 __all__ = ["grown", "moto", "place"]
-SETTINGS = {"quota": 1 << 40, "files": 5000, "chunking": "auto", "policy": {"keep_last": 7}}
+SETTINGS = {"policy": {"keep_last": 7}}
+LIMITS = {"quota": 1 << 40, "files": 5000, "chunking": "auto"}  # the engine's own
 
 
 def upload(store: Store, name: str = "far") -> int:
@@ -35,6 +36,7 @@ def content(store: Store, point: str, out: Path) -> Seen:
 
 
 def filled(engine: Store, place: Path, secrets: list[Secret]) -> None:
+    engine.change_mount("m", quota=1 << 40, files=5000)
     add(
         engine._open.context, "far", Wanted(f"file://{place}", secrets), cost=CHEAP
     ).location.close()
@@ -58,7 +60,7 @@ def test_a_store_comes_back_and_goes_on(
     infos = engine.points()
     report = adopted(tmp_path, place, take_over=True)
     assert report.points == 3 and report.mounts == 1 and report.taken_over and not report.left_out
-    assert report.settings == {"m": SETTINGS} and len(report.fingerprint) == 16
+    assert report.settings == {"m": SETTINGS | LIMITS} and len(report.fingerprint) == 16
     with Store.open(str(tmp_path / "new")) as store:
         assert (store._open.context.store_id, store._open.context.key) == identity
         checked = store.check(read_data=True)
