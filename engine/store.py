@@ -403,6 +403,13 @@ class Store:
         with self._noting():
             office.remove(self._open.context, name)
 
+    def take_over(self, name: str) -> None:
+        """Be the only writer of a location that was adopted; see ``office.take_over``."""
+        from engine.copies import office
+
+        with self._noting():
+            office.take_over(self._open.context, name)
+
     def locations(self) -> list[LocationInfo]:
         """All storage locations, by name."""
         from engine.copies import office

@@ -209,6 +209,16 @@ def _state(
         return row
 
 
+def take_over(context: Context, name: str) -> None:
+    """Be the only writer of a location that was adopted. Raises Busy when somebody has written there since."""
+    link = connect.open_link(context, name)
+    try:
+        with link.alone():
+            link.take_over()
+    finally:
+        link.location.close()
+
+
 def remove(context: Context, name: str) -> None:
     """Forget a location, in steps that may be cut off; what lies there stays. Raises NotFound, and Busy while bytes of
     points are there only."""

@@ -109,11 +109,21 @@ def test_without_taking_over_it_only_reads(
         with pytest.raises(Busy, match="without taking over"):
             upload(store, "bucket")
         assert store.check(read_data=True).problems == []
-    make.file(b"late", b"late")
-    make.point(engine)
-    assert upload(engine)
+    shutil.copytree(tmp_path / "new", tmp_path / "again")
+    with Store.open(str(tmp_path / "again")) as store:
+        make.file(b"late", b"late")
+        make.point(engine)
+        assert upload(engine)
+        with pytest.raises(Busy, match="to be its last"):
+            store.take_over("bucket")
     (tmp_path / "more").mkdir()
     assert adopted(tmp_path / "more", place).points == 4
+    for _ in range(2):  # as after a crash between the entry and the row
+        shutil.rmtree(tmp_path / "again")
+        shutil.copytree(tmp_path / "more" / "new", tmp_path / "again")
+        with Store.open(str(tmp_path / "again")) as store:
+            store.take_over("origin")
+            assert paused(store) == "" and upload(store, "origin") == 0
 
 
 @pytest.mark.parametrize("kind", ["key", "both", "identity", "none"])
