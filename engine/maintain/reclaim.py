@@ -100,6 +100,12 @@ def _look(store: OpenStore, link: Link, txn: Txn, report: Report) -> _Found:
             _known(txn, link, point)
             points.add(point)
             extras |= {bytes.fromhex(one) for one in row.extras}
+    strange = sorted(one for one in points if txn.get(Table.POINTS, one.encode()) is None)
+    if strange:
+        raise Corrupt(
+            f"location {link.name!r}", expected="every point there to be a point here, or deleted here",
+            found=f"{len(strange)} that are neither, first {strange[0]}", do="nothing is freed; run 'holdfast check'",
+        )  # fmt: skip
     marks = Marks(txn)
     lost: list[bytes] = []
 
@@ -107,6 +113,11 @@ def _look(store: OpenStore, link: Link, txn: Txn, report: Report) -> _Found:
         report(Progress("mark", done, None, "references"))
 
     Marker(marks, store.reader, store.context.key, lost.append).points(step, points)
+    if lost:
+        raise Corrupt(
+            f"location {link.name!r}", expected="all that its points need", found=f"{len(lost)} chunks without a row",
+            do="nothing is freed; run 'holdfast check'",
+        )  # fmt: skip
     found = _Found()
     for key, raw in txn.scan(Table.AWAY):
         away = rows.away_row(raw)

@@ -10,7 +10,7 @@ from engine import Store
 from engine.copies.connect import open_link
 from engine.copies.link import Link
 from engine.copies.upload import Uploader
-from engine.errors import Busy, LocationUnavailable
+from engine.errors import Busy, Corrupt, LocationUnavailable
 from engine.index import Table
 from engine.maintain.reclaim import reclaim
 from engine.progress import silent
@@ -115,3 +115,15 @@ def test_bytes_of_a_tree_that_are_the_services_as_well_stay(
     with engine._open.context.index.read() as txn:
         copies = {key[2:] for key in txn.keys(Table.COPIES)}
     assert reached(engine, last) <= copies
+
+
+def test_a_point_that_is_not_known_here_keeps_everything(
+    engine: Store, link: Link, sent: list[str], place: Path
+) -> None:
+    """Only a deletion says that a point may go; a row that is missing is damage."""
+    before = sizes(place)
+    with engine._open.context.index.write() as txn:
+        txn.delete(Table.POINTS, sent[0].encode())
+    with pytest.raises(Corrupt, match="nothing is freed"):
+        engine.reclaim("far")
+    assert sizes(place) == before
