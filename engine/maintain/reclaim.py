@@ -97,7 +97,6 @@ def _look(store: OpenStore, link: Link, txn: Txn, report: Report) -> _Found:
     points, extras = set(), set()
     for point, row in outbox.of_location(txn, link.row.id):
         if row.state != REMOVED:
-            _known(txn, link, point)
             points.add(point)
             extras |= {bytes.fromhex(one) for one in row.extras}
     strange = sorted(one for one in points if txn.get(Table.POINTS, one.encode()) is None)
@@ -136,17 +135,6 @@ def _look(store: OpenStore, link: Link, txn: Txn, report: Report) -> _Found:
         if pack in found.packs:
             found.held.add(pack)
     return found
-
-
-def _known(txn: Txn, link: Link, point: str) -> None:
-    """What a point needs that could not be adopted is not known, so nothing there is known not to be needed."""
-    if txn.get(Table.POINTS, point.encode()) is None:
-        row = outbox.get(txn, link.row.id, point)
-        raise Corrupt(
-            f"location {link.name!r}", expected="every point that it has to be a point of this store",
-            found=f"point {point}" + (f": {row.reason}" if row is not None and row.reason else ""),
-            do="nothing is freed there; adopt the location again when what is missing is back",
-        )  # fmt: skip
 
 
 def _empty(found: _Found) -> Iterator[tuple[int, AwayRow]]:
