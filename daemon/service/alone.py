@@ -50,6 +50,8 @@ class Unwritten:
     def __init__(self, store: str) -> None:
         self.store = store
 
+    mounts: Mapping[str, Any] = MappingProxyType({})
+
     def mount(self, name: str) -> Unsaid:
         valid_name(name)
         return Unsaid()
@@ -158,6 +160,20 @@ class Exports:
         return "pending: no daemon runs"
 
 
+class Uploads:
+    """Points are sent by who waits for them, in this process; the others when somebody asks for it."""
+
+    def __init__(self) -> None:
+        self.service: Service | None = None
+
+    def wake(self, *, waited_for: bool = False) -> None:
+        if waited_for:
+            assert self.service is not None, "points are made through a service"
+            for one in self.service.locations():
+                if one.queued + one.uploading and not one.paused:
+                    self.service.start_job("upload", {"location": one.name})
+
+
 class Reload:
     """There is nobody to tell."""
 
@@ -174,10 +190,12 @@ def service(
     state = State.open(store_path)
     jobs = Jobs(report)
     workers = Workers(store_path, lambda: config, places or {})
+    uploads = Uploads()
+    ports = Ports(workers, jobs, Exports(), Reload(), uploads)
     try:
-        made = Service(store_path, state, lambda: config, Ports(workers, jobs, Exports(), Reload()))
+        made = Service(store_path, state, lambda: config, ports)
     except BaseException:
         state.close()
         raise
-    jobs.service = workers.service = made
+    jobs.service = workers.service = uploads.service = made
     return made
