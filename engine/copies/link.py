@@ -16,7 +16,7 @@ from engine.chunks import Context
 from engine.chunks.encode import plain
 from engine.copies import journal, outbox, rows
 from engine.copies.journal import Body, Entry
-from engine.copies.rows import NAMED, UNNAMED, VERIFIED, OutboxRow
+from engine.copies.rows import NAMED, REMOVED, UNNAMED, VERIFIED, OutboxRow
 from engine.copies.sealed import PackRow
 from engine.errors import Busy, Corrupt, NotFound, from_os
 from engine.index import Table, Txn
@@ -100,6 +100,14 @@ class Link:
         self._take(entry, raw)
         return entry.seq
 
+    def tell_removed(self) -> int:
+        """Have the journal say which points were deleted here; how many."""
+        with self.context.index.read() as txn:
+            points = outbox.to_tell(txn, self.row.id)
+        for at in range(0, len(points), limits.JOURNAL_NAMES_MAX):
+            self.append(journal.Removed(tuple(points[at : at + limits.JOURNAL_NAMES_MAX])))
+        return len(points)
+
     def entry_of(self, point: str) -> int | None:
         """The journal entry that names a point, None while there is none."""
         with self.context.index.read() as txn:
@@ -151,6 +159,9 @@ class Link:
                     self._verified(txn, point, entry.seq)
                 case journal.PacksChanged(packs, _):
                     self._name(txn, packs)
+                case journal.Removed(names):
+                    for name in names:
+                        txn.delete(Table.OUTBOX, outbox.key(row.id, name))
         self.row = row
 
     def _name(self, txn: Txn, packs: tuple[PackRow, ...]) -> None:
@@ -161,14 +172,13 @@ class Link:
                 txn.put(Table.AWAY, key, row._replace(state=NAMED).pack_bytes())
 
     def _verified(self, txn: Txn, point: journal.Point, seq: int) -> None:
-        if txn.get(Table.POINTS, point.id.encode()) is None:
-            return  # deleted since: the location is told by an entry of its own
+        # One deleted since is there all the same, until an entry says so.
+        state = REMOVED if txn.get(Table.POINTS, point.id.encode()) is None else VERIFIED
         row = outbox.get(txn, self.row.id, point.id) or OutboxRow()
         extras = [cid.hex() for cid in point.extras]
         now = self.context.system.time_ns()
-        outbox.put(
-            txn, self.row.id, point.id, row.now(VERIFIED, now, entry=seq, extras=extras, reason="")
-        )
+        row = row.now(state, now, entry=seq, extras=extras, reason="")
+        outbox.put(txn, self.row.id, point.id, row)
 
     # --- chunks of the service ----------------------------------------------------------------------------
 

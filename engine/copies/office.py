@@ -125,6 +125,7 @@ def send(
                        do="see 'holdfast location list'")  # fmt: skip
         with link.alone():
             link.catch_up()
+            link.tell_removed()
             for point, mount in _waiting(context, link.row):
                 if stop():
                     break
@@ -163,9 +164,11 @@ def _send_one(
         raise
     except HoldfastError as error:
         passing = error.kind.retryable or isinstance(error, ShuttingDown | Busy)
-        _state(store.context, link, point, QUEUED if passing else FAILED, str(error))
+        state = _state(store.context, link, point, QUEUED if passing else FAILED, str(error))
         if passing:
             raise
+        if state is None:
+            return None  # deleted meanwhile, and collected
         store.context.incidents.error(error, f"copy of point {point} at {link.name}")
         return None
     _state(store.context, link, point, VERIFIED, "", sent=made.bytes)

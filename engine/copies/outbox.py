@@ -83,13 +83,21 @@ def of_location(txn: Txn, location_id: int) -> Iterator[tuple[str, OutboxRow]]:
         yield found[U16.size :].decode("ascii"), rows.outbox_row(raw)
 
 
-def forget(txn: Txn, point: str) -> list[int]:
-    """The point is deleted; numbers of the locations that must be told."""
-    told = []
+def removed(txn: Txn, point: str, now_ns: int) -> None:
+    """A point is deleted: locations that have it are to be told, and where it never came it is forgotten.
+
+    Only this says so. A point that has no row for another reason is nothing a location should hear of.
+    """
     for row in locations(txn).values():
         found = get(txn, row.id, point)
-        if found is not None:
+        if found is None:
+            continue
+        if found.entry:
+            put(txn, row.id, point, found.now(rows.REMOVED, now_ns))
+        else:
             txn.delete(Table.OUTBOX, key(row.id, point))
-            if found.entry:
-                told.append(row.id)
-    return told
+
+
+def to_tell(txn: Txn, location_id: int) -> list[str]:
+    """Points whose deletion a location has not been told of."""
+    return [point for point, row in of_location(txn, location_id) if row.state == rows.REMOVED]

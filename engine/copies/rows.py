@@ -18,6 +18,7 @@ _COPY = struct.Struct("<IIIIB")
 _AWAY = struct.Struct("<HBBIQQIIQ32s32s")
 
 QUEUED, UPLOADING, VERIFIED, FAILED = "queued", "uploading", "verified", "failed"
+REMOVED = "removed"  # the point is deleted here, and the location has not been told
 STATES = (QUEUED, UPLOADING, VERIFIED, FAILED)
 
 KEEP, DROP = "keep", "drop"
@@ -94,7 +95,7 @@ def location_row(raw: bytes) -> LocationRow:
 def outbox_row(raw: bytes) -> OutboxRow:
     """Decode; raises Corrupt."""
     row: OutboxRow = _decoded(OutboxRow, raw, "index row of the outbox")
-    if row.state not in STATES:
+    if row.state not in (*STATES, REMOVED):
         raise Corrupt(
             "index row of the outbox", expected=" or ".join(STATES), found=repr(row.state)
         )

@@ -225,9 +225,10 @@ def remove(store: OpenStore, references: Iterable[str]) -> list[Point]:
         for point in points:
             if not txn.delete(Table.POINTS, point.id.encode()):
                 raise NotFound(f"point {point.id}", found="it was deleted meanwhile")
+            outbox.removed(txn, point.id, now)
 
+    now = context.system.time_ns()
     try:
-        now = context.system.time_ns()
         with session.writer.holds.open() as hold:
             for point in points:
                 tomb = codec.encode_tombstone(Tombstone(point.id, now))

@@ -8,10 +8,11 @@ import pytest
 
 from engine import Store
 from engine.copies import connect
+from engine.copies.connect import open_link
 from engine.errors import Busy, LocationUnavailable, NotFound
 from engine.locations import Retry
 from tests.copies.test_reach import grown
-from tests.copies.test_upload import CHEAP, SECRET, place
+from tests.copies.test_upload import CHEAP, SECRET, place, read_all
 from tests.restore.support import Maker
 
 __all__ = ["grown", "place"]
@@ -84,8 +85,28 @@ def test_a_location_is_forgotten_unless_something_is_only_there(
     with pytest.raises(Busy, match="delete those points"):
         engine.remove_location("far")
     engine.remove_points(grown)
+    assert len(states(engine)) == 1
+    engine.upload("far")
+    chain, _ = read_all(open_link(engine._open.context, "far"))
+    assert not set(chain.state.points) & set(grown) and len(chain.state.points) == 1
     make.tree.barrier()
     engine.collect()
     engine.remove_location("far")
     assert engine.locations() == [] and engine.check(read_data=True).problems == []
     assert (place / "holdfast.json").exists()
+
+
+def test_a_point_deleted_while_it_is_sent_is_not_left_there(
+    engine: Store, grown: list[str], place: Path
+) -> None:
+    engine.add_location("far", f"file://{place}", secrets=[SECRET])
+
+    def extras(point: str) -> list[bytes]:
+        if point == grown[0]:
+            engine.remove_points([point])
+        return []
+
+    engine.upload("far", extras=extras)
+    engine.upload("far")
+    chain, _ = read_all(open_link(engine._open.context, "far"))
+    assert list(chain.state.points) == grown[1:]
