@@ -17,6 +17,7 @@ from daemon.state import State
 from engine.errors import HoldfastError, NotFound, Unsupported
 from engine.progress import Report, silent
 from engine.registry import valid_name
+from fsmount.remote import revived
 
 if TYPE_CHECKING:
     from daemon.config import Config, Mount
@@ -171,7 +172,9 @@ class Uploads:
             assert self.service is not None, "points are made through a service"
             for one in self.service.locations():
                 if one.queued + one.uploading and not one.paused:
-                    self.service.start_job("upload", {"location": one.name})
+                    job = self.service.start_job("upload", {"location": one.name})
+                    if job.error:
+                        raise revived(job.error["kind"], job.error["message"])
 
 
 class Reload:

@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 from daemon.contract import Durability, LocationInfo, LocationSpec, UploadInfo, UploadState
 from daemon.service.core import Core
-from engine.errors import Busy, InvalidRequest, LocationUnavailable, NotFound
+from engine.errors import Busy, HoldfastError, InvalidRequest, LocationUnavailable, NotFound
 
 WAITERS = 8  # who wait for a copy at once: each takes a thread that commits need
 SETTINGS = "settings "  # of a mark, before a mount's name: its settings, as they are sent along with its points
@@ -141,7 +141,10 @@ class Copies(Core):
             self.ports.uploads.wake()
             raise self._on_its_way(point, f"{WAITERS} others that wait for their copies")
         try:
-            self.ports.uploads.wake(waited_for=True)
+            try:
+                self.ports.uploads.wake(waited_for=True)
+            except HoldfastError as error:
+                raise self._on_its_way(point, str(error)) from None
             end = time.monotonic() + self._config().uploads.wait_s
             pause = _FIRST
             while left := self._not_there(point):

@@ -64,7 +64,8 @@ class Uploads(Protocol):
     """Who sends points to storage locations, by jobs of kind ``upload``."""
 
     def wake(self, *, waited_for: bool = False) -> None:
-        """There may be something to send. ``waited_for``: somebody waits for it, so now, whatever went wrong before."""
+        """There may be something to send. ``waited_for``: somebody waits for it, so now, whatever went wrong before;
+        where this process sends it itself, it raises what goes wrong."""
         ...
 
 

@@ -17,7 +17,7 @@ from daemon.contract import LocationSpec, MountSpec
 from daemon.service import Service, extras
 from daemon.service.extras import Kept, KeptSession, KeptText
 from daemon.service.sending import kept, settings_of
-from engine import Store, limits
+from engine import limits
 from engine.errors import (
     AlreadyExists,
     Busy,
@@ -96,7 +96,7 @@ def test_points_are_sent_and_told(service: Service, tmp_path: Path, key: Identit
 def test_a_location_that_does_not_answer(service: Service, tmp_path: Path, key: Identity) -> None:
     service.add_location(spec(tmp_path, key))
     (tmp_path / "there").rename(tmp_path / "gone")
-    with pytest.raises(NotFound, match=r"holdfast\.json"):
+    with pytest.raises(Busy, match=r"the point itself exists.*mount its disk"):
         service.snapshot("a", durability="remote")
     assert service.mount("a").pending == 1  # the point exists
     (tmp_path / "gone").rename(tmp_path / "there")
@@ -149,12 +149,12 @@ def test_what_failed_is_told_and_tried_again(
     fill(service.path, "a", {"x": os.urandom(5000)})
     service.add_location(spec(tmp_path, key))
 
-    def broken(self: Store, point: str) -> Kept:
+    def broken(*_: object) -> Kept:
         raise Corrupt("a note", found="damage")
 
     with monkeypatch.context() as patch:
         patch.setattr("daemon.service.sending.kept", broken)
-        with pytest.raises(Corrupt):
+        with pytest.raises(Busy, match=r"the point itself exists.*damage"):
             service.snapshot("a", durability="remote")
     assert [one.kind for one in service.store.incidents.known()][-1] == "job_failed"
     # what the engine calls failed
