@@ -113,8 +113,21 @@ def tables(run: Results) -> list[tuple[str, Table]]:
         "overwrite": ("fill_mb_s", "buffered_iops", "direct_iops", "peak_mib"),
         "untar": ("alone_files_s", "four_files_s", "peak_mib"),
         "nfs": ("in_mb_s", "out_mb_s", "peak_mib"),
+        "uploads": (
+            "sent_mib",
+            "upload_mb_s",
+            "put_mb_s",
+            "objects_per_gib",
+            "write_alone_mb_s",
+            "write_beside_mb_s",
+        ),
     }
-    titles = {"overwrite": "Random 4 KiB overwrites", "untar": "Untar", "nfs": "Over NFS"}
+    titles = {
+        "overwrite": "Random 4 KiB overwrites",
+        "untar": "Untar",
+        "nfs": "Over NFS",
+        "uploads": "Sent to a bucket",
+    }
     found += [(titles[probe], probes_table(run, probe, keys[probe])) for probe in keys]
     found += [("Snapshots", snapshots_table(run)), ("Index", index_table(run))]
     return [(title, table) for title, table in found if table[1]]

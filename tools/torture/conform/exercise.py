@@ -136,7 +136,7 @@ RIGS = (
         "conform-fsstress",
         "a tree exercised by several processes, then seen live, in a point and restored",
         fsstress,
-        needs=("fuse", "root"),
+        needs=("fuse", "root", "sticky"),
         bugs=("conform-mkdir-count", "conform-unlinked-lost"),
     ),
 )

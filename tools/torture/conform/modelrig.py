@@ -137,7 +137,7 @@ RIGS = (
         "conform-model",
         "random operations on a mount, on ext4 and in a model, compared after each",
         run,
-        needs=("fuse",),
+        needs=("fuse", "sticky"),
         bugs=(
             "conform-point-of-now",
             "conform-capture-skipped",

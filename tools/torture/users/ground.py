@@ -63,7 +63,16 @@ class Mounted:
 
     def end(self) -> None:
         """Unmount and wait for the worker. Raises RuntimeError when it ended badly."""
-        subprocess.run(["fusermount3", "-u", str(self.where)], check=True, capture_output=True)
+        end = time.monotonic() + END_LIMIT
+        while True:  # a descriptor of a child that has ended may still be on its way out
+            done = subprocess.run(
+                ["fusermount3", "-u", str(self.where)], capture_output=True, text=True
+            )
+            if done.returncode == 0:
+                break
+            if time.monotonic() > end:
+                raise RuntimeError(f"{self.name} stays mounted: {done.stderr.strip()}")
+            time.sleep(0.05)
         if self.process.wait(END_LIMIT):
             raise RuntimeError(f"{self.name} ended badly: {self.log.read_text()[-2000:]}")
 

@@ -225,7 +225,7 @@ RIGS = (
         run,
         needs=("root", "fuse"),
         bugs=("quota checked when opened", "inodes not counted"),
-        teeth=0.05,
+        teeth=0.1,
         test=0.1,
     ),
 )
