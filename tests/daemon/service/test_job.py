@@ -79,7 +79,7 @@ import sys, time
 from daemon import job
 from daemon.service import work
 job.BEAT = 0.1
-def run(store, what, report):
+def run(store, what, report, stop):
     job.os.write(1, b'{"progress": {}}\\n')
     time.sleep(60)
 work.run = run
