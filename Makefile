@@ -12,6 +12,7 @@ help:
 	@echo "make torture try for an hour to break it, record what came out (HOURS=N: go on for so long)"
 	@echo "make bench   measure against the peers, ends with one table"
 	@echo "make install PREFIX=$(PREFIX) DESTDIR=$(DESTDIR)  for the whole system: command, units, manual pages"
+	@echo "             PYTHON=FILE: to run with; ANY_PYTHON=1: also one that the service cannot run"
 	@echo "make clean   remove .venv and every cache"
 
 setup:
@@ -34,7 +35,8 @@ bench:
 	.venv/bin/python -m tools.bench
 
 install: setup
-	.venv/bin/python -m tools.install --prefix "$(PREFIX)" --destdir "$(DESTDIR)"
+	.venv/bin/python -m tools.install --prefix "$(PREFIX)" --destdir "$(DESTDIR)" \
+	  $(if $(PYTHON),--python "$(PYTHON)") $(if $(ANY_PYTHON),--any-python)
 
 clean:
 	rm -rf .venv .venv.lock build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache \

@@ -2,8 +2,8 @@
 
 A record of level WARNING or above in the logger ``holdfast`` or below it fails the test that
 caused it, unless the test announced it with ``expect_log``. A FUSE mount still there when the
-test's own directory should go is undone and fails the test. Tests marked ``needs_fuse`` are
-skipped on a machine that cannot mount, and named at the end of the run.
+test's own directory should go is undone and fails the test. Tests marked ``needs_fuse`` or
+``needs_boot`` are skipped on a machine that cannot mount, or boot, and named at the end of the run.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable, Generator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -181,7 +182,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     told = getattr(session.config, "workeroutput", None)
     if told is not None:  # one of several processes that run tests: the first of them tells
         told["left"] = session.config.stash[LEFT]
-        told["skipped"] = session.config.stash.get(SKIPPED, [])
+        told["skipped"] = session.config.stash.get(SKIPPED, {})
     fine = (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
     if session.config.stash[LEFT] and session.exitstatus in fine:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
@@ -193,11 +194,10 @@ def pytest_testnodedown(node: Any) -> None:
     told = getattr(node, "workeroutput", {})
     stash = node.config.stash
     stash.setdefault(GATHERED, []).extend(told.get("left", []))
-    known = stash.setdefault(SKIPPED, [])
-    known += [name for name in told.get("skipped", []) if name not in known]
+    stash.setdefault(SKIPPED, {}).update(told.get("skipped", {}))  # each has collected all of them
 
 
-# --- machines without FUSE ----------------------------------------------------------------------
+# --- machines without FUSE, or without namespaces ----------------------------------------------
 
 
 def why_no_fuse() -> str:
@@ -211,26 +211,53 @@ def why_no_fuse() -> str:
     return ""
 
 
-SKIPPED = pytest.StashKey[list[str]]()
+PROBE = """
+set -e
+mount -t tmpfs probe /mnt
+mkdir /mnt/upper /mnt/work /mnt/root
+mount -t overlay -o lowerdir=/,upperdir=/mnt/upper,workdir=/mnt/work probe /mnt/root
+"""
+
+
+@cache
+def why_no_boot() -> str:
+    """The reason why no systemd can be booted in namespaces of its own; empty when it can."""
+    if os.geteuid() != 0:
+        return "only root can boot a machine in namespaces"
+    for program in ("/usr/lib/systemd/systemd", "systemctl", "unshare", "nsenter", "setpriv"):
+        if shutil.which(program) is None:
+            return f"there is no {program}"
+    groups = [Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/unified")]
+    if not any((one / "cgroup.procs").exists() and os.access(one, os.W_OK) for one in groups):
+        return "there is no cgroup2 file system at /sys/fs/cgroup that can be written to"
+    spaces = ["--mount", "--pid", "--uts", "--ipc", "--net", "--cgroup", "--fork"]
+    done = subprocess.run(["unshare", *spaces, "sh", "-c", PROBE], capture_output=True, text=True)
+    return f"namespaces and an overlay cannot be made: {done.stderr}" if done.returncode else ""
+
+
+NEEDS: dict[str, Callable[[], str]] = {"needs_fuse": why_no_fuse, "needs_boot": why_no_boot}
+SKIPPED = pytest.StashKey[dict[str, list[str]]]()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Skip the tests that mount where nothing can be mounted, and note their names."""
-    reason = why_no_fuse()
-    needing = [item for item in items if item.get_closest_marker("needs_fuse")] if reason else []
-    for item in needing:
-        item.add_marker(pytest.mark.skip(reason=f"needs_fuse: {reason}"))
-    config.stash[SKIPPED] = [item.nodeid for item in needing]
+    """Skip the tests that need what this machine does not have, and note their names."""
+    lost = config.stash[SKIPPED] = {}
+    for marker, why_not in NEEDS.items():
+        needing = [item for item in items if item.get_closest_marker(marker)]
+        reason = why_not() if needing else ""
+        if reason:
+            for item in needing:
+                item.add_marker(pytest.mark.skip(reason=f"{marker}: {reason}"))
+            lost[reason] = [item.nodeid for item in needing]
 
 
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    """Name what was skipped for want of FUSE, and what was left mounted."""
-    skipped = config.stash.get(SKIPPED, [])
-    if skipped:
-        terminalreporter.section(f"{len(skipped)} tests not run: {why_no_fuse()}", red=True)
-        for name in skipped:
+    """Name what was skipped for want of FUSE or namespaces, and what was left mounted."""
+    for reason, names in config.stash.get(SKIPPED, {}).items():
+        terminalreporter.section(f"{len(names)} tests not run: {reason}", red=True)
+        for name in names:
             terminalreporter.line(name)
     left = config.stash.get(LEFT, [])
     if left:

@@ -3,19 +3,24 @@
 What is installed is what ``tools/setup`` made of the lock files: the locked packages that are needed to run, copied
 from .venv, and the wheel of this tree, in a virtual environment PREFIX/lib/holdfast with the same interpreter.
 Nothing is fetched and nothing is compiled.
+
+The service runs as a user of its own, in a sandbox: an interpreter that it would not find there is refused.
 """
 
 from __future__ import annotations
 
 import argparse
 import compileall
+import json
 import os
 import re
 import shutil
+import stat
 import subprocess
 import sys
+import sysconfig
 import tempfile
-import venv
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
@@ -25,6 +30,61 @@ import sys
 from daemon.cli.main import main
 sys.exit(main())
 """
+
+HIDDEN = ("/root", "/home", "/run/user", "/tmp", "/var/tmp")
+"""What holdfast.service does not see, or has one of its own of: ProtectHome= and PrivateTmp= of the unit."""
+ASK = """
+import json, os, sys, sysconfig
+print(json.dumps([sys._base_executable, os.__file__, sysconfig.get_config_var("SOABI")]))
+"""
+
+
+class Refused(Exception):
+    """Nothing was installed, and why."""
+
+
+# --- the interpreter ----------------------------------------------------------------------------
+
+
+def in_the_way(path: str) -> str:
+    """What keeps the service's user from reading a file, by its name or where links lead; empty if nothing does."""
+    for name in dict.fromkeys((os.path.abspath(path), os.path.realpath(path))):
+        for folder in map(str, reversed(Path(name).parents)):
+            if folder in HIDDEN:
+                return f"the unit hides {folder} from it"
+            if not os.stat(folder).st_mode & stat.S_IXOTH:
+                return f"{folder} is closed to other users"
+    return "" if os.stat(path).st_mode & stat.S_IROTH else f"other users may not read {path}"
+
+
+def interpreter(python: str, checked: bool = True) -> str:
+    """The interpreter behind this one, which may be that of a virtual environment.
+
+    Raises Refused if it cannot use the packages of .venv or, when ``checked``, if the service could not run it.
+    """
+    try:
+        done = subprocess.run([python, "-I", "-c", ASK], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise Refused(f"{python} is not a Python that runs: {error}") from error
+    base, library, abi = json.loads(done.stdout)
+    mine = sysconfig.get_config_var("SOABI")
+    if abi != mine:
+        raise Refused(
+            f"{python} is {abi}, and the packages in .venv are for {mine}; give another as PYTHON, or make .venv with "
+            f"this one: rm -r .venv; HOLDFAST_PYTHON={python} make setup"
+        )
+    for file in (base, library) if checked else ():
+        if reason := in_the_way(file):
+            version = ".".join(map(str, sys.version_info[:2]))
+            raise Refused(
+                f"user holdfast, whom the service runs as, could not run {base}: {reason}. It needs a Python {version} "
+                f"that every user may read and run, outside of {', '.join(HIDDEN)}. Give one: make install "
+                "PYTHON=/usr/bin/python3; or install without the service, for commands alone: make install ANY_PYTHON=1"
+            )
+    return str(base)
+
+
+# --- what is installed --------------------------------------------------------------------------
 
 
 def locked() -> list[str]:
@@ -43,6 +103,12 @@ def copy_package(name: str, site: Path) -> None:
             target = site / source.relative_to(base)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, target)
+
+
+def copy_locked(site: Path) -> None:
+    """Every package that running needs."""
+    for name in locked():
+        copy_package(name, site)
 
 
 def build_wheel(folder: Path) -> Path:
@@ -64,10 +130,10 @@ def build_wheel(folder: Path) -> Path:
     return wheel
 
 
-def environment(folder: Path) -> Path:
+def environment(folder: Path, python: str) -> Path:
     """An empty virtual environment; its directory of packages."""
     shutil.rmtree(folder, ignore_errors=True)
-    venv.EnvBuilder(symlinks=True, with_pip=False).create(folder)
+    subprocess.run([python, "-I", "-m", "venv", "--without-pip", "--symlinks", folder], check=True)
     for left in [*folder.glob("bin/activate*"), *folder.glob("bin/Activate*")]:
         left.unlink()
     settings = folder / "pyvenv.cfg"
@@ -86,14 +152,18 @@ def replace(final: Path, new: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def install(prefix: str, destdir: str) -> None:
-    """Everything, below ``destdir``; what is installed runs at ``prefix``."""
+def install(
+    prefix: str, destdir: str, python: str, packages: Callable[[Path], None] = copy_locked
+) -> None:
+    """Everything, below ``destdir``; what is installed runs at ``prefix``, by ``python``.
+
+    ``packages`` provides the directory that it is given with the packages that running needs.
+    """
     home = f"{prefix}/lib/holdfast"
     final = Path(f"{destdir}{home}")
     folder = final.with_name("holdfast.new")
-    site = environment(folder)
-    for name in locked():
-        copy_package(name, site)
+    site = environment(folder, python)
+    packages(site)
     with tempfile.TemporaryDirectory() as scratch:
         shutil.unpack_archive(build_wheel(Path(scratch)), site, "zip")
     compileall.compile_dir(
@@ -117,9 +187,18 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="make install", description=__doc__.split(":")[0])
     parser.add_argument("--prefix", default="/usr/local", type=os.path.abspath)
     parser.add_argument("--destdir", default="")
+    parser.add_argument("--python", default=sys.executable, help="the interpreter to run with")
+    parser.add_argument(
+        "--any-python", action="store_true", help="also one that the service cannot run"
+    )
     given = parser.parse_args(arguments)
     os.umask(0o022)
-    install(given.prefix, given.destdir and os.path.abspath(given.destdir))
+    try:
+        python = interpreter(given.python, checked=not given.any_python)
+    except Refused as reason:
+        print(f"make install: {reason}", file=sys.stderr)
+        return 1
+    install(given.prefix, given.destdir and os.path.abspath(given.destdir), python)
     return 0
 
 

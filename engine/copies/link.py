@@ -18,7 +18,7 @@ from engine.copies import journal, outbox, rows
 from engine.copies.journal import Body, Entry
 from engine.copies.rows import NAMED, REMOVED, UNNAMED, VERIFIED, OutboxRow
 from engine.copies.sealed import PackRow
-from engine.errors import Busy, Corrupt, NotFound, from_os
+from engine.errors import Busy, Corrupt, LocationUnavailable, NotFound, from_os
 from engine.index import Table, Txn
 from engine.index.rows import KIND_DATA
 from engine.keys import Vault
@@ -97,8 +97,22 @@ class Link:
                     found="neither", do="look whether the server keeps conditional creates",
                 )  # fmt: skip
             return self.append(body)
+        self._look(entry.seq, raw)
         self._take(entry, raw)
         return entry.seq
+
+    def _look(self, seq: int, raw: bytes) -> None:
+        """See that an entry is there as it was sent: from then on the location counts as having what it names."""
+        path = journal.path_of(seq)
+        try:
+            found = self.location.read(path)
+        except NotFound:
+            found = b""
+        if found != raw:
+            raise LocationUnavailable(
+                f"{self.location.shown}: {path}", expected="the entry that was made", found="another, or none",
+                do="try again; if it stays so, look at the server",
+            )  # fmt: skip
 
     def tell_removed(self) -> int:
         """Have the journal say which points were deleted here; how many."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,16 +15,25 @@ from engine.copies.connect import Wanted, add, open_link
 from engine.copies.link import Link
 from engine.copies.sealed import path_of, read_pack
 from engine.copies.upload import Uploader, UploadReport
-from engine.errors import AlreadyExists, Busy, LocationUnavailable
+from engine.errors import (
+    AlreadyExists,
+    Busy,
+    HoldfastError,
+    LocationDenied,
+    LocationUnavailable,
+    StoreFull,
+)
 from engine.keys import Passphrase, unlock
 from engine.keys.primitives import Cost
 from engine.progress import silent
 from tests.copies.test_reach import grown, reached, top
+from tests.locations.conftest import Server, moto
+from tests.locations.faulty import Delay, Fail, Fault, Faulty, Flip, Lose, Tear
 from tests.restore.support import Maker
 
 CHEAP = Cost(memory_kib=64, passes=1, lanes=1)
 SECRET = Passphrase("a word or two")
-__all__ = ["grown"]
+__all__ = ["grown", "moto"]
 
 
 @pytest.fixture
@@ -108,46 +119,73 @@ def test_who_was_replaced_stops(engine: Store, link: Link, grown: list[str]) -> 
         assert "replaced" in outbox.location(txn, "far").paused
 
 
-class Failing:
-    """A location that fails at the n-th change, before or after it was done."""
-
-    def __init__(self, inner: object, at: int, *, done: bool) -> None:
-        self._inner, self._left, self._done = inner, at, done
-
-    def __getattr__(self, name: str) -> object:
-        real = getattr(self._inner, name)
-        if name not in ("put", "create"):
-            return real
-
-        def call(*words: object) -> object:
-            self._left -= 1
-            now = self._left == 0
-            if now and not self._done:
-                raise LocationUnavailable("a server", found="no answer")
-            result = real(*words)
-            if now:
-                raise LocationUnavailable("a server", found="no answer")
-            return result
-
-        return call
-
-
 @pytest.mark.parametrize("done", [False, True])
 def test_cut_off_at_any_change_it_goes_on(
     engine: Store, link: Link, grown: list[str], done: bool
 ) -> None:
     at, whole = 0, False
     while not whole:
-        at += 1
         again = open_link(engine._open.context, "far")
-        again.location = Failing(again.location, at, done=done)  # type: ignore[assignment]
+        faulty = again.location = Faulty(again.location)
+        for change in ("put", "create"):
+            error = LocationUnavailable("a server", found="no answer")
+            faulty.on(change, Fail(error, done=done), after=at // 2)
         try:
             for point in grown:
                 send(engine, again, point)
             whole = True
         except LocationUnavailable:
-            continue
-    assert at > 3
+            at += 1
+    assert at > 1
+    chain, ids = read_all(link)
+    assert list(chain.state.points) == grown
+    assert all(reached(engine, point) <= ids for point in grown)
+
+
+@pytest.mark.parametrize(
+    ("operation", "name", "fault"),
+    [
+        ("put", "packs/", Lose()), ("put", "packs/", Tear(1000)), ("put", "packs/", Flip(100_000)),
+        ("create", "journal/", Lose()), ("create", "journal/", Tear(70)), ("create", "journal/", Flip(999)),
+        ("stat", "packs/", Fail(LocationUnavailable("a server"))), ("put", "packs/", Delay(0.05)),
+        ("put", "packs/", Fail(LocationDenied("a server"))), ("put", "", Fail(StoreFull("a bucket"))),
+    ],
+)  # fmt: skip
+def test_whatever_the_location_does_it_ends_verified_or_says_why(
+    engine: Store, link: Link, grown: list[str], operation: str, name: str, fault: Fault
+) -> None:
+    """And nothing counts as verified that is not there as it was sent."""
+    again = open_link(engine._open.context, "far")
+    again.row = replace(again.row, verify=1.0)
+    faulty = again.location = Faulty(again.location)
+    faulty.on(operation, fault, name=name)
+    with suppress(HoldfastError):
+        send(engine, again, grown[0])
+    with engine._open.context.index.read() as txn:
+        row = outbox.get(txn, link.row.id, grown[0])
+    chain, ids = read_all(link) if row is not None and row.entry else (None, set())
+    if chain is not None:
+        assert reached(engine, grown[0]) <= ids
+        return
+    assert not isinstance(fault, Delay)
+    if name == "journal/" and not isinstance(fault, Lose):
+        link.location.remove(
+            [journal.path_of(link.row.seq + 1)]
+        )  # what is no entry stays in the way
+    send(engine, open_link(engine._open.context, "far"), grown[0])
+    chain, ids = read_all(link)
+    assert list(chain.state.points) == grown[:1] and reached(engine, grown[0]) <= ids
+
+
+def test_a_bucket(engine: Store, grown: list[str], moto: Server, tmp_path: Path) -> None:
+    """A real server of the protocol; credentials come from a file, and are in no message."""
+    secret = tmp_path / "credentials"
+    secret.touch(0o600)
+    secret.write_text("".join(f"{key}={value}\n" for key, value in moto.credentials.items()))
+    wanted = Wanted(moto.url(), [SECRET], f"file:{secret}")
+    link = add(engine._open.context, "bucket", wanted, cost=CHEAP)
+    for point in grown:
+        send(engine, link, point)
     chain, ids = read_all(link)
     assert list(chain.state.points) == grown
     assert all(reached(engine, point) <= ids for point in grown)

@@ -138,12 +138,11 @@ def test_warnings_and_unknown_markers_are_errors(inner: pytest.Pytester) -> None
 
 
 @pytest.mark.parametrize("processes", [(), ("-n", "2")], ids=["one", "several"])
-def test_skips_for_want_of_fuse_are_named(
+def test_skips_for_want_of_fuse_or_of_namespaces_are_named(
     inner: pytest.Pytester, processes: tuple[str, ...]
 ) -> None:
-    inner.makeconftest(
-        (ROOT / "tests" / "conftest.py").read_text().replace("/dev/fuse", "/dev/no-fuse")
-    )
+    rules = (ROOT / "tests" / "conftest.py").read_text().replace("/dev/fuse", "/dev/no-fuse")
+    inner.makeconftest(rules.replace("os.geteuid()", "1000"))
     inner.makepyfile(
         test_some="""
         import pytest
@@ -152,13 +151,22 @@ def test_skips_for_want_of_fuse_are_named(
         def test_mounts():
             raise AssertionError
 
+        @pytest.mark.needs_boot
+        def test_boots():
+            raise AssertionError
+
         def test_pure():
             pass
         """
     )
     result = run(inner, *processes)
-    result.assert_outcomes(passed=1, skipped=1)
-    result.stdout.fnmatch_lines(["*1 tests not run: there is no /dev/no-fuse*", "*::test_mounts"])
+    result.assert_outcomes(passed=1, skipped=2)
+    result.stdout.fnmatch_lines(
+        [
+            "*1 tests not run: there is no /dev/no-fuse*", "*::test_mounts",
+            "*1 tests not run: only root can boot a machine in namespaces*", "*::test_boots",
+        ]
+    )  # fmt: skip
 
 
 # A do-nothing file system in a process of its own. It ends when it is unmounted.

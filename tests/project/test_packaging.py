@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import tomllib
 import venv
 from pathlib import Path
@@ -61,8 +62,9 @@ def test_the_wheel_has_its_data_files_and_its_command_finds_them(tmp_path: Path)
 @pytest.mark.slow
 def test_an_installation_stands_on_its_own(tmp_path: Path) -> None:
     destdir = tmp_path / "package"
-    install.install("/opt/hf", str(destdir))
-    install.install("/opt/hf", str(destdir))  # again: an upgrade
+    python = install.interpreter(sys.executable, checked=False)
+    install.install("/opt/hf", str(destdir), python)
+    install.install("/opt/hf", str(destdir), python)  # again: an upgrade
     below = destdir / "opt" / "hf"
     files = {
         str(path.relative_to(below))
@@ -81,21 +83,83 @@ def test_an_installation_stands_on_its_own(tmp_path: Path) -> None:
     for path in below.rglob("*"):  # nothing in it knows where it was put together
         if path.is_file() and not path.is_symlink() and path.stat().st_size < 1 << 20:
             assert os.fsencode(tmp_path) not in path.read_bytes(), path
-    python = below / "lib" / "holdfast" / "bin" / "python"
+    installed = below / "lib" / "holdfast" / "bin" / "python"
     holdfast = below / "lib" / "holdfast" / "bin" / "holdfast"
     store = tmp_path / "store"
-    run(python, "-I", holdfast, "--store", store, "init")
-    run(python, "-I", holdfast, "--store", store, "create", "m")
-    assert "m" in run(python, "-I", holdfast, "--store", store, "mounts")
-    assert run(python, "-I", "-c", "import daemon; print(daemon.__file__)").startswith(str(below))
+    run(installed, "-I", holdfast, "--store", store, "init")
+    run(installed, "-I", holdfast, "--store", store, "create", "m")
+    assert "m" in run(installed, "-I", holdfast, "--store", store, "mounts")
+    assert run(installed, "-I", "-c", "import daemon; print(daemon.__file__)").startswith(
+        str(below)
+    )
     absent = "import importlib.util as u; print([n for n in ('pip', 'pytest', 'setuptools') if u.find_spec(n)])"
-    assert run(python, "-I", "-c", absent) == "[]\n"
+    assert run(installed, "-I", "-c", absent) == "[]\n"
     assert (
         run(holdfast.with_name("python"), "-I", "-c", "import trio, pyfuse3, fastapi, httpx, lmdb")
         == ""
     )
     config = tomllib.loads((below / "share/holdfast/holdfast.toml").read_text())
     assert config["user"] == "holdfast"  # the mounter asks for it
+
+
+# --- an interpreter that the service's user can run ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("home", ["/root/x", "/home/me/.pyenv", "/tmp/x"])
+def test_what_the_unit_hides_is_in_the_way(home: str) -> None:
+    assert install.in_the_way(f"{home}/bin/python").startswith("the unit hides /")
+
+
+def test_a_closed_directory_is_in_the_way_also_behind_a_link(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(install, "HIDDEN", ())
+    with tempfile.TemporaryDirectory() as name:  # pytest's own directories are closed to others
+        top = Path(name).resolve()
+        top.chmod(0o755)
+        (top / "closed").mkdir()
+        python = top / "closed" / "python"
+        python.write_text("")
+        (top / "link").symlink_to(python)
+        assert install.in_the_way(str(top / "link")) == ""
+        python.chmod(0o750)
+        assert install.in_the_way(str(python)) == f"other users may not read {python}"
+        python.chmod(0o755)
+        (top / "closed").chmod(0o700)
+        for way in (python, top / "link"):
+            assert install.in_the_way(str(way)) == f"{top / 'closed'} is closed to other users"
+
+
+def test_an_interpreter_the_service_cannot_run_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = Path(install.interpreter(sys.executable, checked=False))
+    top = str(base.parents[-2])
+    monkeypatch.setattr(install, "HIDDEN", (top,))
+    assert install.main(["--destdir", str(tmp_path / "d")]) == 1
+    said = capsys.readouterr().err
+    assert f"could not run {base}: the unit hides {top} from it" in said
+    assert "make install PYTHON=/usr/bin/python3" in said and "ANY_PYTHON=1" in said
+    assert not (tmp_path / "d").exists()
+    asked: list[str] = []
+    monkeypatch.setattr(install, "install", lambda _prefix, _destdir, python: asked.append(python))
+    assert install.main(["--destdir", str(tmp_path / "d"), "--any-python"]) == 0
+    monkeypatch.setattr(install, "HIDDEN", ())
+    monkeypatch.setattr(install, "in_the_way", lambda _path: "")
+    assert install.main(["--destdir", str(tmp_path / "d"), "--python", str(base)]) == 0
+    assert asked == [str(base), str(base)]
+
+
+def test_an_interpreter_that_is_none_or_another_is_refused(tmp_path: Path) -> None:
+    other = tmp_path / "python"
+    other.write_text("""#!/bin/sh\necho '["/usr/bin/python", "/usr/lib/os.py", "cpython-27"]'\n""")
+    other.chmod(0o755)
+    with pytest.raises(
+        install.Refused, match=f"{other} is cpython-27, and .* HOLDFAST_PYTHON={other}"
+    ):
+        install.interpreter(str(other))
+    with pytest.raises(install.Refused, match="not a Python that runs"):
+        install.interpreter(str(tmp_path / "none"))
 
 
 # --- manual pages -------------------------------------------------------------------------------------------
