@@ -41,6 +41,7 @@ if TYPE_CHECKING:  # imported where they are used: no process needs all of them
     from engine.maintain.check import CheckReport, Problem
     from engine.maintain.drop import DropReport
     from engine.maintain.forecast import Forecast
+    from engine.maintain.reclaim import Reclaim
     from engine.maintain.repair import RepairReport
     from engine.maintain.report import CollectReport
     from engine.maintain.scrub import ScrubReport
@@ -409,6 +410,23 @@ class Store:
             return office.send(
                 self._open, location, extras=extras, settings=settings, report=report, stop=stop
             )
+
+    def reclaim(
+        self, location: str, *, dry_run: bool = False, report: Report = silent,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> Reclaim:  # fmt: skip
+        """Free at a location what no point there needs any more; see ``engine.maintain.reclaim``."""
+        from engine.copies import connect
+        from engine.maintain import reclaim
+
+        with self._noting():
+            link = connect.open_link(self._open.context, location)
+            try:
+                if dry_run:
+                    return reclaim.plan(self._open, link, report=report)
+                return reclaim.reclaim(self._open, link, report=report, stop=stop)
+            finally:
+                link.location.close()
 
     def drop_local(self, *, report: Report = silent) -> DropReport:
         """Give up the bytes of points that are verified wherever they must be, where that is wanted."""

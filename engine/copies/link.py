@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 
 from engine import codec, limits
@@ -16,7 +16,7 @@ from engine.chunks import Context
 from engine.chunks.encode import plain
 from engine.copies import journal, outbox, rows
 from engine.copies.journal import Body, Entry
-from engine.copies.rows import NAMED, REMOVED, UNNAMED, VERIFIED, OutboxRow
+from engine.copies.rows import NAMED, REMOVED, UNNAMED, VERIFIED, LocationRow, OutboxRow
 from engine.copies.sealed import PackRow
 from engine.errors import Busy, Corrupt, LocationUnavailable, NotFound, from_os
 from engine.index import Table, Txn
@@ -26,6 +26,32 @@ from engine.locations import Location
 from engine.packs.records import encode_record_head
 
 FOLDER = "locations"
+
+
+@contextmanager
+def alone(context: Context, name: str, row: LocationRow) -> Iterator[None]:
+    """Be the only process that changes what is at a location, or relies on it staying, for as long as the block runs.
+
+    Raises Busy.
+    """
+    system = context.system
+    folder = os.path.join(context.root, FOLDER)
+    path = os.path.join(folder, f"{row.id}.lock")
+    try:
+        if not system.exists(folder):
+            system.mkdir(folder)
+        fd = system.open(path, os.O_RDWR | os.O_CREAT)
+    except OSError as error:
+        raise from_os(error, path) from None
+    try:
+        if not system.try_lock(fd):
+            raise Busy(
+                f"location {name!r}", expected="nobody else at work on it",
+                found="another process of this store", do="wait for it to end",
+            )  # fmt: skip
+        yield
+    finally:
+        system.close(fd)
 
 
 class Link:
@@ -39,27 +65,9 @@ class Link:
         with context.index.read() as txn:
             self.row = outbox.location(txn, name)
 
-    @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Be the only process that writes to the location, for as long as the block runs. Raises Busy."""
-        system = self.context.system
-        folder = os.path.join(self.context.root, FOLDER)
-        path = os.path.join(folder, f"{self.row.id}.lock")
-        try:
-            if not system.exists(folder):
-                system.mkdir(folder)
-            fd = system.open(path, os.O_RDWR | os.O_CREAT)
-        except OSError as error:
-            raise from_os(error, path) from None
-        try:
-            if not system.try_lock(fd):
-                raise Busy(
-                    f"location {self.name!r}", expected="nobody else writing to it",
-                    found="another process of this store", do="wait for it to end",
-                )  # fmt: skip
-            yield
-        finally:
-            system.close(fd)
+    def alone(self) -> AbstractContextManager[None]:
+        """See ``alone``."""
+        return alone(self.context, self.name, self.row)
 
     # --- the journal --------------------------------------------------------------------------------------
 

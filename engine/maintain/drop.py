@@ -7,10 +7,12 @@ network.  The bytes go with the next collection, which finds the packs' records 
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from engine import limits
 from engine.copies import outbox, rows
+from engine.copies.link import alone
 from engine.copies.rows import DROP, NAMED, VERIFIED
 from engine.home import OpenStore
 from engine.index import Table, Txn
@@ -31,7 +33,18 @@ class DropReport:
 
 
 def drop(store: OpenStore, *, report: Report) -> DropReport:
-    """Drop what may be dropped. Raises Corrupt when a node that is needed cannot be read."""
+    """Drop what may be dropped. Raises Corrupt when a node that is needed cannot be read, Busy while a location is sent
+    to or reclaimed."""
+    context = store.context
+    with context.index.read() as txn:
+        places = outbox.locations(txn)
+    with ExitStack() as stack:
+        for name, row in places.items():
+            stack.enter_context(alone(context, name, row))
+        return _drop(store, report)
+
+
+def _drop(store: OpenStore, report: Report) -> DropReport:
     result = DropReport()
     context = store.context
     with context.index.read() as txn:

@@ -1,0 +1,99 @@
+"""Freeing at a location what no point there needs: all of that, nothing else, and cut off anywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from engine import Store
+from engine.copies.connect import open_link
+from engine.copies.link import Link
+from engine.copies.upload import Uploader
+from engine.errors import Busy, LocationUnavailable
+from engine.maintain.reclaim import reclaim
+from engine.progress import silent
+from tests.copies.test_reach import grown, reached
+from tests.copies.test_upload import link, place, read_all, send
+from tests.locations.faulty import Fail, Faulty
+from tests.restore.support import Maker, noise
+
+__all__ = ["grown", "link", "place"]
+
+
+def sizes(place: Path) -> int:
+    return sum(one.stat().st_size for one in (place / "packs").rglob("*") if one.is_file())
+
+
+@pytest.fixture
+def sent(engine: Store, make: Maker, link: Link, grown: list[str]) -> list[str]:
+    """Points that came one by one, the last without most of what was before."""
+    make.file(b"other", noise(500_000, 77))
+    for name in (b"big", b"d1/new"):
+        parent, _, last = name.rpartition(b"/")
+        make.tree.unlink(make.inodes[parent], last)
+        make.tree.forgotten(make.inodes.pop(name))
+    points = [*grown, make.point(engine)]
+    for point in points:
+        send(engine, link, point)
+    return points
+
+
+def test_what_deleted_points_needed_alone_goes(
+    engine: Store, link: Link, sent: list[str], place: Path
+) -> None:
+    assert engine.reclaim("far").packs == 0
+    before = sizes(place)
+    engine.remove_points(sent[:3])
+    waiting = engine.reclaim("far", dry_run=True)
+    assert (waiting.packs, waiting.waiting) == (0, 0) or waiting.packs
+    done = engine.reclaim("far")
+    assert done.done and done.packs and done.copies > 10
+    assert sizes(place) == before - done.bytes
+    chain, ids = read_all(open_link(engine._open.context, "far"))
+    assert list(chain.state.points) == sent[3:] and reached(engine, sent[3]) <= ids
+    assert engine.reclaim("far").packs == 0
+
+
+def test_what_was_freed_is_sent_again_when_it_is_needed_again(
+    engine: Store, make: Maker, link: Link, sent: list[str]
+) -> None:
+    engine.remove_points(sent[:3])
+    engine.reclaim("far")
+    make.file(b"big", noise(3_000_000, 7))
+    make.file(b"d1/new", noise(70_000, 9))
+    point = make.point(engine)
+    again = open_link(engine._open.context, "far")
+    send(engine, again, point)
+    chain, ids = read_all(again)
+    assert point in chain.state.points and reached(engine, point) <= ids
+
+
+@pytest.mark.parametrize("done", [False, True])
+def test_cut_off_at_any_change(engine: Store, link: Link, sent: list[str], done: bool) -> None:
+    engine.remove_points(sent[:3])
+    for at in range(4):
+        again = open_link(engine._open.context, "far")
+        faulty = again.location = Faulty(again.location)
+        for operation in ("create", "remove"):
+            faulty.on(operation, Fail(LocationUnavailable("a server"), done=done), after=at)
+        try:
+            reclaim(engine._open, again, report=silent)
+        except LocationUnavailable:
+            pass
+        else:
+            break
+    assert engine.reclaim("far").done
+    chain, ids = read_all(open_link(engine._open.context, "far"))
+    assert list(chain.state.points) == sent[3:] and reached(engine, sent[3]) <= ids
+
+
+def test_nobody_sends_or_drops_meanwhile(engine: Store, link: Link, sent: list[str]) -> None:
+    with link.alone():
+        with pytest.raises(Busy, match="at work"):
+            engine.reclaim("far")
+        with pytest.raises(Busy, match="at work"):
+            engine.drop_local()
+        with pytest.raises(Busy, match="at work"):
+            engine.upload("far")
+    assert Uploader(engine._open, link, report=silent).upload(sent[3]).packs == 0
