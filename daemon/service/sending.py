@@ -9,6 +9,7 @@ from typing import Any
 
 from daemon.service import extras
 from daemon.service.copies import SETTINGS
+from daemon.service.core import LOCK_WAIT, locked
 from daemon.service.extras import Kept, KeptSession, KeptText
 from daemon.state import State
 from engine import Store, limits
@@ -17,6 +18,7 @@ from engine.progress import Report
 
 log = logging.getLogger("holdfast.daemon")
 
+WAIT_S = LOCK_WAIT  # s for the mount of a point that was made just now
 CONFIGURATION_MAX = limits.JOURNAL_FREE_MAX // 2  # characters of JSON, ASCII
 
 
@@ -26,12 +28,16 @@ def upload(
     """Send every point that waits for this location; what that took. Raises what ``Store.upload`` raises."""
     with State.open(store.path) as state:
 
+        def of_point(point: str) -> list[bytes]:
+            # Who makes a point holds its mount until all that is kept with it is written down.
+            with locked(store.path, store.point(point).mount, WAIT_S):
+                return extras.encode(kept(state, point))
+
         def settings(mount: str) -> Mapping[str, Any]:
             return settings_of(store, state, mount)
 
         sent = store.upload(
-            location, extras=lambda point: extras.encode(kept(state, point)), settings=settings, report=report,
-            stop=stop,
+            location, extras=of_point, settings=settings, report=report, stop=stop
         )  # fmt: skip
     result: dict[str, int | str] = {
         "location": location, "points": len(sent), "packs": sum(one.packs for one in sent),

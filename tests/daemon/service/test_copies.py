@@ -212,6 +212,20 @@ def test_what_is_kept_of_a_point_is_what_the_state_has(service: Service) -> None
     assert settings_of(service.store, service.state, "gone") == {}
 
 
+def test_a_point_is_not_sent_before_all_of_it_is_written_down(
+    service: Service, tmp_path: Path, key: Identity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service.add_location(spec(tmp_path, key))
+    service.snapshot("a")
+    monkeypatch.setattr("daemon.service.sending.WAIT_S", 0.02)
+    with service.locked("a"):
+        job = service.start_job("upload", {"location": "there"})
+    assert (job.state, job.error["kind"]) == ("failed", "busy")
+    assert service.uploads()[0].state == "queued"
+    assert [one for one in service.store.incidents.known() if one.kind == "job_failed"] == []
+    assert service.start_job("upload", {"location": "there"}).state == "done"
+
+
 _times = st.integers(0, 2**63 - 1)
 _words = st.text(max_size=20).filter(lambda text: not any("\ud800" <= c <= "\udfff" for c in text))
 _paths = st.binary(max_size=10).map(lambda raw: raw.decode("utf-8", "surrogateescape"))
