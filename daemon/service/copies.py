@@ -79,6 +79,10 @@ class Copies(Core):
             raise InvalidRequest(f"state {state!r}", expected=" or ".join(get_args(UploadState)))
         return [UploadInfo(**one._asdict()) for one in self.store.uploads(location, state)]
 
+    def pending_uploads(self, location: str) -> list[UploadInfo]:
+        """Those to a location that are not verified. Raises NotFound."""
+        return [UploadInfo(**one._asdict()) for one in self.store.uploads(location, "pending")]
+
     def retry_uploads(self, location: str) -> int:
         """Queue again what failed at a location; how many points. Raises NotFound."""
         count = self.store.retry_uploads(location)
@@ -89,25 +93,24 @@ class Copies(Core):
 
     def copies_of(self, point: str) -> dict[str, UploadInfo]:
         """Of each location that the point goes to, how far it is."""
-        return {one.location: one for one in self.uploads() if one.point == point}
+        found = self.store.uploads(point=point)
+        return {one.location: UploadInfo(**one._asdict()) for one in found}
 
     def pending(self) -> dict[str, int]:
         """Points of each mount that some location does not have verified; mounts without one are left out."""
         waiting: defaultdict[str, set[str]] = defaultdict(set)
-        for one in self.uploads():
-            if one.state != "verified":
-                waiting[one.mount].add(one.point)
+        for one in self.store.uploads(state="pending"):
+            waiting[one.mount].add(one.point)
         return {mount: len(points) for mount, points in waiting.items()}
 
     def oldest_pending(self) -> dict[str, int]:
         """When the oldest point was made that a location does not have verified, by location."""
-        made: dict[str, int] = {}
+        waiting = self.store.uploads(state="pending")
+        made = {point.id: point.time_ns for point in self.store.points()} if waiting else {}
         oldest: dict[str, int] = {}
-        for one in self.uploads():
-            if one.state != "verified":
-                made = made or {point.id: point.time_ns for point in self.store.points()}
-                time_ns = made.get(one.point, one.since_ns)
-                oldest[one.location] = min(oldest.get(one.location, time_ns), time_ns)
+        for one in waiting:
+            time_ns = made.get(one.point, one.since_ns)
+            oldest[one.location] = min(oldest.get(one.location, time_ns), time_ns)
         return oldest
 
     # --- durability -----------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from daemon.service.core import LOCK_WAIT, locked
 from daemon.service.extras import Kept, KeptSession, KeptText
 from daemon.state import State
 from engine import Store, limits
-from engine.errors import NotFound
+from engine.errors import Corrupt, NotFound
 from engine.progress import Report
 
 log = logging.getLogger("holdfast.daemon")
@@ -29,9 +29,7 @@ def upload(
     with State.open(store.path) as state:
 
         def of_point(point: str) -> list[bytes]:
-            # Who makes a point holds its mount until all that is kept with it is written down.
-            with locked(store.path, store.point(point).mount, WAIT_S):
-                return extras.encode(kept(state, point))
+            return _extras(store, state, point)
 
         def settings(mount: str) -> Mapping[str, Any]:
             return settings_of(store, state, mount)
@@ -45,12 +43,27 @@ def upload(
         "read_back": sum(one.read_back for one in sent),
     }  # fmt: skip
     if any(one.name == location and one.local == "drop" for one in store.locations()):
-        store.drop_local(report=report)
+        result["dropped"] = store.drop_local(report=report).bytes
     return result
 
 
-def kept(state: State, point: str) -> Kept:
-    """What the state has of a point."""
+def _extras(store: Store, state: State, point: str) -> list[bytes]:
+    """What is kept with a point. Raises Busy while it is not all written down."""
+    try:
+        mount = store.point(point).mount
+    except NotFound:
+        return []  # deleted meanwhile: the engine finds out
+    with locked(store.path, mount, WAIT_S):
+        pass  # who makes a point holds its mount until all that is kept with it is written down
+    try:
+        return extras.encode(kept(state, point))
+    except Corrupt as error:  # what is kept beside it must not keep the point itself from its copy
+        store.incidents.note("corrupt", f"point {point}", f"its copy goes without logs: {error}")
+        return extras.encode(kept(state, point, texts=False))
+
+
+def kept(state: State, point: str, *, texts: bool = True) -> Kept:
+    """What the state has of a point; without its attachments unless ``texts``."""
     note = state.notes.get(point)
     found = None
     if note.session:
@@ -59,11 +72,11 @@ def kept(state: State, point: str) -> Kept:
             found = KeptSession(one.id, one.holder, one.label, one.begun_ns, one.ended_ns)
         except NotFound:  # it was so long ago that its row was forgotten
             found = KeptSession(note.session, "", "", 0, 0)
-    texts = [
+    attachments = [
         KeptText(one.kind, one.name, one.time_ns, files, b"".join(state.attachments.content(one.id)))
-        for one, files in state.attachments.with_files(point)
+        for one, files in (state.attachments.with_files(point) if texts else [])
     ]  # fmt: skip
-    return Kept(note.consistency, note.open_files, note.kept, found, texts)
+    return Kept(note.consistency, note.open_files, note.kept, found, attachments)
 
 
 def settings_of(store: Store, state: State, mount: str) -> dict[str, Any]:

@@ -112,7 +112,7 @@ class Uploading:
     def _one(
         self, service: Service, place: LocationInfo, jobs: Sequence[JobInfo], at_once: bool
     ) -> float:
-        rows = service.uploads(place.name)
+        rows = service.pending_uploads(place.name)
         failed = [one for one in rows if one.state == "failed"]
         if failed:
             service.store.incidents.note(

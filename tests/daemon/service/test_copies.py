@@ -149,7 +149,7 @@ def test_what_failed_is_told_and_tried_again(
     fill(service.path, "a", {"x": os.urandom(5000)})
     service.add_location(spec(tmp_path, key))
 
-    def broken(*_: object) -> Kept:
+    def broken(*_: object, **__: object) -> Kept:
         raise Corrupt("a note", found="damage")
 
     with monkeypatch.context() as patch:
@@ -210,6 +210,21 @@ def test_what_is_kept_of_a_point_is_what_the_state_has(service: Service) -> None
     assert extras.decode(chunks) == found
     assert settings_of(service.store, service.state, "a")["chunking"] == "auto"
     assert settings_of(service.store, service.state, "gone") == {}
+
+
+def test_a_damaged_log_keeps_no_point_from_its_copy(
+    service: Service, tmp_path: Path, key: Identity
+) -> None:
+    service.add_location(spec(tmp_path, key))
+    session = service.begin("a")
+    service.attach_log(session.id, "log", [b"text"])
+    service.commit(session.id)
+    with service.state.database.write() as txn:
+        txn.execute("DELETE FROM attachment_parts")
+    assert service.start_job("upload", {"location": "there"}).state == "done"
+    assert service.mount("a").pending == 0
+    told = [one.text for one in service.store.incidents.known() if one.kind == "corrupt"]
+    assert "without logs" in told[-1]
 
 
 def test_a_point_is_not_sent_before_all_of_it_is_written_down(
