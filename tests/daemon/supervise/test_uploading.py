@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from daemon.contract import JobInfo, JobState, UploadInfo
-from daemon.supervise.uploading import FIRST, LONGEST, due_ns
+import time
+from pathlib import Path
+
+from daemon.contract import JobInfo, JobState, LocationSpec, MountSpec, UploadInfo
+from daemon.supervise.uploading import FIRST, LONGEST, LOOK_EVERY, Uploading, due_ns
+from engine.keys import Identity
+from tests.daemon.service.support import new_store, served, settings
 
 SECOND = 10**9
 NOW = 1_700_000_000 * SECOND
@@ -39,3 +44,35 @@ def test_waits_double_up_to_a_limit() -> None:
 
 def test_a_clock_that_was_set_back_holds_nothing_up() -> None:
     assert 0 < wait_s([row(1, ago_s=-1e6)], [job("failed", ago_s=-1e6)]) <= FIRST
+
+
+async def test_a_look_begins_what_is_due_and_tells_what_is_late(tmp_path: Path) -> None:
+    store, there = str(tmp_path / "store"), tmp_path / "there"
+    new_store(store)
+    there.mkdir()
+    config = settings(store, uploads={"late_s": 0.001})
+    with served(store, config) as service:
+
+        def jobs() -> list[str]:
+            return [one.state for one in service.jobs(kind="upload").items]
+
+        uploading = Uploading(lambda: config, time.time_ns)
+        uploading.open(service)
+        assert uploading._look(at_once=False) == LOOK_EVERY  # no location
+        service.create_mount(MountSpec("m"))
+        key = Identity.new().recipient.printed()
+        service.add_location(LocationSpec("there", f"file://{there}", keys=[key]))
+        assert uploading._look(at_once=False) == LOOK_EVERY
+        assert jobs() == []
+        there.rename(tmp_path / "gone")
+        service.snapshot("m")
+        assert uploading._look(at_once=False) == FIRST
+        assert jobs() == ["failed"]
+        assert uploading._look(at_once=False) <= FIRST  # not at once again
+        assert jobs() == ["failed"]
+        kinds = {(one.kind, one.thing) for one in service.store.incidents.known()}
+        assert ("copy_late", "location there") in kinds
+        (tmp_path / "gone").rename(there)
+        uploading._look(at_once=True)
+        assert jobs() == ["done", "failed"]
+        assert uploading._look(at_once=False) == LOOK_EVERY
