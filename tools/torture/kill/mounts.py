@@ -173,7 +173,7 @@ RIGS = (
             "adopted-too-short",
             "worker-lock-let-go",
         ),
-        teeth=0.005,
+        teeth=0.02,
         test=0.025,
         alone=True,
     ),
