@@ -61,7 +61,7 @@ class OpenStore:
     """An open store in one process: context, reader, and at most one session. Thread-safe after opening."""
 
     def __init__(self, path: str, *, system: Os = REAL, exclusive: bool = False) -> None:
-        self.path = _named(path)
+        self.path = named(path)
         self._lock_fd = -1
         data = _read_format(self.path, system)
         self._lock(system, exclusive)
@@ -137,16 +137,20 @@ class OpenStore:
         self.close()
 
 
-def init(path: str, *, system: Os = REAL) -> None:
+def init(
+    path: str, *, identity: tuple[bytes, bytes] | None = None, system: Os = REAL
+) -> None:  # fmt: skip
     """Create an empty store. Raises AlreadyExists when the directory has something in it.
+
+    ``identity``: store id and id key of a store that is made again; new ones without it.
 
     ``format.json`` is written last: a store that was not finished is none, and may be started again over.
     """
-    path = _named(path)
+    path = named(path)
     try:
         if not system.exists(path):
             system.mkdir(path)
-        _refuse_used(path, system)
+        refuse_used(path, system)
         for folder in _FOLDERS:
             if not system.exists(os.path.join(path, folder)):
                 system.mkdir(os.path.join(path, folder))
@@ -154,17 +158,15 @@ def init(path: str, *, system: Os = REAL) -> None:
         for folder in ("index", "."):  # LMDB does not sync the directory of a new file
             system.fsync_dir(os.path.join(path, folder))
         system.fsync_dir(os.path.dirname(path))
-        data = {
-            "format": FORMAT,
-            "store_id": system.random(16).hex(),
-            "id_key": system.random(32).hex(),
-        }
+        store_id, id_key = identity or (system.random(16), system.random(32))
+        data = {"format": FORMAT, "store_id": store_id.hex(), "id_key": id_key.hex()}
         save(system, os.path.join(path, _FORMAT_FILE), (json.dumps(data, indent=1) + "\n").encode())
     except OSError as error:
         raise from_os(error, f"store {path}") from None
 
 
-def _refuse_used(path: str, system: Os) -> None:
+def refuse_used(path: str, system: Os) -> None:
+    """Raises AlreadyExists when the directory has something in it."""
     try:
         names = system.listdir(path)
     except NotADirectoryError:
@@ -180,7 +182,7 @@ def _refuse_used(path: str, system: Os) -> None:
                             do="choose another directory")  # fmt: skip
 
 
-def _named(path: str) -> str:
+def named(path: str) -> str:
     """The absolute path of a store. Raises InvalidRequest for a name that LMDB cannot open."""
     path = os.path.abspath(path)
     try:

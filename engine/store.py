@@ -37,12 +37,13 @@ if TYPE_CHECKING:  # imported where they are used: no process needs all of them
     from engine.copies.listing import LocationInfo, UploadInfo
     from engine.copies.office import Extras, Settings
     from engine.copies.upload import UploadReport
-    from engine.keys import Secret
+    from engine.keys import Opener, Secret
     from engine.live import LiveTree, Ports
     from engine.maintain.check import CheckReport, Problem
     from engine.maintain.drop import DropReport
     from engine.maintain.forecast import Forecast
     from engine.maintain.reclaim import Reclaim
+    from engine.maintain.refill import AdoptReport
     from engine.maintain.repair import RepairReport
     from engine.maintain.report import CollectReport
     from engine.maintain.scrub import ScrubReport
@@ -92,6 +93,27 @@ class Store:
     def open(cls, path: str) -> Self:
         """Open a store. Raises NotFound, FormatTooNew, Corrupt, Busy."""
         return cls(home.OpenStore(path))
+
+    @staticmethod
+    def adopt(
+        path: str, url: str, secret: Opener | None, *, credentials: str = "environment", name: str = "origin",
+        take_over: bool = False, report: Report = silent,
+    ) -> AdoptReport:  # fmt: skip
+        """Make a store again from a storage location alone; see ``engine.maintain.adopt``.
+
+        Without ``take_over`` the location is only read: who wrote there before may go on.
+        """
+        from engine.maintain import adopt
+
+        return adopt.adopt(
+            path,
+            url,
+            secret,
+            credentials=credentials,
+            name=name,
+            take_over=take_over,
+            report=report,
+        )
 
     def close(self) -> None:
         """Commit what is pending, stop serving, leave. Close live trees first."""
@@ -381,6 +403,13 @@ class Store:
 
         with self._noting():
             office.remove(self._open.context, name)
+
+    def take_over(self, name: str) -> None:
+        """Be the only writer of a location that was adopted; see ``office.take_over``."""
+        from engine.copies import office
+
+        with self._noting():
+            office.take_over(self._open.context, name)
 
     def locations(self) -> list[LocationInfo]:
         """All storage locations, by name."""

@@ -42,6 +42,7 @@ Another machine's store is asked through its service, with the same commands:
 
 _MODULES = {
     "daemon.cli.stores": "init create gc check scrub stats repair incidents history",
+    "daemon.cli.adopting": "adopt",
     "daemon.cli.mounts": "mount umount snapshot mounts start stop delete",
     "daemon.cli.points": "points diff restore rm keep",
     "daemon.cli.browse": "ls cat tar manifest show attachment databases",

@@ -34,6 +34,17 @@ class Away(NamedTuple):
     size: int
 
 
+class Straight:
+    """No cache: ranges as they are asked for, for what is read once and here and there."""
+
+    def ranges(self, pack: Away, parts: Sequence[tuple[int, int]]) -> list[bytes]:
+        """Of each (offset, length) its bytes. Raises what the location raises."""
+        return pack.location.ranges(pack.path, parts)
+
+    def drop(self, pack: Away, offset: int, length: int) -> None:
+        """Nothing is kept."""
+
+
 class BlockCache:
     """Ranges of packs at locations, through files below ``folder`` of ``most`` bytes at most. Thread-safe; several
     processes may use one folder."""

@@ -10,6 +10,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from engine import limits
 from engine.chunks import Context
 from engine.copies import journal, marker, outbox
 from engine.copies.link import FOLDER, Link
@@ -50,7 +51,7 @@ def add(context: Context, name: str, wanted: Wanted, *, cost: Cost = COST) -> Li
             f"location {name!r}", expected="a passphrase, a key or a recipient", found="none",
             do="without one its content dies with this machine",
         )  # fmt: skip
-    location = _opened(wanted.url, wanted.credentials, context.system)
+    location = opened(wanted.url, wanted.credentials, context.system)
     if not wanted.sealed and not location.shown.startswith("file:"):
         raise InvalidRequest(
             f"location {name!r}", expected="sealing of whatever leaves the machine", found="none"
@@ -75,8 +76,8 @@ def open_link(context: Context, name: str, secret: Opener | None = None) -> Link
     """A location of this store. ``secret``: what opens its ring, by default this machine's key."""
     with context.index.read() as txn:
         row = outbox.location(txn, name)
-    location = _opened(row.url, row.credentials, context.system)
-    found = marker.decode(_read(location, marker.NAME))
+    location = opened(row.url, row.credentials, context.system)
+    found = read_marker(location)
     if found.location.hex() != row.location or found.sealed != row.sealed:
         raise Corrupt(
             location.shown, expected=f"location {row.location}", found=found.location.hex(),
@@ -102,7 +103,7 @@ def newest_ring(location: Location) -> tuple[int, bytes]:
         raise NotFound(
             f"key ring of {location.shown}", expected="one", found="none", do="is it a location?"
         )
-    return newest, location.read(ring_path(newest))
+    return newest, bounded(location, ring_path(newest), limits.RING_MAX)
 
 
 def ring_path(number: int) -> str:
@@ -116,17 +117,30 @@ def ring_number(name: str) -> int:
     return int(text) if text.isascii() and text.isdigit() and ring_path(int(text)) == name else 0
 
 
-def _opened(url: str, credentials: str, system: Os) -> Location:
+def opened(url: str, credentials: str, system: Os) -> Location:
+    """The location of a URL, with retries. Raises InvalidRequest, NotFound, PermissionDenied for credentials."""
     given = None if url.startswith("file:") else Credentials.load(credentials)
     return Retry(open_location(url, given, system=system))
 
 
-def _read(location: Location, name: str) -> bytes:
+def bounded(location: Location, name: str, most: int) -> bytes:
+    """All of a small thing. Raises Corrupt when it is larger than it may be, before any of it is fetched."""
+    size = location.stat(name).size
+    if size > most:
+        raise Corrupt(
+            f"{location.shown}: {name}", expected=f"at most {most} bytes", found=str(size),
+            do="find out who wrote it",
+        )  # fmt: skip
+    return location.read(name, 0, size)
+
+
+def read_marker(location: Location) -> marker.Marker:
+    """What the location says it is. Raises NotFound, Corrupt, FormatTooNew."""
     try:
-        return location.read(name)
+        return marker.decode(bounded(location, marker.NAME, marker.MAX))
     except NotFound:
         raise NotFound(
-            location.shown, expected=f"a location of a store, with {name}", found="none",
+            location.shown, expected=f"a location of a store, with {marker.NAME}", found="none",
             do="give the right URL, or add it anew",
         ) from None  # fmt: skip
 

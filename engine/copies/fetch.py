@@ -9,12 +9,12 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from engine import limits
 from engine.chunks import Context
 from engine.copies import connect, outbox, rows
-from engine.copies.cache import Away, BlockCache
+from engine.copies.cache import Away, BlockCache, Straight
 from engine.copies.link import Link
 from engine.copies.rows import AwayRow
 from engine.copies.sealed import PackRow
@@ -29,12 +29,16 @@ FOLDER = "cache"
 class Fetcher:
     """What ``PackFiles`` asks for packs that are elsewhere. Thread-safe."""
 
-    def __init__(self, context: Context, most: int = limits.AWAY_CACHE) -> None:
+    def __init__(
+        self, context: Context, most: int = limits.AWAY_CACHE, links: Iterable[Link] = ()
+    ) -> None:  # fmt: skip
+        """``most``: bytes of the cache, 0 for none; ``links``: locations that are open already."""
         self._context = context
         self._lock = threading.Lock()
-        self._links: dict[int, Link] = {}
+        self._links = {link.row.id: link for link in links}
         self._packs: OrderedDict[int, tuple[Away, FileSeal]] = OrderedDict()
-        self.cache = BlockCache(os.path.join(context.root, FOLDER), most, context.system)
+        folder = os.path.join(context.root, FOLDER)
+        self.cache = BlockCache(folder, most, context.system) if most else Straight()
 
     def ranges(self, number: int, parts: Sequence[tuple[int, int]]) -> list[bytes] | None:
         """Records by their place, without their seals; None when no location has a pack of that number.

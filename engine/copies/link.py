@@ -109,6 +109,30 @@ class Link:
         self._take(entry, raw)
         return entry.seq
 
+    def take_over(self) -> None:
+        """Become the only writer, in place of who wrote the last entry that is known here. Raises Busy when there are
+        newer ones: this store does not know what they say."""
+        seq, known = self.row.seq, bytes.fromhex(self.row.last)
+        last = journal.decode(self.vault, seq, self.location.read(journal.path_of(seq)))
+        mine = bytes.fromhex(self.row.writer)
+        entry = Entry(
+            seq + 1, known, mine, self.context.system.time_ns(), journal.Begin(self.context.store_id, last.writer)
+        )  # fmt: skip
+        raw = journal.encode(self.vault, entry)
+        if not self.location.create(journal.path_of(entry.seq), raw):
+            raw = self.location.read(journal.path_of(entry.seq))
+            entry = journal.decode(self.vault, entry.seq, raw)
+            if entry.writer != mine or entry.prev != known:
+                raise Busy(
+                    f"location {self.name!r}", expected=f"journal entry {seq} to be its last",
+                    found=f"entry {entry.seq} of writer {entry.writer.hex()}",
+                    do="stop who writes there, then adopt the location again",
+                )  # fmt: skip
+        self._look(entry.seq, raw)
+        with self.context.index.write() as txn:
+            outbox.save(txn, self.name, replace(outbox.location(txn, self.name), paused=""))
+        self._take(entry, raw)
+
     def _look(self, seq: int, raw: bytes) -> None:
         """See that an entry is there as it was sent: from then on the location counts as having what it names."""
         path = journal.path_of(seq)

@@ -13,7 +13,7 @@ from engine.errors import Corrupt, FormatTooNew
 NAME = "holdfast.json"
 FORMAT = 1
 _WHAT = "holdfast.json of a location"
-_MAX = 4096
+MAX = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +42,8 @@ def encode(marker: Marker) -> bytes:
 
 def decode(raw: bytes) -> Marker:
     """What the file says. Raises Corrupt, FormatTooNew."""
-    if len(raw) > _MAX:
-        raise Corrupt(_WHAT, expected=f"at most {_MAX} bytes", found=str(len(raw)))
+    if len(raw) > MAX:
+        raise Corrupt(_WHAT, expected=f"at most {MAX} bytes", found=str(len(raw)))
     value = strict.parse(raw, _WHAT)
     found = value.get("holdfast") if isinstance(value, dict) else None
     if type(found) is int and found > FORMAT:

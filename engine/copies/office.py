@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from engine import limits
+from engine import limits, registry
 from engine.chunks import Context
 from engine.copies import connect, listing, outbox, rows
 from engine.copies.connect import Wanted
@@ -37,7 +37,9 @@ def retry(context: Context, location: str) -> int:
     """Queue again what failed, and go on where a location was paused by a failure; how many points."""
     with context.index.write() as txn:
         row = outbox.location(txn, location)
-        failed = [one for one in outbox.of_location(txn, row.id) if one[1].state == FAILED]
+        # What an entry names already cannot be sent again: it was found not to be whole there.
+        found = outbox.of_location(txn, row.id)
+        failed = [one for one in found if one[1].state == FAILED and not one[1].entry]
         for point, one in failed:
             outbox.put(txn, row.id, point, one.now(QUEUED, context.system.time_ns(), tries=0))
     return len(failed)
@@ -65,12 +67,28 @@ def send(
             for point, mount in _waiting(context, link.row):
                 if stop():
                     break
-                found = _send_one(store, link, point, extras(point), settings(mount), report, stop)
+                found = _send_one(
+                    store,
+                    link,
+                    point,
+                    extras(point),
+                    _settings(context, mount, settings),
+                    report,
+                    stop,
+                )
                 if found is not None:
                     done.append(found)
     finally:
         link.location.close()
     return done
+
+
+def _settings(context: Context, mount: str, settings: Settings) -> dict[str, Any]:
+    """A mount's settings as its caller has them, with those that the index has: a mount is made again with them."""
+    with context.index.read() as txn:
+        found = next((one for one in registry.every(txn) if one.name == mount), None)
+    own = {"quota": found.quota, "files": found.files, "chunking": found.chunking} if found else {}
+    return {**settings(mount), **own}
 
 
 def _waiting(context: Context, place: LocationRow) -> list[tuple[str, str]]:
@@ -125,6 +143,16 @@ def _state(
         )  # fmt: skip
         outbox.put(txn, link.row.id, point, row)
         return row
+
+
+def take_over(context: Context, name: str) -> None:
+    """Be the only writer of a location that was adopted. Raises Busy when somebody has written there since."""
+    link = connect.open_link(context, name)
+    try:
+        with link.alone():
+            link.take_over()
+    finally:
+        link.location.close()
 
 
 def remove(context: Context, name: str) -> None:

@@ -17,7 +17,7 @@ import os
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 from zlib import crc32
@@ -68,6 +68,12 @@ class Txn:
 
     def put(self, table: Table, key: bytes, value: bytes) -> None:
         self._txn.put(key, value + _CRC.pack(_check(table, key, value)), db=self._dbs[table])
+
+    def fill(self, table: Table, rows: Iterable[tuple[bytes, bytes]]) -> int:
+        """Put many rows, best in order; those whose key is there already are left out. How many were put."""
+        with self._txn.cursor(db=self._dbs[table]) as cursor:
+            checked = [(k, v + _CRC.pack(_check(table, k, v))) for k, v in rows]
+            return int(cursor.putmulti(checked, overwrite=False)[1])
 
     def delete(self, table: Table, key: bytes) -> bool:
         """True when the key existed."""

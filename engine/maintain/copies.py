@@ -32,8 +32,13 @@ class Copies:
             self._doubted[cid] = row
         raw = txn.get(Table.CHUNKS, cid)
         if raw is not None:
-            self._more.setdefault(cid, [chunk_row(raw)]).append(row)
+            self.again(cid, chunk_row(raw), row)
         txn.put(Table.CHUNKS, cid, row.pack_bytes())
+
+    def again(self, cid: bytes, known: ChunkRow, row: ChunkRow) -> int:
+        """Another record of a chunk that has a row; how many chunks have several."""
+        self._more.setdefault(cid, [known]).append(row)
+        return len(self._more)
 
     def settle(self) -> int:
         """When all are put: choose among records, drop those of no use; returns how many chunks were dropped."""

@@ -20,8 +20,9 @@ from dataclasses import dataclass, field
 from engine import limits
 from engine.copies import journal, outbox, rows
 from engine.copies.link import Link
-from engine.copies.rows import EXTRA, GOING, REMOVED, WHOLE, AwayRow
+from engine.copies.rows import GOING, REMOVED, WHOLE, AwayRow
 from engine.copies.sealed import path_of
+from engine.errors import Corrupt
 from engine.home import OpenStore
 from engine.index import Table, Txn
 from engine.index.rows import chunk_row
@@ -96,6 +97,7 @@ def _look(store: OpenStore, link: Link, txn: Txn, report: Report) -> _Found:
     points, extras = set(), set()
     for point, row in outbox.of_location(txn, link.row.id):
         if row.state != REMOVED:
+            _known(txn, link, point)
             points.add(point)
             extras |= {bytes.fromhex(one) for one in row.extras}
     marks = Marks(txn)
@@ -112,7 +114,9 @@ def _look(store: OpenStore, link: Link, txn: Txn, report: Report) -> _Found:
             found.packs[int.from_bytes(key, "big")] = away
     for key, raw in txn.scan(Table.COPIES, prefix=rows.copy_key(link.row.id, b"")):
         copy, cid = rows.copy_row(raw), key[rows.U16.size :]
-        if cid in extras if copy.flags & EXTRA else marks.lives(cid):
+        if cid in extras or marks.lives(
+            cid
+        ):  # the same bytes may be of a tree and the service's as well
             found.live[copy.pack] += copy.stored
         else:
             found.dead.append((key, copy.flags))
@@ -121,6 +125,17 @@ def _look(store: OpenStore, link: Link, txn: Txn, report: Report) -> _Found:
         if pack in found.packs:
             found.held.add(pack)
     return found
+
+
+def _known(txn: Txn, link: Link, point: str) -> None:
+    """What a point needs that could not be adopted is not known, so nothing there is known not to be needed."""
+    if txn.get(Table.POINTS, point.encode()) is None:
+        row = outbox.get(txn, link.row.id, point)
+        raise Corrupt(
+            f"location {link.name!r}", expected="every point that it has to be a point of this store",
+            found=f"point {point}" + (f": {row.reason}" if row is not None and row.reason else ""),
+            do="nothing is freed there; adopt the location again when what is missing is back",
+        )  # fmt: skip
 
 
 def _empty(found: _Found) -> Iterator[tuple[int, AwayRow]]:

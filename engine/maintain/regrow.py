@@ -7,25 +7,49 @@ from __future__ import annotations
 
 import stat
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
-from engine import limits
+from engine import limits, registry
 from engine.chunks import ChunkReader, Context
-from engine.errors import UNREADABLE
+from engine.errors import UNREADABLE, Corrupt
 from engine.index import Table
-from engine.live import lookup, rows
+from engine.index.rows import U64
+from engine.live import create_tree, lookup, rows
 from engine.live.rows import F_INLINE, F_LINKS, F_XATTRS, ROOT, Meta
 from engine.nodes import Entry
 from engine.nodes.extents import encode_extents
+from engine.nodes.point import Point
 from engine.points.view import PointView
+from engine.registry import Mount
 
 _BATCH = 10_000  # rows per transaction
+
+
+def regrow_all(
+    context: Context, reader: ChunkReader, mounts: Sequence[tuple[Mount, Point]]
+) -> Iterator[tuple[Mount, Point, int, list[str]]]:
+    """Make mounts in a fresh index, each with the tree of a point; of each: how many inodes, and what was lost."""
+    with context.index.write() as txn:
+        top = max((mount.id for mount, _ in mounts), default=0)
+        txn.put(Table.META, b"next_mount", U64.pack(top + 1))
+        for mount, _ in mounts:
+            registry.save(txn, mount)
+            create_tree(
+                txn, mount.id, secret=context.system.random(16), now_ns=context.system.time_ns()
+            )
+    for mount, point in mounts:
+        view = PointView(reader, point.root)
+        regrower = Regrower(context, reader, mount.id, view, most=point.files + 1)
+        yield mount, point, regrower.run(), regrower.lost
 
 
 class Regrower:
     """Fills the empty live tree of one mount. Inode numbers are kept, so handles and hard links are too."""
 
-    def __init__(self, context: Context, reader: ChunkReader, mount: int, view: PointView) -> None:
+    def __init__(
+        self, context: Context, reader: ChunkReader, mount: int, view: PointView, *, most: int
+    ) -> None:
+        """``most``: inodes; a tree that is made of itself many times over has more than its point says."""
         self._context = context
         self._reader = reader
         self._mount = mount
@@ -36,6 +60,7 @@ class Regrower:
         ] = {}  # ino -> entry, first parent, first cookie
         self._more: Counter[int] = Counter()  # rows in PARENTS of each inode
         self.lost: list[str] = []  # what could not be made again, and why
+        self._most = most
         self._used = 0
         self._inodes = 0
         self._top = ROOT
@@ -133,6 +158,11 @@ class Regrower:
         self._put(Table.INODES, rows.inode_key(self._mount, ino), raw)
         self._used += alloc
         self._inodes += 1
+        if self._inodes > self._most:
+            raise Corrupt(
+                "tree of a point", expected=f"at most {self._most} inodes", found="more",
+                do="restore another point",
+            )  # fmt: skip
         self._top = max(self._top, ino)
 
     def _xattrs(self, ino: int, entry: Entry) -> bool:

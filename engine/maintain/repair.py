@@ -37,14 +37,12 @@ from engine.index.rows import (
     chunk_row,
 )
 from engine.ingest import sketches
-from engine.live import create_tree
 from engine.maintain import settle
 from engine.maintain.copies import Copies
-from engine.maintain.regrow import Regrower
+from engine.maintain.regrow import regrow_all
 from engine.nodes.point import Point, decode_point, decode_tombstone
 from engine.packs.files import PackFiles
 from engine.packs.records import HEADER_LEN, KIND_SKETCH, decode_record_head
-from engine.points.view import PointView
 from engine.progress import Progress, Report
 from engine.seam import REAL, Os
 
@@ -260,25 +258,12 @@ class _Builder:
         newest: dict[str, Point] = {}
         for point in sorted(points, key=lambda p: p.sequence):
             newest[point.mount] = point
-        context = self._context
-        with context.index.write() as txn:
-            top = max((point.mount_id for point in newest.values()), default=0)
-            txn.put(Table.META, b"next_mount", U64.pack(top + 1))
-            for name, point in newest.items():
-                registry.save(
-                    txn, registry.Mount(name, point.mount_id, "auto", 0, 0, point.sequence)
-                )
-                create_tree(
-                    txn,
-                    point.mount_id,
-                    secret=context.system.random(16),
-                    now_ns=context.system.time_ns(),
-                )
-        for name, point in newest.items():
-            view = PointView(self._reader, point.root)
-            regrower = Regrower(context, self._reader, point.mount_id, view)
-            count = regrower.run()
+        mounts = [
+            (registry.Mount(name, point.mount_id, "auto", 0, 0, point.sequence), point)
+            for name, point in newest.items()
+        ]
+        for mount, point, count, lost in regrow_all(self._context, self._reader, mounts):
             self._result.done.append(
-                f"mount {name}: {count} entries as in point {point.id}, without quota, chunking auto"
+                f"mount {mount.name}: {count} entries as in point {point.id}, without quota, chunking auto"
             )
-            self._result.done += [f"mount {name}: {text}" for text in regrower.lost]
+            self._result.done += [f"mount {mount.name}: {text}" for text in lost]

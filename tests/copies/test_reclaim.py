@@ -11,6 +11,7 @@ from engine.copies.connect import open_link
 from engine.copies.link import Link
 from engine.copies.upload import Uploader
 from engine.errors import Busy, LocationUnavailable
+from engine.index import Table
 from engine.maintain.reclaim import reclaim
 from engine.progress import silent
 from tests.copies.test_reach import grown, reached
@@ -97,3 +98,20 @@ def test_nobody_sends_or_drops_meanwhile(engine: Store, link: Link, sent: list[s
         with pytest.raises(Busy, match="at work"):
             engine.upload("far")
     assert Uploader(engine._open, link, report=silent).upload(sent[3]).packs == 0
+
+
+def test_bytes_of_a_tree_that_are_the_services_as_well_stay(
+    engine: Store, make: Maker, link: Link, place: Path
+) -> None:
+    first = make.point(engine)
+    send(engine, link, first)
+    make.file(b"log", b"a log")  # what ``send`` keeps with each point
+    last = make.point(engine)
+    Uploader(engine._open, link, report=silent).upload(last)
+    engine.remove_points([first])
+    engine.reclaim("far")
+    _, ids = read_all(open_link(engine._open.context, "far"))
+    assert reached(engine, last) <= ids
+    with engine._open.context.index.read() as txn:
+        copies = {key[2:] for key in txn.keys(Table.COPIES)}
+    assert reached(engine, last) <= copies

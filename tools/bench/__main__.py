@@ -16,7 +16,7 @@ from tools.bench.gen.base import MIB
 from tools.bench.measure import BenchError, free_space, machine
 from tools.bench.peers import registry
 from tools.bench.peers.mounted import PROJECT
-from tools.bench.probes import index, nfs, overwrite, service, snapshots, untar, uploads
+from tools.bench.probes import adopt, index, nfs, overwrite, service, snapshots, untar, uploads
 from tools.bench.probes.base import Bench, Row
 from tools.bench.results import Results
 
@@ -25,6 +25,7 @@ PROBES: Final[dict[str, Callable[[Bench], list[Row]]]] = {
     "untar": untar.run,
     "snapshots": snapshots.run,
     "index": index.run,
+    "adopt": adopt.run,
     "service": service.run,
     "nfs": nfs.run,
     "uploads": uploads.run,

@@ -103,6 +103,9 @@ def index_table(run: Results) -> Table:
                       f"{row['insert_start_s']:,.0f}, {row['insert_end_s']:,.0f}"])  # fmt: skip
         lines.append(["look-up /s, at 10⁵ and at the end",
                       f"{row['lookup_start_s']:,.0f}, {row['lookup_end_s']:,.0f}"])  # fmt: skip
+    for row in run.rows("adopt"):
+        took = f"{number(row['adopt_s'], 1)}, {number(row['processor_s'], 1)}"
+        lines.append([f"adopting {row['chunks']:,} chunks: s, s of processor", took])
     return ["index", "value"], lines
 
 

@@ -1,0 +1,237 @@
+"""A storage location as somebody finds it who has no store: its URL, and what opens its key ring.
+
+Nothing that lies there is believed before it was opened with a key, and nothing is fetched whose size is beyond its
+limit.  The journal is read from the last point on from which it can be: what is left out of it is told.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from engine import limits
+from engine.copies import journal, sealed
+from engine.copies.chain import Chain, State
+from engine.copies.connect import bounded, newest_ring, opened, read_marker, ring_path
+from engine.copies.sealed import PackRow
+from engine.errors import Busy, Corrupt, HoldfastError, InvalidRequest, NotFound, PermissionDenied
+from engine.keys import Key, Opener, Vault, unlock, with_slots
+from engine.locations import Location
+from engine.packs.records import Entry
+from engine.progress import Progress, Report
+from engine.seam import Os
+
+_FOLDER = "journal/"
+_TRIES = 5  # others may write a ring at the same time
+
+Item = TypeVar("Item")
+Found = TypeVar("Found")
+
+
+@dataclass
+class Bare:
+    """An opened location. ``ring``, ``number``: its newest key ring, b"" where nothing is sealed.
+
+    ``state``: what the journal adds up to; ``seq``, ``digest``: of its last entry; ``named``: the entry that names
+    each point; ``notes``: what of the journal was left out; ``ends``: nothing lies behind the last entry.
+    """
+
+    location: Location
+    vault: Vault = field(repr=False)
+    secret: Opener | None = field(repr=False)
+    ring: bytes = field(repr=False)
+    number: int
+    state: State = field(default_factory=State)
+    seq: int = 0
+    digest: bytes = journal.FIRST_PREV
+    named: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    ends: bool = True
+
+    def let_in(self, key: Key, system: Os) -> None:
+        """Have the newest key ring open with this key as well. Raises Busy when others write rings all the time."""
+        for _ in range(_TRIES):
+            if not self.ring or _opens(self.ring, key, self.vault):
+                return
+            assert self.secret is not None
+            before = self.number
+            raw, vault = with_slots(
+                self.ring, self.secret, add=[key], now_ns=system.time_ns(), system=system
+            )
+            if self.location.create(ring_path(before + 1), raw):
+                self.ring, self.vault, self.number = raw, vault, before + 1
+                self.location.remove([ring_path(before)])
+                return
+            self.number, self.ring = newest_ring(self.location)
+        raise Busy(
+            f"key ring of {self.location.shown}", expected="nobody else changing it", found="other rings each time",
+            do="try again",
+        )  # fmt: skip
+
+
+def open_bare(
+    url: str, secret: Opener | None, credentials: str, *, system: Os, report: Report
+) -> Bare:
+    """Open a location and read its journal. ``secret``: None for one that is not sealed.
+
+    Raises NotFound when nothing of Holdfast is there, PermissionDenied for a wrong secret, FormatTooNew, Corrupt,
+    InvalidRequest, and what the location raises.
+    """
+    location = opened(url, credentials, system)
+    try:
+        bare = _unlocked(location, secret, system)
+        _read_journal(bare, report)
+        return bare
+    except BaseException:
+        location.close()
+        raise
+
+
+def _unlocked(location: Location, secret: Opener | None, system: Os) -> Bare:
+    said = read_marker(location)
+    if said.sealed != (secret is not None):
+        _wrong_kind(location, sealed=said.sealed)
+    if secret is None:
+        vault = Vault(said.location, said.id_key, None)
+        bare = Bare(location, vault, None, b"", 0)
+    else:
+        number, raw = newest_ring(location)
+        vault = unlock(raw, secret, location=said.location, system=system)
+        bare = Bare(location, vault, secret, raw, number)
+    bare.state.store = said.store  # the journal must say the same
+    return bare
+
+
+def _wrong_kind(location: Location, *, sealed: bool) -> None:
+    """Whoever writes to a bucket must not be believed that it never was sealed: a secret is for a sealed one."""
+    if sealed:
+        raise InvalidRequest(
+            location.shown, expected="its passphrase or key", found="none", do="give it"
+        )
+    raise PermissionDenied(
+        location.shown, expected="a sealed location, as a passphrase or key was given",
+        found="a marker that says it is not sealed",
+        do="find out who changed it; if it never was sealed, give no secret",
+    )  # fmt: skip
+
+
+def _opens(ring: bytes, key: Key, vault: Vault) -> bool:
+    try:
+        unlock(ring, key, location=vault.location)
+    except PermissionDenied:
+        return False
+    return True
+
+
+# --- the journal ------------------------------------------------------------------------------------------
+
+
+def _read_journal(bare: Bare, report: Report) -> None:
+    """The run of entries that comes last: from entry 1 or a checkpoint on, each the next of the one before."""
+    location, store = bare.location, bare.state.store
+    numbers = [
+        journal.seq_of(one.name.removeprefix(_FOLDER)) or 0 for one in location.list(_FOLDER)
+    ]
+    numbers = [number for number in numbers if number]
+    chain, best = Chain(bare.vault), Chain(bare.vault)
+    gap = ""
+
+    def fetch(number: int) -> bytes:
+        return bounded(location, journal.path_of(number), limits.JOURNAL_ENTRY_MAX)
+
+    for done, (number, future) in enumerate(ahead(numbers, fetch, limits.ADOPT_THREADS)):
+        report(Progress("read journal", done, len(numbers), "entries"))
+        if chain.seq and number != chain.seq + 1:  # of no harm before a checkpoint
+            gap = (
+                gap or f"journal entries from {number} on are left out: {chain.seq + 1} is missing"
+            )
+            best, chain = chain, Chain(bare.vault)
+        try:
+            entry = chain.take(number, future.result())
+        except (Corrupt, NotFound) as error:
+            if chain.seq:
+                bare.notes.append(f"journal entry {number} is left out: {error}")
+                best, chain = chain, Chain(bare.vault)
+            continue
+        _note_names(bare.named, entry)
+    if not chain.seq and best.seq:
+        chain = best
+        bare.notes += [gap] if gap else []
+    if not chain.seq:
+        raise Corrupt(
+            f"journal of {location.shown}", expected="entry 1, or a checkpoint, and what follows",
+            found=f"{len(numbers)} entries that begin with neither", do="find out who removed entries",
+        )  # fmt: skip
+    if chain.state.store != store:
+        raise Corrupt(
+            location.shown, expected=f"store {store.hex()}, as its marker says",
+            found=f"a journal of store {chain.state.store.hex()}", do="find out who changed it",
+        )  # fmt: skip
+    bare.state, bare.seq, bare.digest = (
+        chain.state,
+        chain.seq,
+        chain.digest,
+    )
+    bare.ends = not numbers or numbers[-1] == chain.seq
+
+
+def _note_names(named: dict[str, int], entry: journal.Entry) -> None:
+    match entry.body:
+        case journal.PointMade(point, _):
+            named[point.id] = entry.seq
+        case journal.Checkpoint(_, points, _, _):
+            named.update({point.id: named.get(point.id, entry.seq) for point in points})
+
+
+# --- packs ------------------------------------------------------------------------------------------------
+
+
+def trailers(bare: Bare) -> Iterator[tuple[PackRow, list[Entry] | HoldfastError]]:
+    """What every pack that the journal names holds, checked; or why that cannot be known."""
+
+    def fetch(row: PackRow) -> bytes:
+        return bare.location.read(sealed.path_of(row.name), row.trailer_offset, row.trailer_length)
+
+    for row, future in ahead(bare.state.packs.values(), fetch, limits.ADOPT_THREADS):
+        try:
+            entries = sealed.read_trailer(row.seal(bare.vault), row.trailer_offset, future.result())
+            _sound(row, entries)
+        except (Corrupt, NotFound, PermissionDenied) as error:
+            yield row, error
+        else:
+            yield row, entries
+
+
+def _sound(row: PackRow, entries: list[Entry]) -> None:
+    """What a reader takes of a record; its content is verified when it is read."""
+    if len(entries) != row.records:
+        raise Corrupt(
+            f"sealed pack {row.name}", expected=f"{row.records} records", found=f"{len(entries)}"
+        )
+    most, plain = limits.RECORD_MAX, limits.CHUNK_MAX
+    deepest, bases = limits.DELTA_DEPTH_MAX, limits.DELTA_BASES_MAX
+    for one in entries:
+        if one.stored > most or one.plain > plain or one.depth > deepest or len(one.bases) > bases:
+            raise Corrupt(f"sealed pack {row.name}", expected="records within their limits",
+                          found=f"one of {one.stored} bytes, {one.plain} plain")  # fmt: skip
+
+
+def ahead(
+    items: Iterable[Item], fetch: Callable[[Item], Found], most: int
+) -> Iterator[tuple[Item, Future[Found]]]:
+    """Each item with what is fetched of it, in order, ``most`` at once: no more are in memory."""
+    with ThreadPoolExecutor(most, "holdfast-adopt") as pool:
+        waiting: deque[tuple[Item, Future[Found]]] = deque()
+        try:
+            for item in items:
+                waiting.append((item, pool.submit(fetch, item)))
+                if len(waiting) >= most:
+                    yield waiting.popleft()
+            while waiting:
+                yield waiting.popleft()
+        finally:
+            for _, future in waiting:
+                future.cancel()

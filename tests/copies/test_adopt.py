@@ -1,0 +1,224 @@
+"""A store is made again from a location alone, and goes on where the lost one was."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from engine import Store
+from engine.copies.connect import Wanted, add
+from engine.errors import AlreadyExists, Busy, InvalidRequest, LocationDenied, PermissionDenied
+from engine.keys import Both, Identity, Key, Passphrase, Secret
+from engine.maintain.adopt import NOT_TAKEN_OVER
+from engine.maintain.refill import AdoptReport
+from tests.copies.test_reach import grown
+from tests.copies.test_upload import CHEAP, SECRET, place
+from tests.locations.conftest import Server, moto
+from tests.restore.support import Maker, Seen, found, noise, restored, seen
+
+__all__ = ["grown", "moto", "place"]
+SETTINGS = {"policy": {"keep_last": 7}}
+LIMITS = {"quota": 1 << 40, "files": 5000, "chunking": "auto"}  # the engine's own
+
+
+def upload(store: Store, name: str = "far") -> int:
+    """Send what waits; bytes of packs."""
+    sent = store.upload(name, extras=lambda point: [b"a log"], settings=lambda mount: SETTINGS)
+    return sum(one.bytes for one in sent)
+
+
+def content(store: Store, point: str, out: Path) -> Seen:
+    assert found(restored(store, point, bytes(out))) == []
+    return seen(bytes(out))
+
+
+def filled(engine: Store, place: Path, secrets: list[Secret]) -> None:
+    engine.change_mount("m", quota=1 << 40, files=5000)
+    add(
+        engine._open.context, "far", Wanted(f"file://{place}", secrets), cost=CHEAP
+    ).location.close()
+    upload(engine)
+
+
+def adopted(tmp_path: Path, place: Path, **other: object) -> AdoptReport:
+    return Store.adopt(str(tmp_path / "new"), f"file://{place}", SECRET, **other)  # type: ignore[arg-type]
+
+
+def paused(store: Store) -> str:
+    return store.locations()[0].paused
+
+
+def test_a_store_comes_back_and_goes_on(
+    engine: Store, grown: list[str], place: Path, tmp_path: Path
+) -> None:
+    filled(engine, place, [SECRET])
+    identity = engine._open.context.store_id, engine._open.context.key
+    before = [content(engine, point, tmp_path / f"before-{point}") for point in grown]
+    infos = engine.points()
+    report = adopted(tmp_path, place, take_over=True)
+    assert report.points == 3 and report.mounts == 1 and report.taken_over and not report.left_out
+    assert report.settings == {"m": SETTINGS | LIMITS} and len(report.fingerprint) == 16
+    with Store.open(str(tmp_path / "new")) as store:
+        assert (store._open.context.store_id, store._open.context.key) == identity
+        checked = store.check(read_data=True)
+        assert checked.problems == [] and checked.counts["chunks elsewhere"] == report.chunks
+        assert store.points() == infos
+        for point, expected in zip(grown, before, strict=True):
+            assert content(store, point, tmp_path / f"after-{point}") == expected
+        mount = store.mount("m")
+        assert (mount.quota, mount.files, mount.points) == (1 << 40, 5000, 3)
+        place_info = store.locations()[0]
+        assert (place_info.verified, place_info.queued, place_info.paused) == (3, 0, "")
+        tree = store.open_live("m")
+        again = Maker(tree)
+        again.file(b"once more", noise(50_000, 77))
+        again.file(b"known", noise(3_000_000, 7))  # there since the first point
+        again.point(store)
+        assert 50_000 < upload(store, "origin") < 150_000
+        assert upload(store, "origin") == 0
+        tree.close()
+        store.remove_points([grown[0]])
+        assert store.collect().dead_chunks > 0
+        upload(store, "origin")
+        assert store.check(read_data=True).problems == []
+
+
+def test_the_old_writer_is_refused(
+    engine: Store, make: Maker, grown: list[str], place: Path, tmp_path: Path
+) -> None:
+    filled(engine, place, [SECRET])
+    adopted(tmp_path, place, take_over=True)
+    make.file(b"late", b"late")
+    make.point(engine)
+    with pytest.raises(Busy, match="took over"):
+        upload(engine)
+    assert "replaced" in paused(engine)
+
+
+def test_without_taking_over_it_only_reads(
+    engine: Store, make: Maker, grown: list[str], place: Path, tmp_path: Path
+) -> None:
+    filled(engine, place, [SECRET])
+    report = adopted(tmp_path, place, name="bucket")
+    assert not report.taken_over
+    with Store.open(str(tmp_path / "new")) as store:
+        assert paused(store) == NOT_TAKEN_OVER
+        with pytest.raises(Busy, match="without taking over"):
+            upload(store, "bucket")
+        assert store.check(read_data=True).problems == []
+    shutil.copytree(tmp_path / "new", tmp_path / "again")
+    with Store.open(str(tmp_path / "again")) as store:
+        make.file(b"late", b"late")
+        make.point(engine)
+        assert upload(engine)
+        with pytest.raises(Busy, match="to be its last"):
+            store.take_over("bucket")
+    (tmp_path / "more").mkdir()
+    assert adopted(tmp_path / "more", place).points == 4
+    for _ in range(2):  # as after a crash between the entry and the row
+        shutil.rmtree(tmp_path / "again")
+        shutil.copytree(tmp_path / "more" / "new", tmp_path / "again")
+        with Store.open(str(tmp_path / "again")) as store:
+            store.take_over("origin")
+            assert paused(store) == "" and upload(store, "origin") == 0
+
+
+@pytest.mark.parametrize("kind", ["key", "both", "identity", "none"])
+def test_whatever_opens_it(
+    engine: Store, grown: list[str], place: Path, tmp_path: Path, kind: str
+) -> None:
+    key, identity = Key.new(), Identity.new()
+    opener = {"key": key, "both": Both(SECRET, key), "identity": identity, "none": None}[kind]
+    secrets: list[Secret] = (
+        [identity.recipient if isinstance(opener, Identity) else opener] if opener else []
+    )  # type: ignore[list-item]
+    wanted = Wanted(f"file://{place}", secrets, sealed=bool(opener))
+    add(engine._open.context, "far", wanted, cost=CHEAP)
+    upload(engine)
+    url = f"file://{place}"
+    wrong = None if opener else SECRET
+    with pytest.raises((InvalidRequest, PermissionDenied), match=r"sealed|passphrase"):
+        Store.adopt(str(tmp_path / "new"), url, wrong)
+    with pytest.raises(PermissionDenied):
+        Store.adopt(str(tmp_path / "new"), url, Passphrase("another"))
+    assert not (tmp_path / "new").exists() and not (tmp_path / "new.adopting").exists()
+    assert Store.adopt(str(tmp_path / "new"), url, opener).points == 3
+    with Store.open(str(tmp_path / "new")) as store:
+        assert store.check(read_data=True).problems == []
+    assert not (tmp_path / "new.adopting").exists()
+
+
+def test_a_place_in_use_is_left_alone(
+    engine: Store, grown: list[str], place: Path, tmp_path: Path
+) -> None:
+    filled(engine, place, [SECRET])
+    before = sorted(os.walk(place))
+    for name, inside in (("new", "mine"), ("new.adopting", "mine"), ("new.adopting", "store")):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / inside).write_text("x")
+        with pytest.raises(AlreadyExists):
+            adopted(tmp_path, place)
+        assert (folder / inside).read_text() == "x"
+        shutil.rmtree(folder)
+    assert sorted(os.walk(place)) == before
+    (tmp_path / "new").mkdir()
+    assert adopted(tmp_path, place).points == 3
+    with pytest.raises(AlreadyExists):
+        adopted(tmp_path, place)
+
+
+def test_another_writer_while_adopting(
+    engine: Store,
+    make: Maker,
+    grown: list[str],
+    place: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from engine.copies.link import Link
+
+    filled(engine, place, [SECRET])
+    real = Link.take_over
+
+    def late(link: Link) -> None:
+        make.file(b"late", b"late")
+        make.point(engine)
+        upload(engine)
+        real(link)
+
+    monkeypatch.setattr(Link, "take_over", late)
+    with pytest.raises(Busy, match="to be its last"):
+        adopted(tmp_path, place, take_over=True)
+    with Store.open(str(tmp_path / "new")) as store:
+        assert paused(store) == NOT_TAKEN_OVER and len(store.points()) == 3
+
+
+def test_from_a_server(
+    engine: Store, grown: list[str], moto: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for key, value in moto.credentials.items():
+        monkeypatch.setenv(key, value)
+    url = moto.url()
+    add(engine._open.context, "far", Wanted(url, [SECRET]), cost=CHEAP).location.close()
+    upload(engine)
+    report = Store.adopt(str(tmp_path / "new"), url, SECRET, take_over=True)
+    assert report.points == 3 and report.taken_over
+    with Store.open(str(tmp_path / "new")) as store:
+        assert store.check(read_data=True).problems == []
+        for point in grown:
+            before = content(engine, point, tmp_path / f"before-{point}")
+            assert content(store, point, tmp_path / f"after-{point}") == before
+        tree = store.open_live("m")
+        again = Maker(tree)
+        again.file(b"once more", noise(50_000, 77))
+        again.point(store)
+        assert 50_000 < upload(store, "origin") < 150_000
+        tree.close()
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    with pytest.raises(LocationDenied):
+        Store.adopt(str(tmp_path / "more"), url, SECRET)
+    assert not (tmp_path / "more").exists() and not (tmp_path / "more.adopting").exists()

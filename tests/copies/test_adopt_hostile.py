@@ -1,0 +1,308 @@
+"""Locations that somebody made up who has the key: whatever they say, nothing is written but the new store."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from engine import Store, codec
+from engine.copies import sealed
+from engine.copies.journal import PacksChanged, PointMade, path_of
+from engine.copies.journal import Point as PointCopy
+from engine.copies.sealed import PackBuilder, PackRow
+from engine.errors import Corrupt, HoldfastError
+from engine.index.rows import ENC_DELTA, ENC_RAW, KIND_NODE, KIND_POINT
+from engine.maintain.refill import AdoptReport
+from engine.nodes.point import Point, decode_point, encode_point
+from engine.packs.records import Base, Entry, encode_record_head
+from tests.copies import made as by_hand
+from tests.copies.made import Made
+from tests.copies.test_reach import top
+from tests.copies.test_upload import SECRET
+from tests.restore.support import Maker
+
+NAMES = (b"aaaaaaaa", b"bbbbbbbb")
+Expect = Callable[[str], None]
+
+
+@dataclasses.dataclass
+class Forge:
+    """A location, and ways to say what is not so in it."""
+
+    made: Made
+    store: Store
+    point: Point
+
+    def node(self) -> tuple[bytes, bytes]:
+        """(id, content) of the root directory's node."""
+        cid = self.point.root.root[:32]
+        return cid, bytes(self.store._open.reader.read_node(cid))
+
+    def builder(self) -> PackBuilder:
+        return PackBuilder(self.made.vault, sealed.METADATA)
+
+    def add(self, pack: PackBuilder, data: bytes, cid: bytes = b"", kind: int = KIND_NODE) -> bytes:
+        """A record of this content, under the id that it has or another."""
+        cid = cid or codec.chunk_id(self.made.vault.id_key, data)
+        head = encode_record_head(kind, ENC_RAW, 0, len(data), len(data), cid)
+        size = len(head) + len(data)
+        pack.add(head, data, Entry(cid, 0, size, len(data), kind, ENC_RAW, 0, ()))
+        return cid
+
+    def put(self, pack: PackBuilder) -> PackRow:
+        one = pack.finish()
+        self.made.put(sealed.path_of(one.row.name), one.data)
+        return one.row
+
+    def name(self, *rows: PackRow, gone: tuple[str, ...] = ()) -> None:
+        self.made.append(PacksChanged(rows, gone))
+
+    def point_with(self, node: bytes) -> None:
+        """A further point, whose root directory is this node."""
+        pack = self.builder()
+        cid = self.add(pack, node)
+        root = self.point.root._replace(root=cid + self.point.root.root[32:])
+        other = dataclasses.replace(self.point, id="1" + self.point.id[1:], sequence=9, root=root)
+        record = self.add(pack, encode_point(other), kind=KIND_POINT)
+        row = self.put(pack)
+        self.made.append(PointMade(PointCopy(other.id, "m", record), (row,)))
+
+
+@pytest.fixture
+def forge(engine: Store, make: Maker, tmp_path: Path) -> Forge:
+    for name in NAMES:
+        make.file(name, name * 100)
+    point = make.point(engine)
+    (tmp_path / "there").mkdir()
+    made = by_hand.location(tmp_path / "there", engine, [SECRET])
+    data = engine._open.reader.read(top(engine, point))
+    return Forge(made, engine, decode_point(data))
+
+
+def everything(root: Path) -> set[str]:
+    return {os.path.join(folder, name) for folder, _, names in os.walk(root) for name in names}
+
+
+def adopted(tmp_path: Path) -> AdoptReport:
+    """Adopt; whatever comes of it, nothing is made but the store and a ring."""
+    before = everything(tmp_path)
+    try:
+        return Store.adopt(str(tmp_path / "new"), f"file://{tmp_path / 'there'}", SECRET)
+    finally:
+        new = everything(tmp_path) - before
+        inside = (str(tmp_path / "new" / ""), str(tmp_path / "there" / "keys" / ""))
+        assert all(path.startswith(inside) for path in new)
+
+
+def refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(HoldfastError, match=text):
+        adopted(tmp_path)
+    assert not (tmp_path / "new").exists() and not (tmp_path / "new.adopting").exists()
+
+
+def sound(tmp_path: Path) -> None:
+    with Store.open(str(tmp_path / "new")) as store:
+        assert store.check(read_data=True).problems == []
+
+
+def test_of_two_records_the_one_that_can_be_read_wins(forge: Forge, tmp_path: Path) -> None:
+    cid, _ = forge.node()
+    pack = forge.builder()
+    forge.add(pack, b"something else", cid)
+    false = forge.put(pack)
+    genuine = tuple(forge.made.rows)
+    forge.name(gone=tuple(row.name for row in genuine))
+    forge.name(false)
+    forge.name(*genuine)  # a reader meets the false one first
+    report = adopted(tmp_path)
+    assert report.points == 1 and not report.left_out
+    sound(tmp_path)
+
+
+def test_a_record_under_anothers_id_is_not_taken_for_it(
+    forge: Forge, tmp_path: Path, expect_log: Expect
+) -> None:
+    expect_log("suspect")
+    cid, data = forge.node()
+    pack = forge.builder()
+    for row in forge.made.rows:
+        forge.name(gone=(row.name,))
+    point = encode_point(forge.point)
+    forge.add(pack, point, kind=KIND_POINT)
+    forge.add(pack, data + b"\0", cid)
+    forge.name(forge.put(pack))
+    report = adopted(tmp_path)
+    assert any("is not whole" in text for text in report.done)
+    with Store.open(str(tmp_path / "new")) as store, pytest.raises(Corrupt):
+        store.glance(forge.point.id).lookup(NAMES[0])
+
+
+def test_a_trailer_of_other_ids_is_found_when_it_is_read(
+    forge: Forge, tmp_path: Path, expect_log: Expect
+) -> None:
+    expect_log("suspect")
+    cid, data = forge.node()
+    pack = forge.builder()
+    forge.add(pack, encode_point(forge.point), kind=KIND_POINT)
+    forge.add(pack, data + b"\0")
+    pack._entries[1] = pack._entries[1]._replace(id=cid)
+    forge.name(gone=tuple(row.name for row in forge.made.rows))
+    forge.name(forge.put(pack))
+    report = adopted(tmp_path)
+    assert any("is not whole" in text for text in report.done)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("plain", 2**32 - 1), ("depth", 200), ("bases", tuple([bytes(32)] * 17))]
+)
+def test_absurd_records_leave_their_pack_out(
+    forge: Forge, tmp_path: Path, field: str, value: object
+) -> None:
+    pack = forge.builder()
+    forge.add(pack, b"one")
+    pack._entries[0] = pack._entries[0]._replace(**{field: value})
+    forge.name(forge.put(pack))
+    report = adopted(tmp_path)
+    assert report.left_out == 1 and "is left out" in report.done[0] and report.points == 1
+    sound(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["holdfast.json", "keys/00000009.json", path_of(9)])
+def test_absurd_sizes_are_refused_before_they_are_fetched(
+    forge: Forge, tmp_path: Path, name: str
+) -> None:
+    with (tmp_path / "there" / name).open("ab") as file:
+        file.truncate(1 << 40)
+    if name == path_of(9):
+        assert adopted(tmp_path).points == 1  # behind a gap: it says nothing
+    else:
+        refused(tmp_path, "at most")
+
+
+def _dots(node: bytes) -> bytes:
+    return node.replace(NAMES[0], b"../../aa")
+
+
+def _twice(node: bytes) -> bytes:
+    return node.replace(NAMES[1], NAMES[0])
+
+
+def _cut(node: bytes) -> bytes:
+    return node[:-3]
+
+
+@pytest.mark.parametrize("change", [_dots, _twice, _cut])
+def test_names_that_lead_away_are_refused(
+    forge: Forge, tmp_path: Path, change: Callable[[bytes], bytes]
+) -> None:
+    forge.point_with(change(forge.node()[1]))
+    report = adopted(tmp_path)
+    assert report.points == 2 and report.left_out
+    with Store.open(str(tmp_path / "new")) as store:
+        tree = store.open_live("m")
+        assert list(tree.readdir(1, 0)) == []
+        tree.close()
+        before = everything(tmp_path)
+        with contextlib.suppress(HoldfastError):
+            assert store.restore(
+                "1" + forge.point.id[1:], b"", os.fsencode(tmp_path / "out")
+            ).damaged
+        inside = (str(tmp_path / "out" / ""), str(tmp_path / "new" / ""))
+        assert all(path.startswith(inside) for path in everything(tmp_path) - before)
+        assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+
+
+def test_a_tree_that_contains_itself_is_refused(
+    forge: Forge, tmp_path: Path, expect_log: Expect
+) -> None:
+    """Its id would have to be the hash of what contains it: it is told by its content."""
+    expect_log("suspect")
+    node = forge.node()[1]
+    claimed = codec.chunk_id(forge.made.vault.id_key, b"whatever")
+    pack = forge.builder()
+    forge.add(pack, node[:-32] + claimed, claimed)
+    root = forge.point.root._replace(root=claimed + forge.point.root.root[32:])
+    other = dataclasses.replace(forge.point, id="1" + forge.point.id[1:], sequence=9, root=root)
+    record = forge.add(pack, encode_point(other), kind=KIND_POINT)
+    forge.made.append(PointMade(PointCopy(other.id, "m", record), (forge.put(pack),)))
+    assert any("is not whole" in text for text in adopted(tmp_path).done)
+
+
+def test_deltas_of_each_other_end(forge: Forge, tmp_path: Path, expect_log: Expect) -> None:
+    expect_log("suspect")
+    one, two = bytes([1]) * 32, bytes([2]) * 32
+    pack = forge.builder()
+    for cid, base in ((one, two), (two, one)):
+        head = encode_record_head(KIND_NODE, ENC_DELTA, 1, 100, 20, cid, (Base(base, 0, 90),))
+        entry = Entry(cid, 0, len(head) + 20, 100, KIND_NODE, ENC_DELTA, 1, (base,))
+        pack.add(head, bytes(20), entry)
+    forge.made.append(PointMade(PointCopy("1" + forge.point.id[1:], "m", one), (forge.put(pack),)))
+    report = adopted(tmp_path)
+    assert report.points == 1 and "is left out" in report.done[0]
+    with (
+        Store.open(str(tmp_path / "new")) as store,
+        pytest.raises(Corrupt, match="nothing is freed"),
+    ):
+        store.reclaim("origin", dry_run=True)
+
+
+def test_more_inodes_than_the_point_says_are_refused(forge: Forge, tmp_path: Path) -> None:
+    few = dataclasses.replace(forge.point, id="1" + forge.point.id[1:], sequence=9, files=1)
+    pack = forge.builder()
+    record = forge.add(pack, encode_point(few), kind=KIND_POINT)
+    forge.made.append(PointMade(PointCopy(few.id, "m", record), (forge.put(pack),)))
+    refused(tmp_path, "inodes")
+
+
+def test_two_mounts_of_one_number_are_refused(forge: Forge, tmp_path: Path) -> None:
+    other = dataclasses.replace(forge.point, id="1" + forge.point.id[1:], mount="n")
+    pack = forge.builder()
+    record = forge.add(pack, encode_point(other), kind=KIND_POINT)
+    forge.made.append(PointMade(PointCopy(other.id, "n", record), (forge.put(pack),)))
+    refused(tmp_path, "number")
+
+
+def test_a_missing_pack_is_told_and_nothing_else_lost(forge: Forge, tmp_path: Path) -> None:
+    data = [row for row in forge.made.rows if row.kind == sealed.DATA]
+    (tmp_path / "there" / sealed.path_of(data[0].name)).unlink()
+    report = adopted(tmp_path)
+    assert report.points == 1 and report.left_out == 2
+    with Store.open(str(tmp_path / "new")) as store:
+        assert [name for name, *_ in store.glance(forge.point.id).scan(forge.point.root)]
+        assert [one.state for one in store.uploads()] == ["failed"] and store.check().problems
+        assert store.retry_uploads("origin") == 0
+
+
+def test_a_journal_cut_in_two_is_read_as_far_as_it_goes(forge: Forge, tmp_path: Path) -> None:
+    forge.point_with(forge.node()[1])
+    forge.point = dataclasses.replace(forge.point, id="2" + forge.point.id[1:])
+    forge.name()
+    there = tmp_path / "there"
+    (there / path_of(3)).unlink()
+    with pytest.raises(Corrupt, match="gap"):
+        Store.adopt(str(tmp_path / "new"), f"file://{there}", SECRET, take_over=True)
+    report = adopted(tmp_path)
+    assert report.points == 1 and "3 is missing" in report.done[0]
+
+
+def test_a_checkpoint_goes_before_what_lies_behind_a_gap(forge: Forge, tmp_path: Path) -> None:
+    forge.name()
+    forge.made.append(forge.made.chain.state.checkpoint())
+    (tmp_path / "there" / path_of(2)).unlink()
+    report = adopted(tmp_path)
+    assert report.points == 1 and not report.left_out
+    sound(tmp_path)
+
+
+def test_another_stores_marker_is_refused(forge: Forge, tmp_path: Path) -> None:
+    path = tmp_path / "there" / "holdfast.json"
+    store_id = forge.store._open.context.store_id.hex()
+    path.write_bytes(path.read_bytes().replace(store_id.encode(), b"ab" * 16))
+    refused(tmp_path, "find out who changed it")
+    path.write_bytes(b'{"holdfast":2}')
+    refused(tmp_path, "format 1")
