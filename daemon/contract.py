@@ -20,7 +20,11 @@ T = TypeVar("T")
 MountState = Literal["stopped", "starting", "serving", "draining", "failed", "deleting"]
 SessionState = Literal["open", "committing", "committed", "abandoned"]
 JobState = Literal["queued", "running", "done", "failed", "cancelled"]
-JobKind = Literal["collect", "scrub", "check", "restore", "delete-mount"]
+JobKind = Literal["collect", "scrub", "check", "restore", "delete-mount", "upload"]
+UploadState = Literal["queued", "uploading", "verified", "failed"]
+Durability = Literal["local", "remote"]
+"""When a commit or a snapshot answers: when the point is durable here, or when every location that it must go to has
+it verified as well."""
 HookEvent = Literal["before_begin", "after_begin", "before_commit", "after_commit", "after_restore"]
 Role = Literal["admin", "operator", "writer", "restorer", "auditor"]
 Consistency = Literal["consistent", "crash-consistent"]
@@ -50,7 +54,7 @@ class MountSpec:
 @dataclass(frozen=True)
 class MountInfo:
     """A mount and how it is served. ``session``: id of the one that is open, "" for none; ``pending``: points not yet
-    verified at the copy target, 0 without one."""
+    verified at every location that they must go to, 0 without one."""
 
     name: str
     chunking: str
@@ -109,7 +113,8 @@ class ManifestFile:
 
 @dataclass(frozen=True)
 class PointDetail:
-    """A recovery point with what is kept beside it. ``open_files``: what was open for writing, the first of them."""
+    """A recovery point with what is kept beside it. ``open_files``: what was open for writing, the first of them;
+    ``copies``: how far its copy is, by location."""
 
     point: PointInfo
     session: str = ""
@@ -117,6 +122,7 @@ class PointDetail:
     open_files: list[str] = field(default_factory=list)
     attachments: list[Attachment] = field(default_factory=list)
     kept: bool = False
+    copies: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -192,6 +198,56 @@ class ExportInfo:
 
 
 @dataclass(frozen=True)
+class LocationSpec:
+    """A storage location to be made. The passphrase and each of the keys, as printed, open it alone; they are told to
+    nobody. ``mounts``: whose points go there, empty for all; ``verify``: part of what is sent that is read back;
+    ``local``: what becomes of the bytes here once they are verified there."""
+
+    name: str
+    url: str
+    passphrase: str = field(default="", repr=False)
+    keys: list[str] = field(default_factory=list, repr=False)
+    credentials: str = "environment"
+    sealed: bool = True
+    mounts: list[str] = field(default_factory=list)
+    verify: float = 0.02
+    local: Literal["keep", "drop"] = "keep"
+
+
+@dataclass(frozen=True)
+class LocationInfo:
+    """A storage location. ``paused``: why nothing is sent there, "" when it is; the last four: points by how far their
+    copy is."""
+
+    name: str
+    url: str
+    sealed: bool
+    mounts: list[str]
+    verify: float
+    local: str
+    paused: str = ""
+    queued: int = 0
+    uploading: int = 0
+    verified: int = 0
+    failed: int = 0
+
+
+@dataclass(frozen=True)
+class UploadInfo:
+    """How far the copy of a point at a location is. ``since_ns``: in this state; ``sent``: bytes; ``reason``: why it
+    failed or is tried again."""
+
+    location: str
+    point: str
+    mount: str
+    state: UploadState
+    since_ns: int
+    tries: int = 0
+    sent: int = 0
+    reason: str = ""
+
+
+@dataclass(frozen=True)
 class TokenInfo:
     """A token without its secret. ``mounts``: those it is for, empty for all; 0 for never."""
 
@@ -251,11 +307,15 @@ class Backend(Protocol):
     def sessions(self, mount: str = "", state: str = "") -> list[SessionInfo]: ...
     def renew(self, session_id: str, lease_s: float = 0) -> SessionInfo: ...
     def attach_log(self, session_id: str, name: str, content: Iterable[bytes]) -> Attachment: ...
-    def commit(self, session_id: str, *, label: str = "") -> Committed: ...
+    def commit(
+        self, session_id: str, *, label: str = "", durability: Durability = "local"
+    ) -> Committed: ...
     def abandon(self, session_id: str) -> SessionInfo: ...
 
     # recovery points
-    def snapshot(self, mount: str, *, label: str = "") -> PointDetail: ...
+    def snapshot(
+        self, mount: str, *, label: str = "", durability: Durability = "local"
+    ) -> PointDetail: ...
     def points(self, query: PointQuery) -> Page[PointInfo]: ...
     def point(self, reference: str) -> PointDetail: ...
     def keep(self, reference: str, *, kept: bool = True) -> PointDetail: ...
@@ -285,6 +345,13 @@ class Backend(Protocol):
     ) -> Page[JobInfo]: ...
     def job(self, job_id: int) -> JobInfo: ...
     def cancel_job(self, job_id: int) -> JobInfo: ...
+
+    # copies at storage locations
+    def locations(self) -> list[LocationInfo]: ...
+    def add_location(self, spec: LocationSpec) -> LocationInfo: ...
+    def remove_location(self, name: str) -> None: ...
+    def uploads(self, location: str = "", state: str = "") -> list[UploadInfo]: ...
+    def retry_uploads(self, location: str) -> int: ...
 
     # exports
     def exports(self, mount: str = "") -> list[ExportInfo]: ...

@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 from daemon.contract import JobInfo
 from daemon.service import work
 from engine import HoldfastError, Store
-from engine.errors import InvalidRequest
+from engine.errors import InvalidRequest, ShuttingDown
 from engine.progress import Progress
 from engine.seam import keep_memory
 
@@ -76,12 +76,17 @@ def request_of(job: JobInfo, store_path: str) -> str:
 def main(argument: str) -> int:
     """Run the job of a request; the exit code of the error table."""
     output = _Output()
+    stop = threading.Event()
     signal.signal(signal.SIGTERM, _cancel)
     threading.Thread(target=output.beat, daemon=True).start()
     try:
         store_path, job = _read(argument)
+        if job.kind in work.STOPS:
+            signal.signal(signal.SIGTERM, lambda *_: stop.set())
         with Store.open(store_path) as store:
-            result = work.run(store, job, output.report)
+            result = work.run(store, job, output.report, stop.is_set)
+        if stop.is_set():
+            return _failed(output, CANCELLED, "it was cancelled", CANCELLED_EXIT)
         output.line({"result": result})
         return 0
     except _CancelledError:
@@ -89,6 +94,8 @@ def main(argument: str) -> int:
     except BrokenPipeError:
         return CANCELLED_EXIT
     except HoldfastError as error:
+        if stop.is_set() and isinstance(error, ShuttingDown):
+            return _failed(output, CANCELLED, "it was cancelled", CANCELLED_EXIT)
         if found := work.result_of(error):
             output.line({"result": found})
         return _failed(output, error.kind.slug, str(error), error.kind.exit)

@@ -39,6 +39,8 @@ OTHER_KINDS = {
     "session_stale": "the lease of a session has ended, and it is still open",
     "hook_failed": "a hook after begin, commit or restore failed",
     "job_failed": "a job in the background failed",
+    "copy_failed": "recovery points have no copy at a storage location, and are not tried again by themselves",
+    "copy_late": "a recovery point is old and has no copy at a storage location",
     "worker_failed": "the process that serves a mount ended, or did not start",
     "export_failed": "a mount could not be exported",
 }

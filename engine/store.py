@@ -34,7 +34,8 @@ from engine.progress import Report, silent
 from engine.registry import Mount
 
 if TYPE_CHECKING:  # imported where they are used: no process needs all of them
-    from engine.copies.office import Extras, LocationInfo, Settings, UploadInfo
+    from engine.copies.listing import LocationInfo, UploadInfo
+    from engine.copies.office import Extras, Settings
     from engine.copies.upload import UploadReport
     from engine.keys import Opener, Secret
     from engine.live import LiveTree, Ports
@@ -412,15 +413,16 @@ class Store:
 
     def locations(self) -> list[LocationInfo]:
         """All storage locations, by name."""
-        from engine.copies import office
+        from engine.copies import listing
 
-        return office.every(self._open.context)
+        return listing.locations(self._open.context)
 
-    def uploads(self, location: str = "", state: str = "") -> list[UploadInfo]:
-        """How far points are at a location, or at all of them. Raises NotFound."""
-        from engine.copies import office
+    def uploads(self, location: str = "", state: str = "", point: str = "") -> list[UploadInfo]:
+        """How far points are at a location, or at all of them; ``state`` may be ``pending``: all but verified. Raises
+        NotFound."""
+        from engine.copies import listing
 
-        return office.uploads(self._open.context, location, state)
+        return listing.uploads(self._open.context, location, state, point)
 
     def retry_uploads(self, location: str) -> int:
         """Queue again what failed; how many points. Raises NotFound."""

@@ -27,6 +27,16 @@ TOKEN_MAX = 4096  # bytes of a file that holds a token
 _LOOK = 5.0  # s: a daemon that does not take a connection in this time is no help
 
 
+waits = click.option(
+    "--wait",
+    "durability",
+    type=click.Choice(["local", "remote"]),
+    default="local",
+    help="remote: wait until every storage location has the point, verified.",
+)
+"""Of commands that make points."""
+
+
 class Where(NamedTuple):
     """What the command line and the environment name."""
 

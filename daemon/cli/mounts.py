@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import click
 
-from daemon.cli.common import backend, beside, open_store, path_of, plain
+from daemon.cli.common import backend, beside, open_store, path_of, plain, waits
 from daemon.cli.output import Ids, as_json, counted, progress, say, shown, size, table
 from engine import PointInfo, Store
 from engine.errors import NotFound
+
+if TYPE_CHECKING:
+    from daemon.contract import Durability
 
 
 @click.command()
@@ -83,9 +87,12 @@ def umount(ctx: click.Context, path: str) -> None:
 @click.command()
 @click.argument("name")
 @click.option("--label", default="", help="A text to find the point by.")
+@waits
 @click.option("--json", "json_", is_flag=True)
 @click.pass_context
-def snapshot(ctx: click.Context, name: str, label: str, json_: bool) -> None:
+def snapshot(
+    ctx: click.Context, name: str, label: str, durability: Durability, json_: bool
+) -> None:
     """Make a recovery point; its id is the last word printed.
 
     Works mounted or not; what was written before the call is in it.
@@ -93,10 +100,10 @@ def snapshot(ctx: click.Context, name: str, label: str, json_: bool) -> None:
     \b
       point=$(holdfast snapshot oracle --label nightly | awk '{print $NF}')
     """
-    made = _plainly(ctx, name, label) if plain(ctx) else None
+    made = _plainly(ctx, name, label) if durability == "local" and plain(ctx) else None
     if made is None:
         with backend(ctx) as asked:
-            made = asked.snapshot(name, label=label).point
+            made = asked.snapshot(name, label=label, durability=durability).point
     if json_:
         as_json(made)
     else:

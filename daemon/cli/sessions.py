@@ -10,9 +10,9 @@ from typing import BinaryIO
 
 import click
 
-from daemon.cli.common import backend
+from daemon.cli.common import backend, waits
 from daemon.cli.output import Duration, as_json, counted, moment, say, shown, table
-from daemon.contract import SessionInfo
+from daemon.contract import Durability, SessionInfo
 from engine.errors import from_os
 
 _PART = 1 << 18  # bytes of a log sent at a time
@@ -48,9 +48,12 @@ def begin(
 @click.command()
 @click.argument("session")
 @click.option("--label", default="", help="A text to find the point by.")
+@waits
 @click.option("--json", "json_", is_flag=True)
 @click.pass_context
-def commit(ctx: click.Context, session: str, label: str, json_: bool) -> None:
+def commit(
+    ctx: click.Context, session: str, label: str, durability: Durability, json_: bool
+) -> None:
     """End a session with a recovery point; the point's id is the last word printed.
 
     Asked again after an answer that never came, the same session gives the same point.
@@ -59,7 +62,7 @@ def commit(ctx: click.Context, session: str, label: str, json_: bool) -> None:
       holdfast commit 01jdq3 --label nightly
     """
     with backend(ctx) as asked:
-        made = asked.commit(session, label=label)
+        made = asked.commit(session, label=label, durability=durability)
     if json_:
         as_json(made)
         return

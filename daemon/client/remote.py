@@ -12,10 +12,13 @@ from daemon.contract import (
     AuditLine,
     Change,
     Committed,
+    Durability,
     EntryInfo,
     ExportInfo,
     JobInfo,
     JobKind,
+    LocationInfo,
+    LocationSpec,
     ManifestFile,
     MountInfo,
     MountSpec,
@@ -26,6 +29,7 @@ from daemon.contract import (
     Role,
     SessionInfo,
     TokenInfo,
+    UploadInfo,
 )
 from daemon.http import wire
 from engine import PointInfo
@@ -123,9 +127,12 @@ class Remote:
         path = f"/v1/sessions/{part(session_id)}/logs"
         return self._link.upload(Attachment, path, name, content)
 
-    def commit(self, session_id: str, *, label: str = "") -> Committed:
+    def commit(
+        self, session_id: str, *, label: str = "", durability: Durability = "local"
+    ) -> Committed:
         path = f"/v1/sessions/{part(session_id)}/commit"
-        return self._link.post(Committed, path, {"label": label}, long=True)
+        asked = {"label": label, "durability": durability}
+        return self._link.post(Committed, path, asked, long=True)
 
     def abandon(self, session_id: str) -> SessionInfo:
         path = f"/v1/sessions/{part(session_id)}/abandon"
@@ -133,9 +140,12 @@ class Remote:
 
     # --- recovery points ----------------------------------------------------------------------------------
 
-    def snapshot(self, mount: str, *, label: str = "") -> PointDetail:
+    def snapshot(
+        self, mount: str, *, label: str = "", durability: Durability = "local"
+    ) -> PointDetail:
         path = f"/v1/mounts/{part(mount)}/snapshots"
-        return self._link.post(PointDetail, path, {"label": label}, long=True)
+        asked = {"label": label, "durability": durability}
+        return self._link.post(PointDetail, path, asked, long=True)
 
     def points(self, query: PointQuery) -> Page[PointInfo]:
         asked: Query = {**asdict(query), "limit": _shown(query.limit)}
@@ -215,6 +225,24 @@ class Remote:
 
     def cancel_job(self, job_id: int) -> JobInfo:
         return self._link.delete(JobInfo, f"/v1/jobs/{job_id}")
+
+    # --- copies at storage locations ----------------------------------------------------------------------
+
+    def locations(self) -> list[LocationInfo]:
+        return self._all(LocationInfo, "/v1/locations")
+
+    def add_location(self, spec: LocationSpec) -> LocationInfo:
+        return self._link.post(LocationInfo, "/v1/locations", asdict(spec), long=True, keyed=False)
+
+    def remove_location(self, name: str) -> None:
+        self._link.remove(f"/v1/locations/{part(name)}", long=True)
+
+    def uploads(self, location: str = "", state: str = "") -> list[UploadInfo]:
+        return self._all(UploadInfo, "/v1/uploads", {"location": location, "state": state})
+
+    def retry_uploads(self, location: str) -> int:
+        found = self._link.post(dict[str, int], "/v1/uploads/retry", {"location": location})
+        return found["queued"]
 
     # --- exports ------------------------------------------------------------------------------------------
 

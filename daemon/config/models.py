@@ -114,6 +114,14 @@ class Maintenance(_Table):
     scrub_for: SomeSeconds = DAY / 4
 
 
+class Uploads(_Table):
+    """Copies at storage locations. ``wait_s``: how long who asks for durability "remote" waits; ``late_s``: a point
+    that is older and has not come to a location is an incident."""
+
+    wait_s: Annotated[SomeSeconds, Field(le=3000)] = 900.0  # a request may take an hour
+    late_s: SomeSeconds = DAY
+
+
 class Log(_Table):
     """Records of the daemon's work."""
 
@@ -186,6 +194,7 @@ class Config(_Table):
     phoenix: Phoenix = Phoenix()
     sessions: Sessions = Sessions()
     maintenance: Maintenance = Maintenance()
+    uploads: Uploads = Uploads()
     log: Log = Log()
     nfs: Nfs = Nfs()
     restore_targets: dict[Name, Path] = Field(default_factory=dict)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 from prometheus_client import (
     CollectorRegistry,
@@ -20,6 +20,8 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
+
+from daemon.contract import LocationInfo, UploadState
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 _SECONDS = (0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0)  # begin should take 0.02, commit 0.5
@@ -71,6 +73,13 @@ STATE = Family("mount_state", False, "1 for the state a mount is in.", ("mount",
 INCIDENTS = Family("incidents", False, "Incidents nobody has reset.", ("kind",))
 SESSIONS = Family("sessions", False, "Sessions by state.", ("state",))
 PENDING = Family("pending_points", False, "Points that wait for a copy.", _BY_MOUNT)
+UPLOADS = Family(
+    "uploads", False, "Points by location and how far their copy is.", ("location", "state")
+)
+UPLOADED = Family("uploaded_bytes", True, "Sent by uploads that came to their end.", ("location",))
+OLDEST = Family(
+    "oldest_pending_seconds", False, "Age of the oldest point without a verified copy; 0 for none.", ("location",)
+)  # fmt: skip
 RESTARTS = Family("worker_restarts", True, "Workers that died.", _BY_MOUNT)
 RESTORED = Family("restore_bytes", True, "Written by restores, or read as files and streams.")
 STALE = Family("stale_sessions", False, "Open sessions whose lease has ended.")
@@ -122,6 +131,20 @@ class Metrics:
     def show_pending(self, points: Mapping[str, int]) -> None:
         """How many points of each mount wait for their copy."""
         self._shown.show(PENDING, {(mount,): count for mount, count in points.items()})
+
+    def show_copies(
+        self, locations: Iterable[LocationInfo], sent: Mapping[str, int], oldest: Mapping[str, int], now: int
+    ) -> None:  # fmt: skip
+        """Storage locations: their points by state, bytes sent in this daemon's time, when the oldest point was made
+        that waits."""
+        known = list(locations)
+        self._shown.show(
+            UPLOADS, {(one.name, state): getattr(one, state) for one in known for state in get_args(UploadState)}
+        )  # fmt: skip
+        self._shown.show(UPLOADED, {(one.name,): sent.get(one.name, 0) for one in known})
+        self._shown.show(
+            OLDEST, {(one.name,): max(0, now - oldest.get(one.name, now)) / 1e9 for one in known}
+        )
 
     def show_restarts(self, deaths: Mapping[str, int]) -> None:
         """How often the worker of each mount has died, in this daemon's time."""

@@ -17,6 +17,7 @@ from daemon.state import State
 from engine.errors import HoldfastError, NotFound, Unsupported
 from engine.progress import Report, silent
 from engine.registry import valid_name
+from fsmount.remote import revived
 
 if TYPE_CHECKING:
     from daemon.config import Config, Mount
@@ -49,6 +50,8 @@ class Unwritten:
 
     def __init__(self, store: str) -> None:
         self.store = store
+
+    mounts: Mapping[str, Any] = MappingProxyType({})
 
     def mount(self, name: str) -> Unsaid:
         valid_name(name)
@@ -158,6 +161,22 @@ class Exports:
         return "pending: no daemon runs"
 
 
+class Uploads:
+    """Points are sent by who waits for them, in this process; the others when somebody asks for it."""
+
+    def __init__(self) -> None:
+        self.service: Service | None = None
+
+    def wake(self, *, waited_for: bool = False) -> None:
+        if waited_for:
+            assert self.service is not None, "points are made through a service"
+            for one in self.service.locations():
+                if one.queued + one.uploading and not one.paused:
+                    job = self.service.start_job("upload", {"location": one.name})
+                    if job.error:
+                        raise revived(job.error["kind"], job.error["message"])
+
+
 class Reload:
     """There is nobody to tell."""
 
@@ -174,10 +193,12 @@ def service(
     state = State.open(store_path)
     jobs = Jobs(report)
     workers = Workers(store_path, lambda: config, places or {})
+    uploads = Uploads()
+    ports = Ports(workers, jobs, Exports(), Reload(), uploads)
     try:
-        made = Service(store_path, state, lambda: config, Ports(workers, jobs, Exports(), Reload()))
+        made = Service(store_path, state, lambda: config, ports)
     except BaseException:
         state.close()
         raise
-    jobs.service = workers.service = made
+    jobs.service = workers.service = uploads.service = made
     return made

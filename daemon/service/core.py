@@ -75,30 +75,8 @@ class Core:
 
         Raises Busy.
         """
-        folder = os.path.join(self.path, FOLDER, LOCKS)
-        try:
-            with contextlib.suppress(FileExistsError):
-                os.mkdir(folder, 0o700)
-                give_to_owner(folder, self.path)
-            place = os.path.join(folder, valid_name(mount))
-            new = not os.path.exists(place)
-            fd = os.open(place, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            if new:
-                give_to_owner(place, self.path)
-        except OSError as error:
-            raise from_os(error, f"lock of mount {mount}") from None
-        try:
-            end = time.monotonic() + wait_s
-            while not _try_lock(fd):
-                if time.monotonic() >= end:
-                    raise Busy(
-                        f"mount {mount!r}", expected="its turn", found="another request at work on it, or its hook",
-                        do="try again",
-                    )  # fmt: skip
-                time.sleep(_PAUSE)
+        with locked(self.path, mount, wait_s):
             yield
-        finally:
-            os.close(fd)
 
     @contextmanager
     def writing(self) -> Iterator[Store]:
@@ -112,6 +90,35 @@ class Core:
         """A point's tree, kept from deletion for the length of the block."""
         with Store.open(self.path) as store:
             yield store.view(reference)
+
+
+@contextmanager
+def locked(store_path: str, mount: str, wait_s: float) -> Iterator[None]:
+    """See ``Core.locked``."""
+    folder = os.path.join(store_path, FOLDER, LOCKS)
+    try:
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(folder, 0o700)
+            give_to_owner(folder, store_path)
+        place = os.path.join(folder, valid_name(mount))
+        new = not os.path.exists(place)
+        fd = os.open(place, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        if new:
+            give_to_owner(place, store_path)
+    except OSError as error:
+        raise from_os(error, f"lock of mount {mount}") from None
+    try:
+        end = time.monotonic() + wait_s
+        while not _try_lock(fd):
+            if time.monotonic() >= end:
+                raise Busy(
+                    f"mount {mount!r}", expected="its turn", found="another request at work on it, or its hook",
+                    do="try again",
+                )  # fmt: skip
+            time.sleep(_PAUSE)
+        yield
+    finally:
+        os.close(fd)
 
 
 def _try_lock(fd: int) -> bool:

@@ -9,17 +9,20 @@ from typing import Any, get_args
 
 from daemon.contract import JobInfo, JobKind, JobState, Page, RestoreSpec
 from daemon.service import cursors
+from daemon.service.copies import SETTINGS
 from daemon.service.core import bounded
 from daemon.service.sessions import Sessions
 from daemon.service.walking import found
 from daemon.state.jobs import ENDS, Restored
-from engine.errors import Busy, HoldfastError, InvalidRequest, NotFound, from_os
+from engine.errors import TABLE, Busy, HoldfastError, InvalidRequest, NotFound, from_os
 
 _NUMBER = (int, float)
+_EXPECTED: dict[type, str] = {bool: "true or false", str: "text"}
 OPTIONS: dict[str, dict[str, tuple[type, ...]]] = {
     "collect": {"dry_run": (bool,), "budget_s": _NUMBER},
     "scrub": {"rate": (int,), "budget_s": _NUMBER, "every_s": _NUMBER},
     "check": {"read_data": (bool,)},
+    "upload": {"location": (str,)},
 }
 """Kinds of jobs that ``start_job`` starts, and what each may be told."""
 
@@ -31,7 +34,7 @@ class Jobs(Sessions):
     """The part of ``Backend`` about jobs and restores."""
 
     def start_job(self, kind: JobKind, options: dict[str, Any]) -> JobInfo:
-        """Start a collection, a scrub or a check. Raises InvalidRequest."""
+        """Start a collection, a scrub, a check or an upload. Raises InvalidRequest; NotFound for no location."""
         if kind not in OPTIONS:
             raise InvalidRequest(
                 f"job {kind!r}", expected=" or ".join(OPTIONS), found="another kind"
@@ -42,15 +45,25 @@ class Jobs(Sessions):
                 raise InvalidRequest(
                     f"option {name!r} of {kind}", expected=" or ".join(OPTIONS[kind])
                 )
-            sound = type(value) in types and (type(value) is bool or 0 < value < 2**53)
+            sound = type(value) in types and (type(value) in (bool, str) or 0 < value < 2**53)
             if not sound and value is not None:
-                what = "true or false" if bool in types else "a number over 0"
+                what = _EXPECTED.get(types[0], "a number over 0")
                 raise InvalidRequest(
                     f"option {name} of {kind}", expected=what, found=repr(value)[:50]
                 )
+        if kind == "upload":
+            self._prepare_upload(str(options.get("location", "")))
         return self._start(
             kind, {name: value for name, value in options.items() if value is not None}
         )
+
+    def _prepare_upload(self, location: str) -> None:
+        """What the configuration says of the mounts is sent along with their points: the job has none."""
+        self.location(location)
+        for name, mount in self._config().mounts.items():
+            text = mount.model_dump_json(exclude_defaults=True)
+            if self.state.marks.get(SETTINGS + name) != text:
+                self.state.marks.put(SETTINGS + name, text)
 
     def _start(self, kind: JobKind, options: dict[str, Any], mount: str = "") -> JobInfo:
         job = self.state.jobs.create(kind, options, mount)
@@ -113,7 +126,7 @@ class Jobs(Sessions):
                 self.state.wanted.delete(job.mount, deleting=self._half_gone(job.mount))
         there = _what_is_there(job) if job.kind == "restore" and state == "done" else None
         ended = self.state.jobs.ended(job_id, state, result=result, error=error, restored=there)
-        if state == "failed":
+        if state == "failed" and not (job.kind == "upload" and _passes(error or {})):
             text = (error or {}).get("message", "")
             thing = f"{job.kind} {job.mount}".strip()
             self.store.incidents.note("job_failed", thing, f"job {job.id}: {text}")
@@ -224,6 +237,11 @@ class Jobs(Sessions):
         self.state.jobs.unrestored(job_id)
         if not there.target:
             self._show_restores(mount)
+
+
+def _passes(error: dict[str, str]) -> bool:
+    """Whether what failed is tried again by itself: a server that does not answer, a daemon that stops."""
+    return any(one.kind.slug == error.get("kind") and one.kind.retryable for one in TABLE)
 
 
 def _what_is_there(job: JobInfo) -> Restored:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Collection
 
 from daemon.contract import ExportInfo, JobInfo, MountInfo, MountSpec
-from daemon.service.core import Core
+from daemon.service.copies import Copies
 from daemon.state.records import DELETED
 from daemon.state.sessions import occupied
 from engine.errors import Busy, InvalidRequest, NotFound
@@ -20,20 +20,24 @@ def stays_deleted(name: str) -> str:
     return f"mounts.{name}: was deleted, and is not made again: {again}"
 
 
-class Mounts(Core):
+class Mounts(Copies):
     """The part of ``Backend`` about mounts."""
 
     def mounts(self) -> list[MountInfo]:
         """All mounts, by name."""
         counts = Counter(point.mount for point in self.store.points())
-        return [self._mount_info(one, counts[one.name]) for one in self.store.mounts()]
+        pending = self.pending()
+        return [
+            self._mount_info(one, counts[one.name], pending.get(one.name, 0))
+            for one in self.store.mounts()
+        ]
 
     def mount(self, name: str) -> MountInfo:
         """One mount. Raises NotFound."""
         found = self.store.mount(name)
-        return self._mount_info(found, len(self.store.points(name)))
+        return self._mount_info(found, len(self.store.points(name)), self.pending().get(name, 0))
 
-    def _mount_info(self, mount: Mount, points: int) -> MountInfo:
+    def _mount_info(self, mount: Mount, points: int, pending: int) -> MountInfo:
         state, path, pid = self.ports.workers.status(mount.name)
         wanted = self.state.wanted.get(mount.name)
         session = self.state.sessions.open_of(mount.name)
@@ -41,7 +45,7 @@ class Mounts(Core):
             name=mount.name, chunking=mount.chunking, quota=mount.quota, max_files=mount.files,
             points=points, state="deleting" if wanted.deleting else state, path=path, pid=pid,
             session=session.id if session else "",
-            exports=[one.client for one in self.wanted_exports(mount.name)],
+            exports=[one.client for one in self.wanted_exports(mount.name)], pending=pending,
         )  # fmt: skip
 
     def wanted_exports(self, mount: str) -> list[ExportInfo]:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 
 import fsmount
-from daemon.contract import Attachment, Page, PointDetail, PointQuery
+from daemon.contract import Attachment, Durability, Page, PointDetail, PointQuery
 from daemon.service import cursors
 from daemon.service.core import bounded
 from daemon.service.quiet import Quiet
@@ -57,12 +57,23 @@ class Points(Quiet):
         """A point with what is kept beside it."""
         note = self.state.notes.get(point.id)
         attachments = self.state.attachments.of(point=point.id)
+        copies = {name: one.state for name, one in self.copies_of(point.id).items()}
         return PointDetail(
-            point, note.session, note.consistency, note.open_files, attachments, note.kept
+            point,
+            note.session,
+            note.consistency,
+            note.open_files,
+            attachments,
+            note.kept,
+            dict(copies),
         )
 
-    def snapshot(self, mount: str, *, label: str = "") -> PointDetail:
-        """A point of a mount as it is, outside a session or beside one. Raises Busy by the policy for open files."""
+    def snapshot(
+        self, mount: str, *, label: str = "", durability: Durability = "local"
+    ) -> PointDetail:
+        """A point of a mount as it is, outside a session or beside one. Raises Busy by the policy for open files; where
+        its copies are waited for, see ``point_made``."""
+        self.check_durability(mount, durability)
         planned = self.store.plan_point()
         with self.locked(mount):
             self.store.mount(mount)
@@ -76,6 +87,7 @@ class Points(Quiet):
                     made = store.snapshot(mount, label, planned=planned, thaw=still.thaw)
                 quiet.done = made.id
                 self.state.notes.put(note)
+        self.point_made(made.id, durability)
         return self.detail(made)
 
     @contextmanager

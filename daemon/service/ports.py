@@ -60,6 +60,15 @@ class Exports(Protocol):
         ...
 
 
+class Uploads(Protocol):
+    """Who sends points to storage locations, by jobs of kind ``upload``."""
+
+    def wake(self, *, waited_for: bool = False) -> None:
+        """There may be something to send. ``waited_for``: somebody waits for it, so now, whatever went wrong before;
+        where this process sends it itself, it raises what goes wrong."""
+        ...
+
+
 class Reload(Protocol):
     """The configuration file."""
 
@@ -76,6 +85,7 @@ class Ports:
     jobs: Jobs
     exports: Exports
     config: Reload
+    uploads: Uploads
 
 
 class Hook(Protocol):

@@ -12,6 +12,7 @@ from daemon.contract import (
     MANIFEST_INLINE,
     Attachment,
     Committed,
+    Durability,
     SessionInfo,
     SessionState,
 )
@@ -105,14 +106,18 @@ class Sessions(Browse):
 
     # --- ending ---------------------------------------------------------------------------------------------
 
-    def commit(self, session_id: str, *, label: str = "") -> Committed:
+    def commit(
+        self, session_id: str, *, label: str = "", durability: Durability = "local"
+    ) -> Committed:
         """Make the recovery point of a session. Asked again, it says the same.
 
         Raises NotFound, InvalidRequest when it was abandoned, Busy when a hook or the policy for open files refuses,
-        and what a snapshot raises; the session is open then.
+        and what a snapshot raises; the session is open then. Where its copies are waited for, see ``point_made``: the
+        session is committed then, and whoever asks again waits again.
         """
         planned = self.store.plan_point()  # before any wait: its time is that of the request
         mount = self.state.sessions.get(session_id).mount
+        self.check_durability(mount, durability)
         with self.locked(mount):
             self._settle(mount)
             session = self.state.sessions.get(session_id)
@@ -123,6 +128,7 @@ class Sessions(Browse):
                 )  # fmt: skip
             if session.state == "open":
                 session = self._commit(session, label or session.label, planned)
+        self.point_made(session.point, durability)
         return self._committed(session)
 
     def _commit(self, session: SessionInfo, label: str, planned: PlannedPoint) -> SessionInfo:

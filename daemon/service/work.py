@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -14,6 +15,7 @@ from engine.errors import Corrupt, HoldfastError, InvalidRequest, NotFound
 from engine.maintain.check import Problem
 from engine.progress import Report
 
+STOPS = frozenset({"upload"})  # kinds of jobs that ask whether to stop
 TOLD_MAX = 1_000  # problems or damaged files that are named; the others are counted
 TOLD_BYTES = (
     1 << 18
@@ -39,8 +41,13 @@ def result_of(error: HoldfastError) -> dict[str, Any]:
     return error.result if isinstance(error, FoundDamaged) else {}
 
 
-def run(store: Store, job: JobInfo, report: Report) -> dict[str, Any]:
-    """Run a job to its end; its result. Raises the errors of the table: a store found damaged is Corrupt."""
+def run(
+    store: Store, job: JobInfo, report: Report, stop: Callable[[], bool] = lambda: False
+) -> dict[str, Any]:
+    """Run a job to its end; its result. Raises the errors of the table: a store found damaged is Corrupt.
+
+    ``stop``: asked by what can leave off in order (``STOPS``): it then raises ShuttingDown, or ends early.
+    """
     options = job.options
     match job.kind:
         case "collect":
@@ -53,6 +60,10 @@ def run(store: Store, job: JobInfo, report: Report) -> dict[str, Any]:
             return _restore(store, job, report)
         case "delete-mount":
             return _delete_mount(store, job.mount, report)
+        case "upload":
+            from daemon.service.sending import upload
+
+            return upload(store, str(job.options["location"]), report, stop)
 
 
 def _scrub(store: Store, options: dict[str, Any], report: Report) -> dict[str, Any]:

@@ -98,6 +98,14 @@ class Attachments:
             )
             return [_info(dict(row)) for row in rows]
 
+    def with_files(self, point: str) -> list[tuple[Attachment, dict[str, list[str]]]]:
+        """Attachments of a point, the oldest first, each with the databases and files that it names."""
+        with self._database.read() as db:
+            rows = db.execute(
+                "SELECT * FROM attachments WHERE size >= 0 AND point = ? ORDER BY id", (point,)
+            )
+            return [(_info(dict(row)), json.loads(row["files"] or "{}")) for row in rows]
+
     def files(self, point: str) -> dict[str, list[str]]:
         """Which files belong to which database, as the logs of a point say."""
         result: dict[str, list[str]] = {}

@@ -33,6 +33,7 @@ from daemon.supervise.mounts import Mounts
 from daemon.supervise.schedules import Schedules, Timetable
 from daemon.supervise.served import Served
 from daemon.supervise.settings import Settings
+from daemon.supervise.uploading import Uploading
 from daemon.supervise.workers import Workers
 from engine.errors import HoldfastError, from_os, the_cause
 
@@ -88,6 +89,7 @@ class Daemon:
         self.mounts = Mounts(self.settings)
         self.workers = Workers(self.store, self.mounts.spot, self.mounts, mounter)
         self.exports = Exporting(self.settings, self.workers, exporter)
+        self.uploading = Uploading(self.settings, clock)
         self._lock: StoreLock | None = None
         self._open = contextlib.ExitStack()
         self._maintenance = trio.CancelScope()
@@ -163,12 +165,13 @@ class Daemon:
     def _opened(self) -> None:
         state = State.open(self.store, self.clock)
         self._open.callback(state.close)
-        ports = Ports(self.workers, self.jobs, self.exports, self.settings)
+        ports = Ports(self.workers, self.jobs, self.exports, self.settings, self.uploading)
         self.service = Served(self.store, state, self.settings, ports, self.clock)
         audit = self.service.audit_log
         self._open.callback(self.service.close)
         self.mounts.open(self.service, self.workers, self.exports)
         self.exports.open(self.service)
+        self.uploading.open(self.service)
         self.front = self._front_of(
             Parts(self.settings, self.service, audit, self.workers, self.changes)
         )
@@ -267,6 +270,7 @@ class Daemon:
                 async with trio.open_nursery() as inner:
                     inner.start_soon(schedules.run)
                     inner.start_soon(self._status)
+                    inner.start_soon(self.uploading.run)
 
         nursery.start_soon(run)
 

@@ -31,7 +31,9 @@ from engine.errors import Corrupt, HoldfastError, ShuttingDown
 log = logging.getLogger("holdfast.supervise")
 
 AT_ONCE = {"restore": 2}  # of each other kind one: they would only wait for each other's disk
-POLITE = frozenset({"collect", "scrub", "check", "delete-mount"})  # somebody waits for a restore
+POLITE = frozenset(
+    {"collect", "scrub", "check", "delete-mount", "upload"}
+)  # somebody waits for a restore
 PROGRESS_EVERY = 0.5  # s between two of a job's steps being written down: each is a transaction
 LEFT_BEHIND = (
     1.0  # s for what a job that has ended left in its pipes: what it started may hold them open
@@ -151,7 +153,8 @@ class Jobs:
     async def _one(self, running: _Running) -> None:
         """What was begun is told to its end, also while the daemon stops."""
         job = running.job
-        place = self._places.setdefault(job.kind, trio.CapacityLimiter(AT_ONCE.get(job.kind, 1)))
+        lane = f"{job.kind} {job.options.get('location', '')}"  # one upload to each location
+        place = self._places.setdefault(lane, trio.CapacityLimiter(AT_ONCE.get(job.kind, 1)))
         try:
             with running.waiting:
                 await place.acquire_on_behalf_of(job.id)

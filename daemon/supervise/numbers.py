@@ -47,7 +47,11 @@ class Numbers:
         metrics.show_workers(self._workers.statuses())
         names = [one.name for one in service.store.mounts()]
         metrics.show_mounts({name: self._workers.status(name)[0] for name in names})
-        metrics.show_pending({name: service.mount(name).pending for name in names})
+        pending = service.pending()
+        metrics.show_pending({name: pending.get(name, 0) for name in names})
+        metrics.show_copies(
+            service.locations(), service.uploaded, service.oldest_pending(), service.clock()
+        )
         metrics.show_restarts(self._workers.restarts())
         metrics.show_restored(service.restored)
         sessions = [

@@ -1,8 +1,9 @@
-"""The service as a daemon has it: it counts what was restored."""
+"""The service as a daemon has it: it counts what was restored and what was sent to locations."""
 
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,11 +12,13 @@ from daemon.service.service import Service
 
 
 class Served(Service):
-    """Thread-safe. ``restored``: bytes of files that restores wrote, and of answers that hold files or streams."""
+    """Thread-safe. ``restored``: bytes of files that restores wrote, and of answers that hold files or streams;
+    ``uploaded``: bytes of uploads that came to their end, by location."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self.restored = 0
+        self.uploaded: Counter[str] = Counter()
         self._counting = threading.Lock()
 
     def job_ended(
@@ -26,6 +29,11 @@ class Served(Service):
         ended = super().job_ended(job_id, state, result=result, error=error)
         if ended.kind == "restore" and ended.state == "done":
             self._count(int(ended.result.get("bytes", 0)))
+        if ended.kind == "upload":
+            if ended.state == "done":
+                with self._counting:
+                    self.uploaded[str(ended.options["location"])] += int(ended.result["bytes"])
+            self.ports.uploads.wake()  # what was made meanwhile
         return ended
 
     def file(

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 from engine import limits, registry
 from engine.chunks import Context
-from engine.copies import connect, outbox, rows
+from engine.copies import connect, listing, outbox, rows
 from engine.copies.connect import Wanted
 from engine.copies.link import Link
-from engine.copies.rows import FAILED, QUEUED, STATES, UPLOADING, VERIFIED, LocationRow, OutboxRow
+from engine.copies.listing import LocationInfo
+from engine.copies.rows import FAILED, QUEUED, UPLOADING, VERIFIED, LocationRow, OutboxRow
 from engine.copies.upload import Uploader, UploadReport
 from engine.errors import Busy, HoldfastError, NotFound, ShuttingDown
 from engine.home import OpenStore
@@ -27,74 +27,10 @@ Settings = Callable[[str], Mapping[str, Any]]
 """Settings of a mount, by its name, for whoever adopts the location."""
 
 
-class LocationInfo(NamedTuple):
-    """A storage location; the last four: points by how far their copy is. ``paused``: why nothing is sent, or ""."""
-
-    name: str
-    url: str
-    sealed: bool
-    mounts: tuple[str, ...]
-    verify: float
-    local: str
-    paused: str
-    queued: int
-    uploading: int
-    verified: int
-    failed: int
-
-
-class UploadInfo(NamedTuple):
-    """How far the copy of a point at a location is. ``since_ns``: in this state; ``sent``: bytes of its packs."""
-
-    location: str
-    point: str
-    mount: str
-    state: str
-    since_ns: int
-    tries: int
-    sent: int
-    reason: str
-
-
 def add(context: Context, name: str, wanted: Wanted) -> LocationInfo:
     """See ``connect.add``."""
     connect.add(context, name, wanted).location.close()
-    return next(one for one in every(context) if one.name == name)
-
-
-def every(context: Context) -> list[LocationInfo]:
-    """All locations, by name."""
-    found = []
-    with context.index.read() as txn:
-        for name, row in sorted(outbox.locations(txn).items()):
-            counts = Counter(one.state for _, one in outbox.of_location(txn, row.id))
-            found.append(
-                LocationInfo(
-                    name, row.url, row.sealed, tuple(row.mounts), row.verify, row.local, row.paused,
-                    *(counts[state] for state in STATES),
-                )
-            )  # fmt: skip
-    return found
-
-
-def uploads(context: Context, location: str = "", state: str = "") -> list[UploadInfo]:
-    """Points and how far they are, of one location or all, oldest first. Raises NotFound."""
-    found = []
-    with context.index.read() as txn:
-        places = outbox.locations(txn)
-        if location:
-            places = {location: outbox.location(txn, location)}
-        for name, place in sorted(places.items()):
-            for point, row in outbox.of_location(txn, place.id):
-                raw = txn.get(Table.POINTS, point.encode())
-                if raw is not None and state in ("", row.state):
-                    found.append(
-                        UploadInfo(
-                            name, point, decode_point(raw).mount, row.state, row.since_ns, row.tries, row.sent,
-                            row.reason,
-                        )
-                    )  # fmt: skip
-    return found
+    return next(one for one in listing.locations(context) if one.name == name)
 
 
 def retry(context: Context, location: str) -> int:

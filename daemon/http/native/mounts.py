@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from daemon.contract import JobInfo, MountInfo, MountSpec, Page, PointDetail
+from daemon.contract import Durability, JobInfo, MountInfo, MountSpec, Page, PointDetail
 from daemon.http.native.base import Ask, Body, Cursor, Limit, MountName, paged, route
 
 LONG = 3600.0  # s: a worker writes down what is in memory, a snapshot waits for it
@@ -25,9 +25,10 @@ class NewMount(Body):
 
 
 class NewSnapshot(Body):
-    """A recovery point to be made."""
+    """A recovery point to be made. ``durability`` remote: answer when its copies are verified."""
 
     label: Label = ""
+    durability: Durability = "local"
 
 
 @route("GET", "/v1/mounts", Page[MountInfo])
@@ -73,4 +74,5 @@ def stop_mount(ask: Ask, name: MountName) -> MountInfo:
 )
 def take_snapshot(ask: Ask, name: MountName, new: NewSnapshot | None = None) -> PointDetail:
     """Make a recovery point of a mount as it is, outside a session."""
-    return ask.backend.snapshot(ask.mount(name), label=new.label if new else "")
+    new = new or NewSnapshot()
+    return ask.backend.snapshot(ask.mount(name), label=new.label, durability=new.durability)

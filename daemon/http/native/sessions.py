@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import Path
 from pydantic import Field
 
-from daemon.contract import Attachment, Committed, Page, SessionInfo
+from daemon.contract import Attachment, Committed, Durability, Page, SessionInfo
 from daemon.http import wire
 from daemon.http.native.base import (
     Ask,
@@ -47,9 +47,11 @@ class NewLease(Body):
 
 
 class Commit(Body):
-    """How the recovery point is labelled; "" as the session is."""
+    """How the recovery point is labelled; "" as the session is. ``durability`` remote: answer when its copies are
+    verified."""
 
     label: Label = ""
+    durability: Durability = "local"
 
 
 def _page(ask: Asked, found: list[SessionInfo], cursor: str, limit: int) -> Page[SessionInfo]:
@@ -108,7 +110,8 @@ def renew_session(ask: Ask, id: SessionId, new: NewLease | None = None) -> Sessi
 @route("POST", "/v1/sessions/{id}/commit", Committed, pool="commits", patience=LONG)
 def commit_session(ask: Ask, id: SessionId, commit: Commit | None = None) -> Committed:
     """Make the recovery point of a session; asked again, the same."""
-    return ask.backend.commit(_owned(ask, id).id, label=commit.label if commit else "")
+    commit = commit or Commit()
+    return ask.backend.commit(_owned(ask, id).id, label=commit.label, durability=commit.durability)
 
 
 @route("POST", "/v1/sessions/{id}/abandon", SessionInfo, pool="commits", patience=LONG)

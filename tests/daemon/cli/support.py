@@ -6,6 +6,10 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
+from click.testing import CliRunner
+
+from daemon.cli.main import cli
+from engine.errors import HoldfastError
 from tests import warm
 from tests.cli.support import LIMIT, Done
 
@@ -28,3 +32,12 @@ def command(*arguments: str | Path, **environment: str) -> Done:
 def asked(served: Served, *arguments: str | Path) -> Done:
     """Run one command as from another machine."""
     return command("--api", served.api, "--token-file", served.token, *arguments)
+
+
+def said(*words: str | Path) -> tuple[int, str]:
+    """Exit code and output of a command run in this process, which is quicker than one of its own."""
+    done = CliRunner().invoke(cli, [str(word) for word in words], standalone_mode=False)
+    if isinstance(done.exception, HoldfastError):
+        return done.exception.kind.exit, done.stdout
+    assert done.exception is None, done.exception
+    return 0, done.stdout

@@ -11,13 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 
 from daemon.cli import restoring
-from daemon.cli.main import cli
-from engine.errors import HoldfastError
 from tests.cli.support import good, holdfast, packs, refused
-from tests.daemon.cli.support import Served, asked, command
+from tests.daemon.cli.support import Served, asked, command, said
 
 
 def told(done: Any) -> Any:
@@ -31,15 +28,6 @@ def beside(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return shutil.copytree(
         served.store, tmp_path_factory.mktemp("beside") / "store", ignore=ignored
     )
-
-
-def said(*words: str | Path) -> tuple[int, str]:
-    """Exit code and output of a command run in this process, which is quicker than one of its own."""
-    done = CliRunner().invoke(cli, [str(word) for word in words], standalone_mode=False)
-    if isinstance(done.exception, HoldfastError):
-        return done.exception.kind.exit, done.stdout
-    assert done.exception is None, done.exception
-    return 0, done.stdout
 
 
 @pytest.mark.parametrize(

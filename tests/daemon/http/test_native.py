@@ -12,7 +12,7 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from daemon.contract import JobInfo, MountSpec
+from daemon.contract import Durability, JobInfo, MountSpec
 from daemon.http import problem
 from daemon.http.native import jobs
 from daemon.supervise.changes import Changes
@@ -174,10 +174,10 @@ def test_a_key_while_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         began, go = threading.Event(), threading.Event()
         real = one.service.snapshot
 
-        def slow(mount: str, *, label: str = "") -> object:
+        def slow(mount: str, *, label: str = "", durability: Durability = "local") -> object:
             began.set()
             assert go.wait(20)
-            return real(mount, label=label)
+            return real(mount, label=label, durability=durability)
 
         monkeypatch.setattr(one.service, "snapshot", slow)
         found: list[httpx.Response] = []

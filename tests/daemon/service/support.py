@@ -58,7 +58,8 @@ def served(path: str, config: Config, **ports: Any) -> Iterator[Service]:
     """A service with the ports of a store that has no daemon, but for those that are given."""
     jobs = alone.Jobs(silent)
     workers = ports.pop("workers", None) or alone.Workers(path, lambda: config, {})
-    given = Ports(workers, jobs, alone.Exports(), alone.Reload())
+    uploads = alone.Uploads()
+    given = Ports(workers, jobs, alone.Exports(), alone.Reload(), uploads)
     clock = ports.pop("clock", None)
     since_boot = ports.pop("since_boot", None)
     more = {"clock": clock} if clock else {}
@@ -67,7 +68,7 @@ def served(path: str, config: Config, **ports: Any) -> Iterator[Service]:
         State.open(path, **more) as state,
         Service(path, state, lambda: config, replace(given, **ports), **more, **times) as service,
     ):
-        jobs.service = workers.service = service
+        jobs.service = workers.service = uploads.service = service
         yield service
 
 

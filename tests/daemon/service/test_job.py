@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from daemon import job
-from daemon.contract import JobInfo
+from daemon.contract import JobInfo, JobKind
 from daemon.service import work
 from engine import Store
 from engine.maintain.check import Problem
@@ -78,17 +78,22 @@ SLOW = """
 import sys, time
 from daemon import job
 from daemon.service import work
+from engine.errors import ShuttingDown
 job.BEAT = 0.1
-def run(store, what, report):
+def run(store, what, report, stop):
     job.os.write(1, b'{"progress": {}}\\n')
-    time.sleep(60)
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        time.sleep(0.01)
+        if stop():
+            raise ShuttingDown("upload", found="a request to stop")
 work.run = run
 sys.exit(job.main(sys.argv[1]))
 """
 
 
-def started(store: str) -> subprocess.Popen[bytes]:
-    request = job.request_of(JobInfo(7, "check", "running", 1), store)
+def started(store: str, kind: JobKind = "check") -> subprocess.Popen[bytes]:
+    request = job.request_of(JobInfo(7, kind, "running", 1), store)
     child = subprocess.Popen(
         [sys.executable, "-c", SLOW, request], stdout=subprocess.PIPE, cwd=ROOT
     )
@@ -96,8 +101,9 @@ def started(store: str) -> subprocess.Popen[bytes]:
     return child
 
 
-def test_told_to_end(store: str) -> None:
-    with started(store) as child:
+@pytest.mark.parametrize("kind", ["check", "upload"])  # one is interrupted, the other asks
+def test_told_to_end(store: str, kind: JobKind) -> None:
+    with started(store, kind) as child:
         child.send_signal(signal.SIGTERM)
         assert child.stdout is not None
         last = child.stdout.read().splitlines()[-1]

@@ -1,0 +1,85 @@
+"""Storage locations, and how far the copies of recovery points are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from fastapi import Path
+from pydantic import Field
+
+from daemon.contract import LocationInfo, LocationSpec, Page, UploadInfo
+from daemon.http.native.base import Ask, Body, Cursor, Limit, Text, paged, route
+from daemon.http.native.mounts import LONG
+
+LocationName = Annotated[str, Path(max_length=1000, description="The name of a storage location.")]
+_Name = Annotated[str, Field(max_length=1000)]
+
+
+class NewLocation(Body):
+    """A storage location. The passphrase, and each key as printed, open it alone: they are kept nowhere, and are in
+    no answer and no log. ``mounts``: whose points go there, empty for all."""
+
+    name: _Name
+    url: Annotated[str, Field(max_length=4096, examples=["s3://bucket/prefix"])]
+    passphrase: Annotated[str, Field(max_length=4096, repr=False)] = ""
+    keys: Annotated[
+        list[Annotated[str, Field(max_length=1000)]], Field(max_length=50, repr=False)
+    ] = []  # noqa: RUF012
+    credentials: Annotated[str, Field(max_length=4096)] = "environment"
+    sealed: bool = True
+    mounts: Annotated[list[_Name], Field(max_length=1000)] = []  # noqa: RUF012
+    verify: Annotated[float, Field(ge=0, le=1)] = 0.02
+    local: Literal["keep", "drop"] = "keep"
+
+
+class Retry(Body):
+    """The location whose failed copies are to be tried again."""
+
+    location: _Name
+
+
+@dataclass(frozen=True)
+class Queued:
+    """How many points wait again."""
+
+    queued: int
+
+
+@route("GET", "/v1/locations", Page[LocationInfo])
+def list_locations(ask: Ask, cursor: Cursor = "", limit: Limit = 100) -> Page[LocationInfo]:
+    """Where copies of recovery points are kept."""
+    return paged("locations", ask.backend.locations(), lambda one: (one.name,), cursor, limit)
+
+
+# Not keyed: what tells its request from another would be a hash of secrets, kept for a day.
+@route(
+    "POST", "/v1/locations", LocationInfo, status=201, pool="commits", patience=LONG, keyed=False
+)
+def add_location(ask: Ask, new: NewLocation) -> LocationInfo:
+    """Have points go to a place from now on, those that are here too."""
+    ask.about = f"location {new.name}"
+    return ask.backend.add_location(LocationSpec(**new.model_dump()))
+
+
+@route("DELETE", "/v1/locations/{name}", status=204, pool="commits", patience=LONG)
+def remove_location(ask: Ask, name: LocationName) -> None:
+    """Send nothing there any more; what lies there stays."""
+    ask.about = f"location {name}"
+    ask.backend.remove_location(name)
+
+
+@route("GET", "/v1/uploads", Page[UploadInfo])
+def list_uploads(
+    ask: Ask, location: Text = "", state: Text = "", cursor: Cursor = "", limit: Limit = 100
+) -> Page[UploadInfo]:
+    """How far the copies of points are, of the mounts this caller is for."""
+    found = [one for one in ask.backend.uploads(location, state) if ask.caller.sees(one.mount)]
+    return paged("uploads", found, lambda one: (one.location, one.point), cursor, limit)
+
+
+@route("POST", "/v1/uploads/retry", Queued)
+def retry_uploads(ask: Ask, wanted: Retry) -> Queued:
+    """Try again what failed."""
+    ask.about = f"location {wanted.location}"
+    return Queued(ask.backend.retry_uploads(wanted.location))

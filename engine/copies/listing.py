@@ -1,0 +1,91 @@
+"""Which locations there are, and how far points are: read from the index alone, without what opens a location."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from engine.chunks import Context
+from engine.copies import outbox
+from engine.copies.rows import STATES, VERIFIED, OutboxRow
+from engine.index import Table, Txn
+from engine.nodes.point import decode_point
+
+PENDING = "pending"
+"""Not verified: any state but that."""
+
+
+class LocationInfo(NamedTuple):
+    """A storage location; the last four: points by how far their copy is. ``paused``: why nothing is sent, or ""."""
+
+    name: str
+    url: str
+    sealed: bool
+    mounts: tuple[str, ...]
+    verify: float
+    local: str
+    paused: str
+    queued: int
+    uploading: int
+    verified: int
+    failed: int
+
+
+class UploadInfo(NamedTuple):
+    """How far the copy of a point at a location is. ``since_ns``: in this state; ``sent``: bytes of its packs."""
+
+    location: str
+    point: str
+    mount: str
+    state: str
+    since_ns: int
+    tries: int
+    sent: int
+    reason: str
+
+
+def locations(context: Context) -> list[LocationInfo]:
+    """All locations, by name."""
+    found = []
+    with context.index.read() as txn:
+        for name, row in sorted(outbox.locations(txn).items()):
+            counts = Counter(one.state for _, one in outbox.of_location(txn, row.id))
+            found.append(
+                LocationInfo(
+                    name, row.url, row.sealed, tuple(row.mounts), row.verify, row.local, row.paused,
+                    *(counts[state] for state in STATES),
+                )
+            )  # fmt: skip
+    return found
+
+
+def uploads(
+    context: Context, location: str = "", state: str = "", point: str = ""
+) -> list[UploadInfo]:
+    """Points and how far they are, of one location or all, of one point or all, oldest first. ``state``: only those
+    in it, or all that are ``PENDING``. Raises NotFound."""
+    found = []
+    with context.index.read() as txn:
+        places = outbox.locations(txn)
+        if location:
+            places = {location: outbox.location(txn, location)}
+        for name, place in sorted(places.items()):
+            for one, row in _rows(txn, place.id, point):
+                wanted = state in ("", row.state) or (state == PENDING and row.state != VERIFIED)
+                raw = txn.get(Table.POINTS, one.encode()) if wanted else None
+                if raw is not None:
+                    found.append(
+                        UploadInfo(
+                            name, one, decode_point(raw).mount, row.state, row.since_ns, row.tries, row.sent,
+                            row.reason,
+                        )
+                    )  # fmt: skip
+    return found
+
+
+def _rows(txn: Txn, location_id: int, point: str) -> Iterable[tuple[str, OutboxRow]]:
+    if not point:
+        return outbox.of_location(txn, location_id)
+    row = outbox.get(txn, location_id, point)
+    return [] if row is None else [(point, row)]

@@ -1,0 +1,143 @@
+"""The commands about copies, beside a store that no daemon serves, and through one."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.keys import Identity, load
+from tests import warm
+from tests.cli.support import LIMIT, good, holdfast, new_store, noise, refused, write
+from tests.daemon.cli.support import Served, asked, said
+
+
+@pytest.fixture(scope="module")
+def key(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("k") / "key"
+    path.write_text(Identity.new().printed())
+    path.chmod(0o600)
+    return path
+
+
+def test_a_location_from_its_beginning_to_its_end(tmp_path: Path, key: Path) -> None:
+    store, there = new_store(tmp_path / "store"), tmp_path / "there"
+    there.mkdir()
+    write(store, {b"x": noise(50_000, 1)})
+
+    def run(*words: str | Path) -> str:
+        code, text = said("--store", store, *words)
+        assert code == 0
+        return text
+
+    def code(*words: str | Path) -> int:
+        return said("--store", store, *words)[0]
+
+    run("snapshot", "m")
+    url = f"file://{there}"
+    add = ("location", "add")
+    refused(holdfast(store, "snapshot", "m", "--wait", "remote"), 2, "holdfast location add")
+    assert code(*add, "nas", url) == 2  # no secret, and no terminal to ask at
+    out = tmp_path / "recovery"
+    made = run(*add, "nas", url, "--recovery-key-out", out, "--key-file", key)
+    assert made == f"location nas: 1 point to be kept at {url}\n"
+    assert out.stat().st_mode & 0o777 == 0o600
+    assert isinstance(load(str(out)), Identity)
+    assert code(*add, "nas", url, "--recovery-key-out", f"{out}2") == 11
+    assert not Path(f"{out}2").exists()
+    assert code(*add, "two", url, "--recovery-key-out", out) == 11
+    rows = run("uploads").splitlines()
+    assert rows[0].split() == ["LOCATION", "POINT", "MOUNT", "STATE", "SINCE", "SENT", "REASON"]
+    assert rows[1].split()[3] == "queued"
+    assert run("upload").startswith("nas: 1 point, ")
+    assert run("upload") == "nothing waits\n"
+    point = run("snapshot", "m", "--wait", "remote").split()[-1]
+    told = {one["point"]: one for one in json.loads(run("uploads", "--watch", "--json"))}
+    assert (told[point]["location"], told[point]["state"]) == ("nas", "verified")
+    assert run("uploads", "--retry") == "0 points queued again\n"
+    assert json.loads(run("location", "list", "--json"))[0]["verified"] == 2
+    assert "nas       2" in run("location", "list")
+    there.rename(tmp_path / "away")
+    refused(holdfast(store, "snapshot", "m", "--wait", "remote"), 12, "the point itself exists")
+    assert code("upload", "nas") == 10
+    assert run("location", "remove", "nas") == "location nas removed; what lies there stays\n"
+    assert run("location", "list", "--json") == "[]\n"
+
+
+def _told(done: Any) -> Any:
+    return json.loads(good(done))
+
+
+def test_through_a_daemon(served: Served, tmp_path: Path, key: Path) -> None:
+    there = tmp_path / "there"
+    there.mkdir()
+    add = (
+        "location",
+        "add",
+        "far",
+        f"file://{there}",
+        "--key-file",
+        key,
+        "--mount",
+        "m",
+        "--verify",
+        "1",
+    )
+    assert "far: " in good(asked(served, *add))
+    try:
+        point = good(asked(served, "snapshot", "m", "--wait", "remote")).split()[-1]
+        good(asked(served, "uploads", "--watch"))
+        found = _told(
+            asked(served, "uploads", "--location", "far", "--state", "verified", "--json")
+        )
+        assert point in [one["point"] for one in found]
+        assert good(asked(served, "upload")) == "nothing waits\n"
+    finally:
+        good(asked(served, "location", "remove", "far"))
+    shutil.rmtree(there)
+
+
+def test_a_passphrase_is_asked_for_twice(tmp_path: Path) -> None:
+    store = new_store(tmp_path / "store")
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    words = ["--store", str(store), "location", "add"]
+    done, shown = _typed(
+        [*words, "one", f"file://{tmp_path}/one"], b"secret\nother\nsecret\nsecret\n"
+    )
+    assert done == 0, shown
+    assert b"secret" not in shown
+    assert shown.count(b"Passphrase of one") == 2
+    given = tmp_path / "given"
+    given.write_text("secret\n")
+    more = ("--passphrase-file", str(given), "--json")
+    made = _told(holdfast(store, "location", "add", "two", f"file://{tmp_path}/two", *more))
+    assert "secret" not in json.dumps(made)
+
+
+def _typed(words: list[str], keys: bytes) -> tuple[int, bytes]:
+    """Run a command at a terminal where this is typed; its exit code and what the terminal showed."""
+    leader, follower = pty.openpty()
+    try:
+        running = warm.start(words, stdin=follower, stdout=follower, stderr=follower)
+        os.close(follower)
+        shown = b""
+        for line in keys.splitlines(keepends=True):
+            while not shown.endswith(b": "):
+                shown += os.read(leader, 4096)
+            os.write(leader, line)
+            shown += os.read(leader, 1)
+        code = running.wait(LIMIT)
+        try:
+            while more := os.read(leader, 4096):
+                shown += more
+        except OSError:  # the other end is closed
+            pass
+        return code, shown
+    finally:
+        os.close(leader)
