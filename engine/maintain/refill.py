@@ -310,7 +310,7 @@ def _mount(point: Point, settings: object) -> registry.Mount:
     given = settings if isinstance(settings, dict) else {}
     quota, files = (
         value if type(value) is int and 0 <= value <= _MOST else registry.NO_QUOTA
-        for value in (given.get("quota"), given.get("files"))
+        for value in (given.get("quota"), given.get("max_files"))
     )
     chunking = given.get("chunking")
     if not isinstance(chunking, str) or chunking not in CHOICES:

@@ -21,7 +21,7 @@ from tests.restore.support import Maker, Seen, found, noise, restored, seen
 
 __all__ = ["grown", "moto", "place"]
 SETTINGS = {"policy": {"keep_last": 7}}
-LIMITS = {"quota": 1 << 40, "files": 5000, "chunking": "auto"}  # the engine's own
+LIMITS = {"quota": 1 << 40, "max_files": 5000, "chunking": "auto"}  # the engine's own
 
 
 def upload(store: Store, name: str = "far") -> int:
