@@ -87,7 +87,11 @@ def _settings(context: Context, mount: str, settings: Settings) -> dict[str, Any
     """A mount's settings as its caller has them, with those that the index has: a mount is made again with them."""
     with context.index.read() as txn:
         found = next((one for one in registry.every(txn) if one.name == mount), None)
-    own = {"quota": found.quota, "max_files": found.files, "chunking": found.chunking} if found else {}
+    own = (
+        {"quota": found.quota, "max_files": found.files, "chunking": found.chunking}
+        if found
+        else {}
+    )
     return {**settings(mount), **own}
 
 
