@@ -112,6 +112,7 @@ def serve(connection: socket.socket, reader: ChunkReader) -> None:
 
 def main() -> None:
     """The process; its arguments are the socket's descriptor and the store's path."""
+    from engine.copies.elsewhere import Elsewhere
     from engine.home import OpenStore
 
     keep_memory()
@@ -119,6 +120,7 @@ def main() -> None:
     with socket.socket(fileno=int(sys.argv[1])) as connection:
         try:
             with OpenStore(sys.argv[2]) as store, store.reader.roomy():
+                store.context.files.elsewhere = Elsewhere(store.context)
                 serve(connection, store.reader)
         except (HoldfastError, BrokenPipeError, ConnectionResetError):
             sys.exit(1)  # the one that asks does the work itself, and finds out why

@@ -12,11 +12,14 @@ from engine.copies.link import Link
 from engine.copies.rows import DROP
 from engine.copies.upload import Uploader
 from engine.errors import LocationUnavailable
+from engine.index import Table
 from engine.maintain.drop import drop
 from engine.progress import silent
+from engine.restore import job
 from tests.copies.test_reach import grown
 from tests.copies.test_upload import CHEAP, SECRET, place
 from tests.restore.support import Maker, found, restored, seen
+from tests.restore.test_helper import Waited
 
 __all__ = ["grown", "place"]
 
@@ -88,3 +91,28 @@ def test_a_location_that_is_gone_is_an_error_of_reading(
             view.read(big, 0, 1000)
         (tmp_path / "away").rename(place)
         assert len(view.read(big, 0, 1000)) == 1000
+
+
+def test_helping_processes_read_from_there_as_well(
+    engine: Store,
+    make: Maker,
+    link: Link,
+    grown: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = content(engine, grown[0], tmp_path / "before")
+    send_all(engine, link, grown)
+    remove(make, b"big")
+    send_all(engine, link, [make.point(engine)])
+    assert engine.drop_local().chunks
+    make.tree.barrier()
+    engine.collect()
+    monkeypatch.setattr(job, "HELP_FROM", 1)
+    monkeypatch.setattr("engine.restore.tree.HELP_FROM", 1)
+    monkeypatch.setattr(job, "Helper", Waited)
+    assert content(engine, grown[0], tmp_path / "after") == before
+    with engine._open.context.index.read() as txn:
+        assert txn.count(Table.SUSPECTS) == 0
+    assert Waited.asked
+    assert engine.check(read_data=True).problems == []
