@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 import time
@@ -9,10 +10,10 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from daemon.cli.common import backend
+from daemon.cli.common import backend, beside, path_of
 from daemon.cli.output import as_json, counted, moment, progress, say, shown, size, table
 from daemon.contract import LocationSpec
-from engine import Progress, Report
+from engine import Progress, Report, Store
 from engine.errors import AlreadyExists, InvalidRequest, NotFound, from_os
 
 if TYPE_CHECKING:
@@ -226,6 +227,46 @@ def remove(ctx: click.Context, name: str) -> None:
     with backend(ctx) as asked:
         asked.remove_location(name)
     say(f"location {name} removed; what lies there stays")
+
+
+@location.command("take-over")
+@click.argument("name")
+@click.pass_context
+def take_over(ctx: click.Context, name: str) -> None:
+    """Send to a location that was adopted without --take-over; who did so before is refused from then on.
+
+    \b
+      holdfast location take-over origin
+    """
+    beside(ctx)
+    with Store.open(path_of(ctx)) as store:
+        store.take_over(name)
+    say(f"location {name}: points of this store go there from now on")
+
+
+@location.command()
+@click.argument("name")
+@click.option("--dry-run", is_flag=True, help="Say what would be freed, and free nothing.")
+@click.option("--json", "json_", is_flag=True)
+@click.pass_context
+def reclaim(ctx: click.Context, name: str, dry_run: bool, json_: bool) -> None:
+    """Free at a location what none of its points needs any more: after points were deleted.
+
+    \b
+      holdfast location reclaim offsite --dry-run
+    """
+    beside(ctx)
+    with Store.open(path_of(ctx)) as store, progress() as report:
+        found = store.reclaim(name, dry_run=dry_run, report=report)
+    if json_:
+        as_json(dataclasses.asdict(found))
+        return
+    what = "would be freed" if dry_run else "freed"
+    say(f"{name}: {counted(found.packs, 'pack')}, {size(found.bytes)} {what}")
+    if found.waiting:
+        say(
+            f"{counted(found.waiting, 'pack')} more once 'holdfast gc' has freed chunks here that name them"
+        )
 
 
 @click.command()

@@ -188,7 +188,7 @@ class Link:
         error = Busy(
             f"location {self.name!r}", expected=f"this store (writer {self.row.writer}) to be its only writer",
             found=f"writer {by} took over with journal entry {entry.seq}",
-            do="if this store is the one to go on, run 'holdfast location take-over'",
+            do="go on there; or, if this machine is to go on, 'holdfast adopt' the location here anew, with --take-over",
         )  # fmt: skip
         self.context.incidents.note("replaced", f"location {self.name}", str(error))
         raise error

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from engine import home, registry
 from engine.chunks import ChunkReader, Context, reap
 from engine.chunks.reader import take_back
+from engine.copies.link import FOLDER as LOCATIONS
 from engine.errors import UNREADABLE, Corrupt, HoldfastError
 from engine.index import Index, Table, Txn
 from engine.index.rows import (
@@ -99,6 +100,17 @@ def rebuild_index(path: str, *, report: Report, system: Os = REAL) -> RepairRepo
         system.fsync_dir(fresh)
         _put_in_place(path, system, fresh)
     result.done.append("index made anew from the packs")
+    places = os.path.join(path, LOCATIONS)
+    names = (
+        [name for name in system.listdir(places) if name.endswith(".key")]
+        if system.exists(places)
+        else []
+    )
+    for name in names:
+        result.done.append(
+            f"location {name.removesuffix('.key')} is forgotten: what was at that location only can be had by "
+            "'holdfast adopt' of it into another store"
+        )
     return result
 
 

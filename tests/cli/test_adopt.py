@@ -49,6 +49,22 @@ def test_a_store_is_made_again(url: str, tmp_path: Path) -> None:
     assert json.loads(good(done))["taken_over"]
 
 
+def test_taking_over_later_and_freeing_there(url: str, tmp_path: Path) -> None:
+    new, words = tmp_path / "new", secret(tmp_path / "words", "a word\n")
+    good(holdfast(new, "adopt", url, "--passphrase-file", str(words)))
+    good(holdfast(new, "snapshot", "m"))
+    assert "adopted without taking over" in good(holdfast(new, "location", "list"))
+    good(holdfast(new, "location", "take-over", "origin"))
+    assert "1 point" in good(holdfast(new, "upload"))
+    assert "0 packs" in good(holdfast(new, "location", "reclaim", "origin", "--dry-run"))
+    good(holdfast(new, "rm", "m@latest"))
+    good(holdfast(new, "gc"))
+    assert "freed" in good(holdfast(new, "location", "reclaim", "origin"))
+    freed = json.loads(good(holdfast(new, "location", "reclaim", "origin", "--json")))
+    assert freed["packs"] == 0 and freed["done"]
+    assert "no problems found" in good(holdfast(new, "check", "--read-data"))
+
+
 def test_what_is_refused(url: str, tmp_path: Path) -> None:
     new = tmp_path / "new"
     wrong = secret(tmp_path / "wrong", "another word")

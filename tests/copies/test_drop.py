@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -116,3 +117,14 @@ def test_helping_processes_read_from_there_as_well(
         assert txn.count(Table.SUSPECTS) == 0
     assert Waited.asked
     assert engine.check(read_data=True).problems == []
+
+
+def test_an_index_made_anew_says_what_it_cannot_know(
+    engine: Store, link: Link, grown: list[str], tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(engine.path, copy, ignore=shutil.ignore_patterns("*.sock"))
+    shutil.rmtree(copy / "index")
+    assert any(
+        "location far" in one and "adopt" in one for one in Store.rebuild_index(str(copy)).done
+    )
