@@ -13,8 +13,8 @@ from dataclasses import dataclass, field, replace
 from engine import limits
 from engine.chunks import Context
 from engine.copies import journal, marker, outbox
-from engine.copies.link import FOLDER, Link
-from engine.copies.rows import KEEP, LocationRow, OutboxRow
+from engine.copies.link import Link
+from engine.copies.rows import FOLDER, KEEP, LocationRow, OutboxRow
 from engine.errors import AlreadyExists, Corrupt, InvalidRequest, NotFound, Unsupported, from_os
 from engine.index import Table
 from engine.keys import COST, Key, Opener, Secret, Vault, load, make, unlock

@@ -16,7 +16,7 @@ from engine.chunks import Context
 from engine.chunks.encode import plain
 from engine.copies import journal, outbox, rows
 from engine.copies.journal import Body, Entry
-from engine.copies.rows import NAMED, REMOVED, UNNAMED, VERIFIED, LocationRow, OutboxRow
+from engine.copies.rows import FOLDER, NAMED, REMOVED, UNNAMED, VERIFIED, LocationRow, OutboxRow
 from engine.copies.sealed import PackRow
 from engine.errors import Busy, Corrupt, LocationUnavailable, NotFound, from_os
 from engine.index import Table, Txn
@@ -24,8 +24,6 @@ from engine.index.rows import KIND_DATA
 from engine.keys import Vault
 from engine.locations import Location
 from engine.packs.records import encode_record_head
-
-FOLDER = "locations"
 
 
 @contextmanager
@@ -188,7 +186,7 @@ class Link:
         error = Busy(
             f"location {self.name!r}", expected=f"this store (writer {self.row.writer}) to be its only writer",
             found=f"writer {by} took over with journal entry {entry.seq}",
-            do="go on there; or, if this machine is to go on, 'holdfast adopt' the location here anew, with --take-over",
+            do="go on there; or, to go on here, 'holdfast adopt' the location anew, with --take-over",
         )  # fmt: skip
         self.context.incidents.note("replaced", f"location {self.name}", str(error))
         raise error

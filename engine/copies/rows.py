@@ -13,6 +13,9 @@ from engine.errors import Corrupt
 from engine.index.rows import U32, ChunkRow
 from engine.packs.records import Entry
 
+FOLDER = "locations"
+"""Below the store's directory: this machine's keys to locations, and the locks of who writes to them."""
+
 U16 = struct.Struct(">H")
 _COPY = struct.Struct("<IIIIB")
 _AWAY = struct.Struct("<HBBIQQIIQ32s32s")

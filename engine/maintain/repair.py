@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from engine import home, registry
 from engine.chunks import ChunkReader, Context, reap
 from engine.chunks.reader import take_back
-from engine.copies.link import FOLDER as LOCATIONS
+from engine.copies.rows import FOLDER as LOCATIONS
 from engine.errors import UNREADABLE, Corrupt, HoldfastError
 from engine.index import Index, Table, Txn
 from engine.index.rows import (
