@@ -255,12 +255,22 @@ class _Exchange:
             ]
             if self._scope["http_version"] == "2":  # where connections are not a header's business
                 headers = [pair for pair in headers if pair[0].lower() != b"connection"]
+            elif self._never_whole() and b"connection" not in known:
+                headers.append((b"connection", b"close"))
             message = {**message, "headers": headers}
         elif not message.get("more_body", False) and not self._whole:
             await self._passed_on({**message, "more_body": True})
             await self._drain()
             message = {"type": "http.response.body", "body": b"", "more_body": False}
         await self._passed_on(message)
+
+    def _never_whole(self) -> bool:
+        """Whether more of the body is to come than ``_drain`` reads: then the connection ends, and the client is told,
+        lest its next request goes the same way."""
+        length = _header(self._scope["headers"], b"content-length")
+        return (
+            not self._whole and length.isdigit() and int(length) > self._taken + self._limits.body
+        )
 
     async def _passed_on(self, message: Message) -> None:
         with self._line.watched():
