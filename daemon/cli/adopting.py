@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import stat
 
 import click
 
 from daemon.cli.common import beside, path_of
 from daemon.cli.output import as_json, counted, progress, say, shown
+from daemon.cli.passphrases import passphrase_of
 from engine import Store
-from engine.errors import InvalidRequest, NotFound, PermissionDenied
+from engine.errors import InvalidRequest
 from engine.keys import Both, Identity, Key, Opener, Passphrase, load
-
-_PASSPHRASE_MAX = 4096  # bytes of a file that holds one
 
 
 @click.command()
@@ -114,27 +112,12 @@ def _secret(passphrase_file: str | None, key_file: str | None, both: bool) -> Op
 
 
 def _passphrase(file: str | None) -> str:
-    if file is None:
-        if not os.isatty(0):
-            raise InvalidRequest("passphrase", expected="--passphrase-file, --key-file, or a terminal to ask at",
-                                 found="none")  # fmt: skip
-        return str(click.prompt("Passphrase", hide_input=True, err=True))
-    try:
-        with open(file, "rb") as opened:
-            mode = os.fstat(opened.fileno()).st_mode
-            if stat.S_ISREG(mode) and mode & 0o077:
-                raise PermissionDenied(
-                    f"passphrase file {file}", expected="a file that nobody else can read",
-                    found=f"mode {stat.S_IMODE(mode):04o}", do=f"chmod 600 {file}",
-                )  # fmt: skip
-            data = opened.read(_PASSPHRASE_MAX + 1)
-        return data.removesuffix(b"\n").removesuffix(b"\r").decode()
-    except OSError as error:
-        raise NotFound(f"passphrase file {file}", found=error.strerror or "an error") from None
-    except UnicodeDecodeError:
-        raise InvalidRequest(
-            f"passphrase file {file}", expected="text in UTF-8", found="other bytes"
-        ) from None
+    if file is not None:
+        return passphrase_of(file)
+    if not os.isatty(0):
+        raise InvalidRequest("passphrase", expected="--passphrase-file, --key-file, or a terminal to ask at",
+                             found="none")  # fmt: skip
+    return str(click.prompt("Passphrase", hide_input=True, err=True))
 
 
 COMMANDS = (adopt,)

@@ -12,6 +12,7 @@ import click
 
 from daemon.cli.common import backend, beside, path_of
 from daemon.cli.output import as_json, counted, moment, progress, say, shown, size, table
+from daemon.cli.passphrases import passphrase_of
 from daemon.contract import LocationSpec
 from engine import Progress, Report, Store
 from engine.errors import AlreadyExists, InvalidRequest, NotFound, from_os
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from daemon.contract import Backend, LocationInfo, UploadInfo
 
 _EVERY = 1.0  # s between two looks
-_PASSPHRASE_MAX = 4096  # bytes of a file that holds one
 _REASON = 80  # characters of a reason in a table
 
 
@@ -95,7 +95,7 @@ def add(
       holdfast location add offsite 's3://bucket/db?endpoint=https://s3.example' \\
         --passphrase-file /root/offsite.pass --recovery-key-out /media/usb/offsite.key
     """
-    passphrase = _passphrase(passphrase_file) if passphrase_file else ""
+    passphrase = passphrase_of(passphrase_file) if passphrase_file else ""
     keys = [_key(path) for path in key_files]
     if not_sealed and (passphrase or keys or recovery_key_out):
         raise click.UsageError("--not-sealed takes no secrets: nothing is encrypted")
@@ -131,27 +131,6 @@ def _asked(name: str) -> str:
         f"Passphrase of {name}", hide_input=True, confirmation_prompt=True, err=True
     )
     return found
-
-
-def _passphrase(path: str) -> str:
-    """The first line of a file."""
-    try:
-        with open(path, "rb") as file:
-            raw = file.read(_PASSPHRASE_MAX + 1)
-    except OSError as error:
-        raise from_os(error, f"passphrase file {path}") from None
-    line = raw.split(b"\n", 1)[0].rstrip(b"\r")
-    try:
-        text = line.decode()
-    except UnicodeDecodeError:
-        text = ""
-    if not text or len(raw) > _PASSPHRASE_MAX:
-        raise InvalidRequest(
-            f"passphrase file {path}",
-            expected="a passphrase as its first line, UTF-8",
-            found="none",
-        )
-    return text
 
 
 def _key(path: str) -> str:

@@ -114,6 +114,7 @@ def test_a_passphrase_is_asked_for_twice(tmp_path: Path) -> None:
     assert b"secret" not in shown
     assert shown.count(b"Passphrase of one") == 2
     given = tmp_path / "given"
+    given.touch(0o600)
     given.write_text("secret\n")
     more = ("--passphrase-file", str(given), "--json")
     made = _told(holdfast(store, "location", "add", "two", f"file://{tmp_path}/two", *more))
