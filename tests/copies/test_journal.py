@@ -198,9 +198,12 @@ def test_fields_of_any_type(name: str, value: Any) -> None:
 
 @given(st.binary(max_size=300))
 def test_any_bytes(raw: bytes) -> None:
-    for one in (raw, forged(raw)):
-        with pytest.raises(Corrupt):
-            decode(VAULT, 2, one)
+    with pytest.raises(Corrupt):
+        decode(VAULT, 2, raw)
+    with pytest.raises(
+        (Corrupt, FormatTooNew)
+    ):  # sealed by us: of a kind that is not known, perhaps
+        decode(VAULT, 2, forged(raw))
     with pytest.raises(Corrupt):
         marker.decode(raw)
 

@@ -1,7 +1,9 @@
 """Ingest: what is sealed reads back as written, in any mode and order, and costs what it should."""
 
+import json
 import random
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -156,7 +158,12 @@ def test_a_changed_page_is_a_small_delta_of_the_previous_version(opened: OpenSto
     assert content(opened, new) == bytes(data)
 
 
-def test_a_stream_in_another_order_costs_what_changed_also_after_a_restart(opener: Opener) -> None:
+def test_a_stream_in_another_order_costs_what_changed_also_after_a_restart(
+    home: Path, opener: Opener
+) -> None:
+    # Which pieces are hooks depends on the key: with one key in 100 none of these 2 MB is, and nothing is found again.
+    identity = json.loads((home / "format.json").read_text())
+    (home / "format.json").write_text(json.dumps({**identity, "id_key": "11" * 32}))
     rnd = random.Random(7)
     parts = [rnd.randbytes(200_000) for _ in range(10)]
     one = opener()

@@ -62,11 +62,21 @@ class Model(Tree):
                 node.gid = directory.gid
             self.add(directory, name, node)
         else:
+            if create and not exclusive:
+                self._may_create_over(directory, node)
             self._may_open(node, flags, exclusive)
             if flags & os.O_TRUNC and node.is_file:
                 node.content.truncate(0)
                 node.mark("mc")
         self.open_files[fd] = Open(node, flags)
+
+    @staticmethod
+    def _may_create_over(directory: Node, node: Node) -> None:
+        """Linux guards what others made in a sticky directory that everybody may write to: whatever fs.protected_* say,
+        from O_CREAT on anything that is neither a file nor a pipe, so on a link with O_NOFOLLOW."""
+        guarded = directory.mode & stat.S_ISVTX and directory.mode & stat.S_IWOTH
+        if guarded and node.is_link and node.uid not in (directory.uid, os.geteuid()):
+            raise Refused(errno.EACCES)
 
     @staticmethod
     def _may_open(node: Node, flags: int, exclusive: bool) -> None:
