@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from engine.errors import HoldfastError
+from tools.torture import bugs
 from tools.torture.bugs import plant_chosen
 from tools.torture.crash import trace
 from tools.torture.crash.account import Account, Expected, judged
@@ -131,9 +132,11 @@ class Examiner:
             wrong = f"{type(error).__name__}: {error}"
         shutil.rmtree(place)
         if wrong:
-            kept = tempfile.mkdtemp(prefix="holdfast-torn-")
-            state.write(kept)
-            self.tally.finding = Finding(case, f"{wrong} (that disk is kept in {kept})")
+            if not bugs.chosen():  # a planted bug is found again whenever it is wanted
+                kept = tempfile.mkdtemp(prefix="holdfast-torn-")
+                state.write(kept)
+                wrong = f"{wrong} (that disk is kept in {kept})"
+            self.tally.finding = Finding(case, wrong)
         return True
 
     def session(self, recording: Recording, share: tuple[int, int], wanted: int, name: str) -> None:
