@@ -41,6 +41,14 @@ SEAL_ON_CLOSE = (
 Moved = Callable[[int, dict[int, tuple[int, int]]], None]
 
 
+def next_pack(txn: Txn) -> int:
+    """The number of a new pack, here or at a location: they are one series."""
+    raw = txn.get(Table.META, _NEXT)
+    number: int = 1 if raw is None else U64.unpack(raw)[0]
+    txn.put(Table.META, _NEXT, U64.pack(number + 1))
+    return number
+
+
 class _Unsafe(NamedTuple):
     """An appended record that is not committed yet."""
 
@@ -265,9 +273,7 @@ class Segments:
 
     def _create(self, room: int) -> SegmentWriter:
         with self._context.index.write() as txn:
-            raw = txn.get(Table.META, _NEXT)
-            number = 1 if raw is None else U64.unpack(raw)[0]
-            txn.put(Table.META, _NEXT, U64.pack(number + 1))
+            number = next_pack(txn)
             row = PackRow(PACK_OPEN, room, self._worker, HEADER_LEN, 0, 0)
             txn.put(Table.PACKS, U32.pack(number), row.pack_bytes())
         try:

@@ -24,6 +24,10 @@ class Elsewhere:
 
     def ranges(self, number: int, parts: Sequence[tuple[int, int]]) -> list[bytes] | None:
         """As ``Fetcher.ranges``."""
+        fetcher = self._fetcher or self._needed(number)
+        return None if fetcher is None else fetcher.ranges(number, parts)
+
+    def _needed(self, number: int) -> Fetcher | None:
         with self._context.index.read() as txn:
             if txn.get(Table.AWAY, rows.away_key(number)) is None:
                 return None
@@ -32,7 +36,7 @@ class Elsewhere:
         with self._lock:
             if self._fetcher is None:
                 self._fetcher = Fetcher(self._context)
-        return self._fetcher.ranges(number, parts)
+            return self._fetcher
 
     def close(self) -> None:
         with self._lock:

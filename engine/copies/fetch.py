@@ -15,9 +15,8 @@ from engine import limits
 from engine.chunks import Context
 from engine.copies import connect, outbox, rows
 from engine.copies.cache import Away, BlockCache, Straight
-from engine.copies.link import Link
-from engine.copies.rows import AwayRow
-from engine.copies.sealed import PackRow
+from engine.copies.link import Link, pack_of
+from engine.copies.sealed import path_of
 from engine.errors import Corrupt, LocationUnavailable, NotFound
 from engine.index import Table
 from engine.keys import FRAME_OVERHEAD, FileSeal
@@ -80,7 +79,10 @@ class Fetcher:
             return None
         row = rows.away_row(raw)
         link = self._link(row.location)
-        opened = Away(link.location, row.path, row.size), pack_of(row).seal(link.vault)
+        opened = (
+            Away(link.location, path_of(row.name.hex()), row.size),
+            pack_of(row).seal(link.vault),
+        )
         with self._lock:
             self._packs[number] = opened
             while len(self._packs) > _OPEN:
@@ -108,10 +110,3 @@ class Fetcher:
             return connect.open_link(self._context, name)
         except NotFound as error:  # no chunk is damaged because a disk is not mounted
             raise LocationUnavailable(f"location {name!r}", found=str(error)) from None
-
-
-def pack_of(row: AwayRow) -> PackRow:
-    """A pack of the index as the journal has it."""
-    return PackRow(
-        row.name.hex(), row.size, row.trailer, row.trailer_len, row.records, row.kind, row.epoch, row.salt
-    )  # fmt: skip

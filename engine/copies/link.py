@@ -16,7 +16,16 @@ from engine.chunks import Context
 from engine.chunks.encode import plain
 from engine.copies import journal, outbox, rows
 from engine.copies.journal import Body, Entry
-from engine.copies.rows import FOLDER, NAMED, REMOVED, UNNAMED, VERIFIED, LocationRow, OutboxRow
+from engine.copies.rows import (
+    FOLDER,
+    NAMED,
+    REMOVED,
+    UNNAMED,
+    VERIFIED,
+    AwayRow,
+    LocationRow,
+    OutboxRow,
+)
 from engine.copies.sealed import PackRow
 from engine.errors import Busy, Corrupt, LocationUnavailable, NotFound, from_os
 from engine.index import Table, Txn
@@ -163,18 +172,7 @@ class Link:
         with self.context.index.read() as txn:
             found = [rows.away_row(raw) for _, raw in txn.scan(Table.AWAY)]
         return tuple(
-            PackRow(
-                row.name.hex(),
-                row.size,
-                row.trailer,
-                row.trailer_len,
-                row.records,
-                row.kind,
-                row.epoch,
-                row.salt,
-            )
-            for row in found
-            if row.location == self.row.id and row.state == UNNAMED
+            pack_of(row) for row in found if row.location == self.row.id and row.state == UNNAMED
         )
 
     def _replaced(self, entry: Entry) -> None:
@@ -235,3 +233,18 @@ class Link:
             KIND_DATA, encoded.encoding, 0, len(data), len(encoded.payload), cid
         )
         return cid, head + bytes(encoded.payload)
+
+
+def pack_of(row: AwayRow) -> PackRow:
+    """A pack of the index as the journal has it."""
+    return PackRow(
+        row.name.hex(), row.size, row.trailer, row.trailer_len, row.records, row.kind, row.epoch, row.salt
+    )  # fmt: skip
+
+
+def away_of(pack: PackRow, location: int, state: int) -> AwayRow:
+    """A pack of the journal as the index has it."""
+    return AwayRow(
+        location, state, pack.kind, pack.epoch, pack.size, pack.trailer_offset, pack.trailer_length, pack.records, 0,
+        pack.salt, bytes.fromhex(pack.name),
+    )  # fmt: skip

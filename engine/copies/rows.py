@@ -166,11 +166,6 @@ class AwayRow(NamedTuple):
     def pack_bytes(self) -> bytes:
         return _AWAY.pack(*self)
 
-    @property
-    def path(self) -> str:
-        """Its name at the location."""
-        return pack_path(self.name)
-
 
 def away_row(raw: bytes) -> AwayRow:
     """Decode; raises Corrupt."""
@@ -182,12 +177,6 @@ def away_row(raw: bytes) -> AwayRow:
     if row.state not in (UNNAMED, NAMED, GOING):
         raise Corrupt("index row of a sealed pack", expected="a known state", found=str(row.state))
     return row
-
-
-def pack_path(name: bytes) -> str:
-    """Where a sealed pack of this hash lies."""
-    text = name.hex()
-    return f"packs/{text[:2]}/{text}"
 
 
 def away_key(number: int) -> bytes:

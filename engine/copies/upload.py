@@ -16,10 +16,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from engine import codec, limits
+from engine.chunks.segments import next_pack
 from engine.copies import journal, rows
-from engine.copies.link import Link
+from engine.copies.link import Link, away_of
 from engine.copies.reach import Need, missing
-from engine.copies.rows import EXTRA, UNNAMED, WHOLE, AwayRow, CopyRow
+from engine.copies.rows import EXTRA, UNNAMED, WHOLE, CopyRow
 from engine.copies.sealed import (
     DATA,
     METADATA,
@@ -33,18 +34,15 @@ from engine.copies.sealed import (
 from engine.errors import Corrupt, NotFound, ShuttingDown
 from engine.home import OpenStore
 from engine.index import Table
-from engine.index.rows import U64
 from engine.nodes.point import decode_point
 from engine.packs.records import Entry, decode_record_head
 from engine.progress import Progress, Report
 
-_NEXT = b"next_pack"
-
 
 @dataclass
 class UploadReport:
-    """What sending a point took. ``bytes``: of sealed packs; ``reused``: chunks that were there already, as far as the
-    walk met them."""
+    """What sending a point took. ``bytes``: of sealed packs; ``read_back``: packs whose
+    bytes were compared; ``entry``: the journal entry that names it."""
 
     point: str
     packs: int = 0
@@ -97,7 +95,7 @@ class Uploader:
         """Have the location hold a point whole. ``extras``: what else is kept with it, each at most a chunk;
         ``settings``: of its mount.
 
-        Raises NotFound, Cancelled, Busy when another writer took over, and what the location raises; what was sent
+        Raises NotFound, ShuttingDown, Busy when another writer took over, and what the location raises; what was sent
         until then stays sent.
         """
         self._made = UploadReport(point)
@@ -259,15 +257,10 @@ class Uploader:
 
     def _known(self, pack: PackRow) -> int:
         with self._index.write() as txn:
-            raw = txn.get(Table.META, _NEXT)
-            number = 1 if raw is None else U64.unpack(raw)[0]
-            txn.put(Table.META, _NEXT, U64.pack(number + 1))
-            row = AwayRow(
-                self._link.row.id, UNNAMED, pack.kind, pack.epoch, pack.size, pack.trailer_offset,
-                pack.trailer_length, pack.records, 0, pack.salt, bytes.fromhex(pack.name),
-            )  # fmt: skip
+            number = next_pack(txn)
+            row = away_of(pack, self._link.row.id, UNNAMED)
             txn.put(Table.AWAY, rows.away_key(number), row.pack_bytes())
-        return int(number)
+        return number
 
     def _mark_whole(self, cids: Sequence[bytes]) -> None:
         with self._index.write() as txn:

@@ -10,9 +10,9 @@ from engine import limits, registry
 from engine.copies import journal, outbox, rows
 from engine.copies.bare import Bare, ahead, trailers
 from engine.copies.fetch import Fetcher
-from engine.copies.link import Link
+from engine.copies.link import Link, away_of
 from engine.copies.reach import missing
-from engine.copies.rows import EXTRA, FAILED, NAMED, VERIFIED, WHOLE, AwayRow, CopyRow, OutboxRow
+from engine.copies.rows import EXTRA, FAILED, NAMED, VERIFIED, WHOLE, CopyRow, OutboxRow
 from engine.copies.sealed import PackRow
 from engine.errors import Corrupt, HoldfastError, LocationUnavailable, NotFound
 from engine.home import OpenStore
@@ -109,10 +109,7 @@ class Refill:
 
     def _pack(self, pack: PackRow, entries: list[Entry]) -> None:
         number, self._next = self._next, self._next + 1
-        row = AwayRow(
-            self._link.row.id, NAMED, pack.kind, pack.epoch, pack.size, pack.trailer_offset, pack.trailer_length,
-            pack.records, 0, pack.salt, bytes.fromhex(pack.name),
-        )  # fmt: skip
+        row = away_of(pack, self._link.row.id, NAMED)
         with self._index.write() as txn:
             txn.put(Table.AWAY, rows.away_key(number), row.pack_bytes())
         for one in entries:
