@@ -34,20 +34,16 @@ from engine.progress import Report, silent
 from engine.registry import Mount
 
 if TYPE_CHECKING:  # imported where they are used: no process needs all of them
-    from engine.copies.listing import LocationInfo, UploadInfo
-    from engine.copies.office import Extras, Settings
-    from engine.copies.upload import UploadReport
-    from engine.keys import Opener, Secret
+    from engine.keys import Opener
     from engine.live import LiveTree, Ports
     from engine.maintain.check import CheckReport, Problem
-    from engine.maintain.drop import DropReport
     from engine.maintain.forecast import Forecast
-    from engine.maintain.reclaim import Reclaim
     from engine.maintain.refill import AdoptReport
     from engine.maintain.repair import RepairReport
     from engine.maintain.report import CollectReport
     from engine.maintain.scrub import ScrubReport
     from engine.restore import RestoreReport
+    from engine.storecopies import StoreCopies
 
 log = logging.getLogger("holdfast.engine")
 
@@ -140,6 +136,13 @@ class Store:
     def incidents(self) -> Journal:
         """Where this process notes what wants attention."""
         return self._open.context.incidents
+
+    @property
+    def copies(self) -> StoreCopies:
+        """Copies of points at storage locations."""
+        from engine.storecopies import StoreCopies
+
+        return StoreCopies(self._open, self._noting)
 
     @contextmanager
     def _noting(self) -> Iterator[None]:
@@ -380,91 +383,6 @@ class Store:
         from engine.maintain import forecast
 
         return forecast.forecast(self._open, references, report=report)
-
-    # --- copies at storage locations ----------------------------------------------------------------------
-
-    def add_location(
-        self, name: str, url: str, *, secrets: Sequence[Secret] = (), credentials: str = "environment",
-        sealed: bool = True, mounts: Sequence[str] = (), verify: float = 0.02, local: str = "keep",
-    ) -> LocationInfo:  # fmt: skip
-        """A storage location for points of these mounts, or of all; ``secrets`` open it where this machine is gone.
-
-        See ``engine.copies.connect``. Raises AlreadyExists, InvalidRequest, Unsupported, LocationUnavailable …
-        """
-        from engine.copies import connect, office
-
-        wanted = connect.Wanted(url, secrets, credentials, sealed, mounts, verify, local)
-        with self._noting():
-            return office.add(self._open.context, name, wanted)
-
-    def remove_location(self, name: str) -> None:
-        """Forget a location; what lies there stays. Raises NotFound, Busy while something is only there."""
-        from engine.copies import office
-
-        with self._noting():
-            office.remove(self._open.context, name)
-
-    def take_over(self, name: str) -> None:
-        """Be the only writer of a location that was adopted; see ``office.take_over``."""
-        from engine.copies import office
-
-        with self._noting():
-            office.take_over(self._open.context, name)
-
-    def locations(self) -> list[LocationInfo]:
-        """All storage locations, by name."""
-        from engine.copies import listing
-
-        return listing.locations(self._open.context)
-
-    def uploads(self, location: str = "", state: str = "", point: str = "") -> list[UploadInfo]:
-        """How far points are at a location, or at all of them; ``state`` may be ``pending``: all but verified. Raises
-        NotFound."""
-        from engine.copies import listing
-
-        return listing.uploads(self._open.context, location, state, point)
-
-    def retry_uploads(self, location: str) -> int:
-        """Queue again what failed; how many points. Raises NotFound."""
-        from engine.copies import office
-
-        return office.retry(self._open.context, location)
-
-    def upload(
-        self, location: str, *, extras: Extras = lambda point: (), settings: Settings = lambda mount: {},
-        report: Report = silent, stop: Callable[[], bool] = lambda: False,
-    ) -> list[UploadReport]:  # fmt: skip
-        """Send every point that waits, oldest first; see ``engine.copies.office.send``."""
-        from engine.copies import office
-
-        with self._noting():
-            return office.send(
-                self._open, location, extras=extras, settings=settings, report=report, stop=stop
-            )
-
-    def reclaim(
-        self, location: str, *, dry_run: bool = False, report: Report = silent,
-        stop: Callable[[], bool] = lambda: False,
-    ) -> Reclaim:  # fmt: skip
-        """Free at a location what no point there needs any more; see ``engine.maintain.reclaim``."""
-        from engine.copies import connect
-        from engine.maintain import reclaim
-
-        with self._noting():
-            link = connect.open_link(self._open.context, location)
-            try:
-                if dry_run:
-                    return reclaim.plan(self._open, link, report=report)
-                return reclaim.reclaim(self._open, link, report=report, stop=stop)
-            finally:
-                link.location.close()
-
-    def drop_local(self, *, report: Report = silent) -> DropReport:
-        """Give up the bytes of points that are verified wherever they must be, where that is wanted."""
-        from engine.maintain import drop
-
-        with self._noting():
-            return drop.drop(self._open, report=report)
 
     # --- maintenance --------------------------------------------------------------------------------------
 

@@ -219,7 +219,7 @@ def take_over(ctx: click.Context, name: str) -> None:
     """
     beside(ctx)
     with Store.open(path_of(ctx)) as store:
-        store.take_over(name)
+        store.copies.take_over(name)
     say(f"location {name}: points of this store go there from now on")
 
 
@@ -236,7 +236,7 @@ def reclaim(ctx: click.Context, name: str, dry_run: bool, json_: bool) -> None:
     """
     beside(ctx)
     with Store.open(path_of(ctx)) as store, progress() as report:
-        found = store.reclaim(name, dry_run=dry_run, report=report)
+        found = store.copies.reclaim(name, dry_run=dry_run, report=report)
     if json_:
         as_json(dataclasses.asdict(found))
         return

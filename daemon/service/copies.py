@@ -28,7 +28,7 @@ class Copies(Core):
         """All storage locations, by name."""
         return [
             LocationInfo(**{**one._asdict(), "mounts": list(one.mounts)})
-            for one in self.store.locations()
+            for one in self.store.copies.locations()
         ]
 
     def add_location(self, spec: LocationSpec) -> LocationInfo:
@@ -53,7 +53,7 @@ class Copies(Core):
             raise InvalidRequest(f"local {spec.local!r}", expected="keep or drop")
         for mount in spec.mounts:
             self.store.mount(mount)
-        self.store.add_location(
+        self.store.copies.add(
             spec.name, spec.url, secrets=secrets, credentials=spec.credentials, sealed=spec.sealed,
             mounts=spec.mounts, verify=spec.verify, local=spec.local,
         )  # fmt: skip
@@ -71,21 +71,23 @@ class Copies(Core):
 
     def remove_location(self, name: str) -> None:
         """Forget a location; what lies there stays. Raises NotFound, Busy while bytes of points are there only."""
-        self.store.remove_location(name)
+        self.store.copies.remove(name)
 
     def uploads(self, location: str = "", state: str = "") -> list[UploadInfo]:
         """Points and how far their copies are, of one location or all. Raises NotFound, InvalidRequest."""
         if state and state not in get_args(UploadState):
             raise InvalidRequest(f"state {state!r}", expected=" or ".join(get_args(UploadState)))
-        return [UploadInfo(**one._asdict()) for one in self.store.uploads(location, state)]
+        return [UploadInfo(**one._asdict()) for one in self.store.copies.uploads(location, state)]
 
     def pending_uploads(self, location: str) -> list[UploadInfo]:
         """Those to a location that are not verified. Raises NotFound."""
-        return [UploadInfo(**one._asdict()) for one in self.store.uploads(location, "pending")]
+        return [
+            UploadInfo(**one._asdict()) for one in self.store.copies.uploads(location, "pending")
+        ]
 
     def retry_uploads(self, location: str) -> int:
         """Queue again what failed at a location; how many points. Raises NotFound."""
-        count = self.store.retry_uploads(location)
+        count = self.store.copies.retry(location)
         self.ports.uploads.wake(waited_for=True)
         return count
 
@@ -93,19 +95,19 @@ class Copies(Core):
 
     def copies_of(self, point: str) -> dict[str, UploadInfo]:
         """Of each location that the point goes to, how far it is."""
-        found = self.store.uploads(point=point)
+        found = self.store.copies.uploads(point=point)
         return {one.location: UploadInfo(**one._asdict()) for one in found}
 
     def pending(self) -> dict[str, int]:
         """Points of each mount that some location does not have verified; mounts without one are left out."""
         waiting: defaultdict[str, set[str]] = defaultdict(set)
-        for one in self.store.uploads(state="pending"):
+        for one in self.store.copies.uploads(state="pending"):
             waiting[one.mount].add(one.point)
         return {mount: len(points) for mount, points in waiting.items()}
 
     def oldest_pending(self) -> dict[str, int]:
         """When the oldest point was made that a location does not have verified, by location."""
-        waiting = self.store.uploads(state="pending")
+        waiting = self.store.copies.uploads(state="pending")
         made = {point.id: point.time_ns for point in self.store.points()} if waiting else {}
         oldest: dict[str, int] = {}
         for one in waiting:

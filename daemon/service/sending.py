@@ -34,7 +34,7 @@ def upload(
         def settings(mount: str) -> Mapping[str, Any]:
             return settings_of(store, state, mount)
 
-        sent = store.upload(
+        sent = store.copies.send(
             location, extras=of_point, settings=settings, report=report, stop=stop
         )  # fmt: skip
     result: dict[str, int | str] = {
@@ -42,8 +42,8 @@ def upload(
         "chunks": sum(one.chunks for one in sent), "bytes": sum(one.bytes for one in sent),
         "read_back": sum(one.read_back for one in sent),
     }  # fmt: skip
-    if any(one.name == location and one.local == "drop" for one in store.locations()):
-        result["dropped"] = store.drop_local(report=report).bytes
+    if any(one.name == location and one.local == "drop" for one in store.copies.locations()):
+        result["dropped"] = store.copies.drop_local(report=report).bytes
     return result
 
 

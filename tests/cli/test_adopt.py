@@ -27,7 +27,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> str:
         store.snapshot("m", "only")
         wanted = Wanted(found, [Passphrase("a word"), KEY])
         add(store._open.context, "far", wanted, cost=CHEAP).location.close()
-        store.upload("far")
+        store.copies.send("far")
     return found
 
 

@@ -26,7 +26,7 @@ LIMITS = {"quota": 1 << 40, "max_files": 5000, "chunking": "auto"}  # the engine
 
 def upload(store: Store, name: str = "far") -> int:
     """Send what waits; bytes of packs."""
-    sent = store.upload(name, extras=lambda point: [b"a log"], settings=lambda mount: SETTINGS)
+    sent = store.copies.send(name, extras=lambda point: [b"a log"], settings=lambda mount: SETTINGS)
     return sum(one.bytes for one in sent)
 
 
@@ -48,7 +48,7 @@ def adopted(tmp_path: Path, place: Path, **other: object) -> AdoptReport:
 
 
 def paused(store: Store) -> str:
-    return store.locations()[0].paused
+    return store.copies.locations()[0].paused
 
 
 def test_a_store_comes_back_and_goes_on(
@@ -70,7 +70,7 @@ def test_a_store_comes_back_and_goes_on(
             assert content(store, point, tmp_path / f"after-{point}") == expected
         mount = store.mount("m")
         assert (mount.quota, mount.files, mount.points) == (1 << 40, 5000, 3)
-        place_info = store.locations()[0]
+        place_info = store.copies.locations()[0]
         assert (place_info.verified, place_info.queued, place_info.paused) == (3, 0, "")
         tree = store.open_live("m")
         again = Maker(tree)
@@ -115,14 +115,14 @@ def test_without_taking_over_it_only_reads(
         make.point(engine)
         assert upload(engine)
         with pytest.raises(Busy, match="to be its last"):
-            store.take_over("bucket")
+            store.copies.take_over("bucket")
     (tmp_path / "more").mkdir()
     assert adopted(tmp_path / "more", place).points == 4
     for _ in range(2):  # as after a crash between the entry and the row
         shutil.rmtree(tmp_path / "again")
         shutil.copytree(tmp_path / "more" / "new", tmp_path / "again")
         with Store.open(str(tmp_path / "again")) as store:
-            store.take_over("origin")
+            store.copies.take_over("origin")
             assert paused(store) == "" and upload(store, "origin") == 0
 
 

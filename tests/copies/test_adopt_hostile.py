@@ -248,7 +248,7 @@ def test_deltas_of_each_other_end(forge: Forge, tmp_path: Path, expect_log: Expe
         Store.open(str(tmp_path / "new")) as store,
         pytest.raises(Corrupt, match="nothing is freed"),
     ):
-        store.reclaim("origin", dry_run=True)
+        store.copies.reclaim("origin", dry_run=True)
 
 
 def test_more_inodes_than_the_point_says_are_refused(forge: Forge, tmp_path: Path) -> None:
@@ -274,8 +274,10 @@ def test_a_missing_pack_is_told_and_nothing_else_lost(forge: Forge, tmp_path: Pa
     assert report.points == 1 and report.left_out == 2
     with Store.open(str(tmp_path / "new")) as store:
         assert [name for name, *_ in store.glance(forge.point.id).scan(forge.point.root)]
-        assert [one.state for one in store.uploads()] == ["failed"] and store.check().problems
-        assert store.retry_uploads("origin") == 0
+        assert [one.state for one in store.copies.uploads()] == [
+            "failed"
+        ] and store.check().problems
+        assert store.copies.retry("origin") == 0
 
 
 def test_a_journal_cut_in_two_is_read_as_far_as_it_goes(forge: Forge, tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def place(scratch: Path) -> Iterator[Path]:
         add(
             store._open.context, "far", Wanted(f"file://{place}", [SECRET]), cost=CHEAP
         ).location.close()
-        store.upload("far")
+        store.copies.send("far")
     shutil.rmtree(scratch / "store")
     return place  # type: ignore[return-value]
 
@@ -58,7 +58,7 @@ def whole(home: Path) -> bool:
     with Store.open(str(home / "new")) as store:
         assert store.check(read_data=True).problems == []
         assert len(store.points()) == 3 and store.mount("m").points == 3
-        paused = store.locations()[0].paused
+        paused = store.copies.locations()[0].paused
     assert paused in ("", NOT_TAKEN_OVER)
     return not paused
 

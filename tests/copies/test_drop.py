@@ -106,7 +106,7 @@ def test_helping_processes_read_from_there_as_well(
     send_all(engine, link, grown)
     remove(make, b"big")
     send_all(engine, link, [make.point(engine)])
-    assert engine.drop_local().chunks
+    assert engine.copies.drop_local().chunks
     make.tree.barrier()
     engine.collect()
     monkeypatch.setattr(job, "HELP_FROM", 1)

@@ -25,41 +25,43 @@ def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def states(engine: Store) -> list[str]:
-    return [one.state for one in engine.uploads("far")]
+    return [one.state for one in engine.copies.uploads("far")]
 
 
 def test_what_waits_is_sent_oldest_first(
     engine: Store, make: Maker, grown: list[str], place: Path
 ) -> None:
-    info = engine.add_location("far", f"file://{place}", secrets=[SECRET])
+    info = engine.copies.add("far", f"file://{place}", secrets=[SECRET])
     assert (info.queued, info.verified, info.paused) == (3, 0, "")
-    sent = engine.upload("far", extras=lambda point: [point.encode()])
+    sent = engine.copies.send("far", extras=lambda point: [point.encode()])
     assert [one.point for one in sent] == grown and states(engine) == ["verified"] * 3
     make.file(b"later", b"x")
     point = make.point(engine)
-    assert [one.point for one in engine.uploads("far", "queued")] == [point]
-    assert [one.point for one in engine.upload("far")] == [point] and engine.upload("far") == []
+    assert [one.point for one in engine.copies.uploads("far", "queued")] == [point]
+    assert [one.point for one in engine.copies.send("far")] == [point] and engine.copies.send(
+        "far"
+    ) == []
     with pytest.raises(NotFound):
-        engine.uploads("near")
+        engine.copies.uploads("near")
 
 
 def test_what_failed_says_why_and_is_sent_when_asked(
     engine: Store, grown: list[str], place: Path
 ) -> None:
-    engine.add_location("far", f"file://{place}", secrets=[SECRET])
+    engine.copies.add("far", f"file://{place}", secrets=[SECRET])
     (place / "packs").write_text("in the way")
-    assert engine.upload("far") == [] and states(engine) == ["failed"] * 3
-    assert "packs" in engine.uploads("far")[0].reason
+    assert engine.copies.send("far") == [] and states(engine) == ["failed"] * 3
+    assert "packs" in engine.copies.uploads("far")[0].reason
     (place / "packs").unlink()
-    assert engine.upload("far") == []
-    assert engine.retry_uploads("far") == 3
-    assert len(engine.upload("far")) == 3
+    assert engine.copies.send("far") == []
+    assert engine.copies.retry("far") == 3
+    assert len(engine.copies.send("far")) == 3
 
 
 def test_what_may_pass_stays_queued(
     engine: Store, grown: list[str], place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine.add_location("far", f"file://{place}", secrets=[SECRET])
+    engine.copies.add("far", f"file://{place}", secrets=[SECRET])
 
     def put(*_: object) -> None:
         raise LocationUnavailable("a server", found="no answer")
@@ -67,46 +69,48 @@ def test_what_may_pass_stays_queued(
     with monkeypatch.context() as broken:
         broken.setattr(Retry, "put", put)
         with pytest.raises(LocationUnavailable):
-            engine.upload("far")
-    assert states(engine) == ["queued"] * 3 and "no answer" in engine.uploads("far")[0].reason
-    assert len(engine.upload("far")) == 3
+            engine.copies.send("far")
+    assert (
+        states(engine) == ["queued"] * 3 and "no answer" in engine.copies.uploads("far")[0].reason
+    )
+    assert len(engine.copies.send("far")) == 3
 
 
 def test_a_location_is_forgotten_unless_something_is_only_there(
     engine: Store, make: Maker, grown: list[str], place: Path
 ) -> None:
-    engine.add_location("far", f"file://{place}", secrets=[SECRET], local="drop")
-    engine.upload("far")
+    engine.copies.add("far", f"file://{place}", secrets=[SECRET], local="drop")
+    engine.copies.send("far")
     make.tree.unlink(1, b"big")
     make.tree.forgotten(make.inodes.pop(b"big"))
     make.point(engine)
-    engine.upload("far")
-    assert engine.drop_local().chunks
+    engine.copies.send("far")
+    assert engine.copies.drop_local().chunks
     with pytest.raises(Busy, match="delete those points"):
-        engine.remove_location("far")
+        engine.copies.remove("far")
     engine.remove_points(grown)
     assert len(states(engine)) == 1
-    engine.upload("far")
+    engine.copies.send("far")
     chain, _ = read_all(open_link(engine._open.context, "far"))
     assert not set(chain.state.points) & set(grown) and len(chain.state.points) == 1
     make.tree.barrier()
     engine.collect()
-    engine.remove_location("far")
-    assert engine.locations() == [] and engine.check(read_data=True).problems == []
+    engine.copies.remove("far")
+    assert engine.copies.locations() == [] and engine.check(read_data=True).problems == []
     assert (place / "holdfast.json").exists()
 
 
 def test_a_point_deleted_while_it_is_sent_is_not_left_there(
     engine: Store, grown: list[str], place: Path
 ) -> None:
-    engine.add_location("far", f"file://{place}", secrets=[SECRET])
+    engine.copies.add("far", f"file://{place}", secrets=[SECRET])
 
     def extras(point: str) -> list[bytes]:
         if point == grown[0]:
             engine.remove_points([point])
         return []
 
-    engine.upload("far", extras=extras)
-    engine.upload("far")
+    engine.copies.send("far", extras=extras)
+    engine.copies.send("far")
     chain, _ = read_all(open_link(engine._open.context, "far"))
     assert list(chain.state.points) == grown[1:]

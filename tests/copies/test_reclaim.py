@@ -43,24 +43,24 @@ def sent(engine: Store, make: Maker, link: Link, grown: list[str]) -> list[str]:
 def test_what_deleted_points_needed_alone_goes(
     engine: Store, link: Link, sent: list[str], place: Path
 ) -> None:
-    assert engine.reclaim("far").packs == 0
+    assert engine.copies.reclaim("far").packs == 0
     before = sizes(place)
     engine.remove_points(sent[:3])
-    waiting = engine.reclaim("far", dry_run=True)
+    waiting = engine.copies.reclaim("far", dry_run=True)
     assert (waiting.packs, waiting.waiting) == (0, 0) or waiting.packs
-    done = engine.reclaim("far")
+    done = engine.copies.reclaim("far")
     assert done.done and done.packs and done.copies > 10
     assert sizes(place) == before - done.bytes
     chain, ids = read_all(open_link(engine._open.context, "far"))
     assert list(chain.state.points) == sent[3:] and reached(engine, sent[3]) <= ids
-    assert engine.reclaim("far").packs == 0
+    assert engine.copies.reclaim("far").packs == 0
 
 
 def test_what_was_freed_is_sent_again_when_it_is_needed_again(
     engine: Store, make: Maker, link: Link, sent: list[str]
 ) -> None:
     engine.remove_points(sent[:3])
-    engine.reclaim("far")
+    engine.copies.reclaim("far")
     make.file(b"big", noise(3_000_000, 7))
     make.file(b"d1/new", noise(70_000, 9))
     point = make.point(engine)
@@ -84,7 +84,7 @@ def test_cut_off_at_any_change(engine: Store, link: Link, sent: list[str], done:
             pass
         else:
             break
-    assert engine.reclaim("far").done
+    assert engine.copies.reclaim("far").done
     chain, ids = read_all(open_link(engine._open.context, "far"))
     assert list(chain.state.points) == sent[3:] and reached(engine, sent[3]) <= ids
 
@@ -92,11 +92,11 @@ def test_cut_off_at_any_change(engine: Store, link: Link, sent: list[str], done:
 def test_nobody_sends_or_drops_meanwhile(engine: Store, link: Link, sent: list[str]) -> None:
     with link.alone():
         with pytest.raises(Busy, match="at work"):
-            engine.reclaim("far")
+            engine.copies.reclaim("far")
         with pytest.raises(Busy, match="at work"):
-            engine.drop_local()
+            engine.copies.drop_local()
         with pytest.raises(Busy, match="at work"):
-            engine.upload("far")
+            engine.copies.send("far")
     assert Uploader(engine._open, link, report=silent).upload(sent[3]).packs == 0
 
 
@@ -109,7 +109,7 @@ def test_bytes_of_a_tree_that_are_the_services_as_well_stay(
     last = make.point(engine)
     Uploader(engine._open, link, report=silent).upload(last)
     engine.remove_points([first])
-    engine.reclaim("far")
+    engine.copies.reclaim("far")
     _, ids = read_all(open_link(engine._open.context, "far"))
     assert reached(engine, last) <= ids
     with engine._open.context.index.read() as txn:
@@ -125,5 +125,5 @@ def test_a_point_that_is_not_known_here_keeps_everything(
     with engine._open.context.index.write() as txn:
         txn.delete(Table.POINTS, sent[0].encode())
     with pytest.raises(Corrupt, match="nothing is freed"):
-        engine.reclaim("far")
+        engine.copies.reclaim("far")
     assert sizes(place) == before

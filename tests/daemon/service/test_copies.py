@@ -127,7 +127,7 @@ def test_a_wait_has_an_end_and_says_that_the_point_exists(
     def sleep(seconds: float) -> None:
         waits.append(seconds)
         if len(waits) == 3:
-            service.store.upload("there")
+            service.store.copies.send("there")
 
     service.point_made(point.id, "remote", sleep=sleep)  # it comes while it is waited for
     assert idle.woken == [False, True]

@@ -138,10 +138,10 @@ def _sent(
     row: Row = {"write_alone_mb_s": fill(tree, b"a", bytes(data))}
     store.snapshot("m")
     os.environ.update(KEYS)
-    store.add_location("far", url, secrets=[Passphrase("bench")])
+    store.copies.add("far", url, secrets=[Passphrase("bench")])
     link = connect.open_link(store._open.context, "far")  # noqa: SLF001  to count requests
     start = time.perf_counter()
-    [first] = store.upload("far")
+    [first] = store.copies.send("far")
     taken = time.perf_counter() - start
     again, rate = put_alone(counted, link.location, limits.UPLOADS)
     row |= {
@@ -154,7 +154,7 @@ def _sent(
     change(tree, b"a", data, chance)
     store.snapshot("m")
     stored = store.counters()["appended_bytes"] - before
-    [second] = store.upload("far")
+    [second] = store.copies.send("far")
     row["later_by_stored"] = second.bytes / stored
     objects = len(list(link.location.list("")))
     row["objects_per_gib"] = objects / ((first.bytes + second.bytes) / (1 << 30))
@@ -170,9 +170,7 @@ def _beside(store: Store, tree: LiveTree, data: bytes) -> float:
     """A copy into the store while another point is being sent, by a process of its own as the service does."""
     fill(tree, b"b", data)
     store.snapshot("m")
-    code = (
-        "import sys; from engine import Store\nwith Store.open(sys.argv[1]) as s: s.upload('far')"
-    )
+    code = "import sys; from engine import Store\nwith Store.open(sys.argv[1]) as s: s.copies.send('far')"
     sender = subprocess.Popen([sys.executable, "-c", code, store.path])
     try:
         return fill(tree, b"c", bytes(reversed(data)))

@@ -1,0 +1,112 @@
+"""The facade's part about copies of points at storage locations: ``Store.copies``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
+
+from engine.home import OpenStore
+from engine.progress import Report, silent
+
+if TYPE_CHECKING:  # imported where they are used: no process needs all of them
+    from engine.copies.listing import LocationInfo, UploadInfo
+    from engine.copies.office import Extras, Settings
+    from engine.copies.upload import UploadReport
+    from engine.keys import Secret
+    from engine.maintain.drop import DropReport
+    from engine.maintain.reclaim import Reclaim
+
+
+class StoreCopies:
+    """Copies of a store's points. Thread-safe; of use while the store is open."""
+
+    def __init__(
+        self, store: OpenStore, noting: Callable[[], AbstractContextManager[None]]
+    ) -> None:
+        """``noting``: within it, what goes wrong is an incident of the store."""
+        self._store = store
+        self._noting = noting
+
+    def add(
+        self, name: str, url: str, *, secrets: Sequence[Secret] = (), credentials: str = "environment",
+        sealed: bool = True, mounts: Sequence[str] = (), verify: float = 0.02, local: str = "keep",
+    ) -> LocationInfo:  # fmt: skip
+        """A storage location for points of these mounts, or of all; ``secrets`` open it where this machine is gone.
+
+        See ``engine.copies.connect``. Raises AlreadyExists, InvalidRequest, Unsupported, LocationUnavailable …
+        """
+        from engine.copies import connect, office
+
+        wanted = connect.Wanted(url, secrets, credentials, sealed, mounts, verify, local)
+        with self._noting():
+            return office.add(self._store.context, name, wanted)
+
+    def remove(self, name: str) -> None:
+        """Forget a location; what lies there stays. Raises NotFound, Busy while something is only there."""
+        from engine.copies import office
+
+        with self._noting():
+            office.remove(self._store.context, name)
+
+    def take_over(self, name: str) -> None:
+        """Be the only writer of a location that was adopted; see ``office.take_over``."""
+        from engine.copies import office
+
+        with self._noting():
+            office.take_over(self._store.context, name)
+
+    def locations(self) -> list[LocationInfo]:
+        """All storage locations, by name."""
+        from engine.copies import listing
+
+        return listing.locations(self._store.context)
+
+    def uploads(self, location: str = "", state: str = "", point: str = "") -> list[UploadInfo]:
+        """How far points are at a location, or at all of them; ``state`` may be ``pending``: all but verified. Raises
+        NotFound."""
+        from engine.copies import listing
+
+        return listing.uploads(self._store.context, location, state, point)
+
+    def retry(self, location: str) -> int:
+        """Queue again what failed; how many points. Raises NotFound."""
+        from engine.copies import office
+
+        return office.retry(self._store.context, location)
+
+    def send(
+        self, location: str, *, extras: Extras = lambda point: (), settings: Settings = lambda mount: {},
+        report: Report = silent, stop: Callable[[], bool] = lambda: False,
+    ) -> list[UploadReport]:  # fmt: skip
+        """Send every point that waits, oldest first; see ``engine.copies.office.send``."""
+        from engine.copies import office
+
+        with self._noting():
+            return office.send(
+                self._store, location, extras=extras, settings=settings, report=report, stop=stop
+            )
+
+    def reclaim(
+        self, location: str, *, dry_run: bool = False, report: Report = silent,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> Reclaim:  # fmt: skip
+        """Free at a location what no point there needs any more; see ``engine.maintain.reclaim``."""
+        from engine.copies import connect
+        from engine.maintain import reclaim
+
+        with self._noting():
+            link = connect.open_link(self._store.context, location)
+            try:
+                if dry_run:
+                    return reclaim.plan(self._store, link, report=report)
+                return reclaim.reclaim(self._store, link, report=report, stop=stop)
+            finally:
+                link.location.close()
+
+    def drop_local(self, *, report: Report = silent) -> DropReport:
+        """Give up the bytes of points that are verified wherever they must be, where that is wanted."""
+        from engine.maintain import drop
+
+        with self._noting():
+            return drop.drop(self._store, report=report)
