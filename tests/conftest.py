@@ -13,7 +13,8 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Generator
+import tempfile
+from collections.abc import Callable, Generator, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,15 @@ def expect_log(request: pytest.FixtureRequest) -> Callable[[str], None]:
     return announce
 
 
+@pytest.fixture
+def open_path() -> Iterator[Path]:
+    """As ``tmp_path``, but other users can get there: pytest closes its own directories whenever a run begins."""
+    with tempfile.TemporaryDirectory(prefix="holdfast-", ignore_cleanup_errors=True) as name:
+        place = Path(name).resolve()
+        place.chmod(0o755)
+        yield place
+
+
 # --- FUSE mounts --------------------------------------------------------------------------------
 
 
@@ -152,8 +162,9 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, None, None]:
     """After the test's own fixtures: nothing of it may still be mounted, nor have logged."""
     yield
     complaints = [item.stash[GUARD].settle()]
-    own = getattr(item, "funcargs", {}).get("tmp_path")
-    if isinstance(own, Path):
+    for own in (getattr(item, "funcargs", {}).get(name) for name in ("tmp_path", "open_path")):
+        if not isinstance(own, Path):
+            continue
         complaints += [f"left a FUSE mount behind: {place}" for place in unmount_all(own)]
     base = tmp_of(item.config)
     if base is not None:
