@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
@@ -68,6 +68,24 @@ class StoreCopies:
         from engine.copies import listing
 
         return listing.uploads(self._store.context, location, state, point)
+
+    def extras(self, point: str) -> Iterator[bytes]:
+        """What was kept with a point when it was sent, as ``send`` was given it; see ``engine.copies.kept``."""
+        from engine.copies import kept
+
+        return kept.read(self._store, point)
+
+    def has_extras(self, point: str) -> bool:
+        """Whether a location has something that was kept with a point."""
+        from engine.copies import kept
+
+        return kept.has(self._store, point)
+
+    def with_extras(self) -> list[str]:
+        """Points with which something is kept at a location."""
+        from engine.copies import kept
+
+        return kept.having(self._store)
 
     def retry(self, location: str) -> int:
         """Queue again what failed; how many points. Raises NotFound."""
