@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 import fsmount
 from daemon.contract import AuditLine, ExportInfo, Role, TokenInfo
-from daemon.service import retention
+from daemon.service import retention, returning
 from daemon.service.core import bounded
 from daemon.service.jobs import Jobs
 from engine import PointInfo, Store
@@ -153,6 +153,17 @@ class Whole(Jobs):
         """Forget what is old of ended sessions, jobs and keys; how many of each."""
         return self.state.pruning.prune({point.id for point in self.store.points()})
 
+    def give_back(self) -> None:
+        """Have come back what was kept with points of a store that was adopted; where it cannot be had, later."""
+        try:
+            found = returning.give_back(self.store, self.state)
+        except Busy:
+            return  # somebody else does it
+        if found.points:
+            log.info("what was kept with %d points is back from a storage location", found.points)
+        if found.waiting:
+            log.warning("what was kept with %d points is not back yet: %s", found.waiting, found.why)  # fmt: skip
+
     def expire(self, mount: str, now: int) -> list[PointInfo]:
         """Delete the points of a mount that its retention gives up; which."""
         keep = self.policy(mount).keep
@@ -174,7 +185,11 @@ class Whole(Jobs):
         ):  # fmt: skip
             try:
                 with self.locked(mount):  # who keeps a point has an answer, or finds it gone
-                    if not self.state.notes.get(point.id).kept:
+                    if not returning.may_go(self.store, self.state, point.id):
+                        log.info(
+                            "retention leaves point %s: what was kept with it is not back", point.id
+                        )
+                    elif not self.state.notes.get(point.id).kept:
                         gone += self.remove_points([point.id])
             except (
                 Busy,

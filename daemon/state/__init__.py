@@ -18,6 +18,7 @@ from daemon.state.mounts import Exports, Wanted, WantedMounts
 from daemon.state.notes import Note, Notes
 from daemon.state.pruning import Pruning
 from daemon.state.records import History, Marks
+from daemon.state.returns import Returns
 from daemon.state.sessions import Plan, Sessions
 from daemon.state.tokens import Tokens
 
@@ -33,6 +34,7 @@ class State:
         self.sessions = Sessions(database, clock)
         self.attachments = Attachments(database, clock)
         self.notes = Notes(database)
+        self.returns = Returns(database, clock)
         self.tokens = Tokens(database, clock)
         self.jobs = Jobs(database, clock)
         self.keys = Keys(database, clock)

@@ -34,9 +34,9 @@ class Chores:
         self._config = config
         self._audit = audit
         self._limiter = trio.CapacityLimiter(AT_ONCE)
-        self._pruning = trio.CapacityLimiter(
-            1
-        )  # its own: the first time there may be years of rows
+        # Their own: the first time there may be years of rows, or all logs of a store to be fetched.
+        self._pruning = trio.CapacityLimiter(1)
+        self._returning = trio.CapacityLimiter(1)
 
     async def tasks(self) -> list[Task]:
         """All of them, as the configuration is now."""
@@ -49,6 +49,13 @@ class Chores:
         found = [
             self._task("stale sessions", _STALE, self._stale),
             self._task("history", _HOURLY, self._service.note_history, at_once=True),
+            self._task(
+                "what came with points",
+                _HOURLY,
+                self._service.give_back,
+                at_once=True,
+                limiter=self._returning,
+            ),
             self._task("old rows", _DAILY, self._service.prune, limiter=self._pruning),
             self._task(
                 "collect", Schedule.parse(maintenance.collect), partial(self._job, "collect", {})

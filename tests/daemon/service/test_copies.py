@@ -249,7 +249,7 @@ _all = st.builds(
     st.sampled_from(["consistent", "crash-consistent"]),
     st.lists(_paths, max_size=3),
     st.booleans(),
-    st.none() | st.builds(KeptSession, _words, _words, _words, _times, _times),
+    st.none() | st.builds(KeptSession, st.from_regex("[0-9a-f]{20}", fullmatch=True), _words, _words, _times, _times),
     st.lists(
         st.builds(
             KeptText, st.sampled_from(["log", "hook"]), _words, _times,
