@@ -22,7 +22,7 @@ from daemon.service.extras import Kept
 from daemon.service.sending import kept
 from daemon.state import State
 from engine import Store
-from engine.copies import kept as copies_kept
+from engine.copies import extras as copies_extras
 from engine.maintain.refill import AdoptReport
 from tests.cli.support import good, holdfast
 from tests.daemon.service.support import fill, new_store, served, settings
@@ -199,13 +199,13 @@ def test_what_cannot_be_read_costs_its_own_point_only(
     service: Service, lost: Lost, monkeypatch: pytest.MonkeyPatch, bytes_: bytes
 ) -> None:
     _, second, third = lost.points
-    read = copies_kept.read
+    read = copies_extras.extras
 
     def damaged(store: Any, point: str) -> Iterator[bytes]:
         return iter([bytes_]) if point == second else read(store, point)
 
     with monkeypatch.context() as patch:
-        patch.setattr(copies_kept, "read", damaged)
+        patch.setattr(copies_extras, "extras", damaged)
         found = returning.give_back(service.store, service.state)
         assert found.points == 2 and len(found.lost) == 1 and second in found.lost[0]
         assert service.expire("m", service.clock()) == []  # as long as nobody says otherwise

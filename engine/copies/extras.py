@@ -1,4 +1,4 @@
-"""What the service kept with a point, read again from a location that has the point: chunks that are of no tree."""
+"""What the service keeps with a point, read back from a location that has it."""
 
 from __future__ import annotations
 
@@ -27,16 +27,14 @@ def has(store: OpenStore, point: str) -> bool:
     return bool(_places(store, point))
 
 
-def read(store: OpenStore, point: str) -> Iterator[bytes]:
-    """The chunks, as they were given to ``send``, verified; of the first location that gives one. None where nothing
-    is kept.
+def extras(store: OpenStore, point: str) -> Iterator[bytes]:
+    """The chunks, in their order, each fetched and verified when it is asked for, from the first location that gives
+    it; none of a point that is nowhere else.
 
-    Raises Corrupt for what is damaged everywhere, and what the locations raise.
+    Raises Corrupt, and what the location raises.
     """
     places = _places(store, point)
-    if not places:
-        return
-    for at in range(len(places[0][1])):
+    for at in range(len(places[0][1]) if places else 0):
         yield _chunk(store, point, at, places)
 
 
@@ -47,17 +45,16 @@ def _places(store: OpenStore, point: str) -> list[tuple[int, list[str]]]:
         found = [
             (place.id, row.extras)
             for place in outbox.locations(txn).values()
-            if (row := outbox.get(txn, place.id, point)) and row.extras
+            if (row := outbox.get(txn, place.id, point)) is not None and row.extras
         ]
     return [one for one in found if one[1] == found[0][1]]
 
 
 def _chunk(store: OpenStore, point: str, at: int, places: list[tuple[int, list[str]]]) -> bytes:
     first: HoldfastError | None = None
-    for location, ids in places:
-        cid = bytes.fromhex(ids[at])
+    for place, ids in places:
         try:
-            return store.reader.load_at(cid, _row(store, location, cid)).data
+            return _read(store, place, ids[at])
         except NotFound as error:
             first = first or Corrupt(f"what is kept with point {point}", found=str(error))
         except HoldfastError as error:
@@ -66,11 +63,16 @@ def _chunk(store: OpenStore, point: str, at: int, places: list[tuple[int, list[s
     raise first
 
 
-def _row(store: OpenStore, location: int, cid: bytes) -> ChunkRow:
-    """Where the chunk lies: of its row what reading needs."""
+def _read(store: OpenStore, place: int, text: str) -> bytes:
+    try:
+        cid = bytes.fromhex(text)
+        key = rows.copy_key(place, cid)
+    except (ValueError, AssertionError):
+        raise Corrupt("index row of the outbox", expected="chunk ids", found=text) from None
     with store.context.index.read() as txn:
-        raw = txn.get(Table.COPIES, rows.copy_key(location, cid))
-    if raw is None:
-        raise NotFound(f"chunk {cid.hex()}", expected="a copy at the location", found="none")
+        raw = txn.get(Table.COPIES, key)
+    if raw is None:  # of a borrowed store they are chunks like others
+        return store.reader.read(cid)
     copy = rows.copy_row(raw)
-    return ChunkRow(copy.pack, copy.offset, copy.stored, 0, KIND_DATA, 0, 0, 0)
+    row = ChunkRow(copy.pack, copy.offset, copy.stored, 0, KIND_DATA, 0, 0, 0, ())
+    return store.reader.load_at(cid, row).data
