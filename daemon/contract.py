@@ -160,8 +160,9 @@ class Change:
 
 @dataclass(frozen=True)
 class JobInfo:
-    """Work in the background. ``options`` as asked, ``progress`` {stage, done, total, unit}, ``result`` by kind,
-    ``error`` {kind, message} of the error table, all empty when there is none."""
+    """Work in the background. ``options`` as asked, ``progress`` {stage, done, total, unit, rate, eta_s}: ``rate`` in
+    units a second, ``eta_s`` until the stage ends, null while nobody can tell; ``result`` by kind, ``error`` {kind,
+    message} of the error table, all empty when there is none."""
 
     id: int
     kind: JobKind
@@ -179,11 +180,16 @@ class JobInfo:
 @dataclass(frozen=True)
 class RestoreSpec:
     """A restore to be made. ``place``: "mount" shows it read-only under ``restores/JOBID`` of the mount at no cost;
-    else the name of a configured target, below which a directory ``JOBID`` is filled."""
+    else the name of a configured target, below which a directory ``JOBID`` is filled. Of the point all, or one of:
+    what is at ``path``; what is at ``paths``, each below its own directories; the files of a ``database``, as the logs
+    of the point name them. ``location``: a storage location to read it from, "" for wherever its bytes are."""
 
     point: str
     path: str = ""
     place: str = "mount"
+    paths: list[str] = field(default_factory=list)
+    database: str = ""
+    location: str = ""
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,12 @@ def moment(time_ns: int) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(time_ns // 1_000_000_000))
 
 
+def lasting(seconds: float) -> str:
+    """``0:05``, ``1:02:03``: minutes and seconds, with hours where there are."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"  # fmt: skip
+
+
 class Size(click.ParamType[int]):
     """``10G``, ``512M``, ``4096``: bytes, powers of 1024."""
 
@@ -185,6 +191,7 @@ def _bar() -> Iterator[Report]:
         progress.BarColumn(),
         progress.MofNCompleteColumn(),
         progress.TimeElapsedColumn(),
+        progress.TimeRemainingColumn(),
     )
     with progress.Progress(*columns, console=console.Console(stderr=True), transient=True) as bar:
         tasks: dict[str, progress.TaskID] = {}

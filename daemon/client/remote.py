@@ -206,7 +206,9 @@ class Remote:
     # --- restores and jobs --------------------------------------------------------------------------------
 
     def restore(self, spec: RestoreSpec) -> JobInfo:
-        return self._link.post(JobInfo, "/v1/restores", asdict(spec))
+        asked = asdict(spec)
+        asked["from"] = asked.pop("location")
+        return self._link.post(JobInfo, "/v1/restores", asked, long=True)
 
     def delete_restore(self, mount: str, job_id: int) -> None:
         self._link.remove(f"/v1/restores/{job_id}", {"mount": mount})

@@ -52,6 +52,7 @@ class Core:
         self._since_boot = since_boot
         self._told_stale: dict[str, int] = {}  # session -> the end of its lease that was told
         self._shown: set[str] = set()  # mounts whose worker was told what restores it shows
+        self._hidden: set[str] = set()  # mounts whose worker was told of some of them only
         self.audit_log = Audit(os.path.join(self.path, FOLDER, AUDIT), clock)
         self.store = Store.open(self.path)
 

@@ -18,13 +18,16 @@ NUMBER_MAX = 2**63 - 1
 
 @dataclass(frozen=True)
 class Restored:
-    """A restore that is there: shown in its mount (``target`` ""), or in a directory of its own."""
+    """A restore that is there: shown in its mount (``target`` ""), or in a directory of its own. ``paths``: these only;
+    ``location``: where it is read from."""
 
     job: int
     mount: str
     point: str
     path: str
     target: str = ""
+    paths: tuple[str, ...] = ()
+    location: str = ""
 
 
 class Jobs:
@@ -71,6 +74,17 @@ class Jobs:
         """queued -> running."""
         return self._step(number, ("queued",), "state = 'running', started_ns = ?", self._clock())
 
+    def again(self, number: int, *, counted: bool) -> JobInfo:
+        """running -> queued: what it has done stays. Option ``resumed``: how often it was cut off, if that counts."""
+        with self._database.write() as txn:
+            options = self._get(txn, number).options
+            if counted:
+                options = {**options, "resumed": int(options.get("resumed", 0)) + 1}
+            return self._stepped(
+                txn, number, ("running",), "state = 'queued', started_ns = 0, options = ?",
+                json.dumps(options),
+            )  # fmt: skip
+
     def progress(self, number: int, progress: dict[str, Any]) -> None:
         """How far a running job is; the caller sees to it that this is not written too often."""
         with self._database.write() as txn:
@@ -108,10 +122,7 @@ class Jobs:
             rows = db.execute(
                 "SELECT * FROM restores WHERE ?1 = '' OR mount = ?1 ORDER BY job", (mount,)
             )
-            return [
-                Restored(row["job"], row["mount"], row["point"], json.loads(row["path"]), row["target"])
-                for row in rows
-            ]  # fmt: skip
+            return [_restored(row) for row in rows]
 
     def unrestored(self, number: int) -> None:
         """A restore is gone."""
@@ -151,8 +162,24 @@ class Jobs:
 def _keep(txn: sqlite3.Connection, what: Restored) -> None:
     txn.execute(
         "INSERT OR REPLACE INTO restores VALUES (?, ?, ?, ?, ?)",
-        (what.job, what.mount, what.point, json.dumps(what.path), what.target),
+        (what.job, what.mount, what.point, json.dumps(_part(what)), what.target),
     )
+
+
+def _part(what: Restored) -> object:
+    """What of the point: the path, or an object where there is more to say."""
+    if not what.paths and not what.location:
+        return what.path
+    return {"path": what.path, "paths": what.paths, "location": what.location}
+
+
+def _restored(row: sqlite3.Row) -> Restored:
+    part = json.loads(row["path"])
+    if isinstance(part, str):
+        part = {"path": part, "paths": [], "location": ""}
+    return Restored(
+        row["job"], row["mount"], row["point"], part["path"], row["target"], tuple(part["paths"]), part["location"]
+    )  # fmt: skip
 
 
 def _info(row: sqlite3.Row) -> JobInfo:

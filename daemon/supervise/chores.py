@@ -95,6 +95,8 @@ class Chores:
     # --- in threads -------------------------------------------------------------------------------------
 
     def _stale(self) -> None:
+        """What may have changed with the time: leases that ended, locations that answer again."""
+        self._service.show_hidden()
         self._service.stale(self._service.clock())
 
     def _job(self, kind: JobKind, options: dict[str, Any]) -> None:
