@@ -189,5 +189,6 @@ class Copies(Core):
     def _on_its_way(self, point: str, found: str) -> Busy:
         return Busy(
             f"point {point}", expected="its copies verified; the point itself exists, and is on its way", found=found,
-            do="wait, and look with 'holdfast uploads'; another snapshot would make another point",
+            do="wait, and look with 'holdfast uploads'; a snapshot without the same idempotency key (--once) would make"
+            " another point",
         )  # fmt: skip

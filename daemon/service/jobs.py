@@ -67,8 +67,10 @@ class Jobs(Sessions):
             if self.state.marks.get(SETTINGS + name) != text:
                 self.state.marks.put(SETTINGS + name, text)
 
-    def _start(self, kind: JobKind, options: dict[str, Any], mount: str = "") -> JobInfo:
-        job = self.state.jobs.create(kind, options, mount)
+    def _start(
+        self, kind: JobKind, options: dict[str, Any], mount: str = "", once: str = ""
+    ) -> JobInfo:
+        job = self.state.jobs.create(kind, options, mount, once=once)
         try:
             self.ports.jobs.start(job)
         except HoldfastError as error:
@@ -183,7 +185,7 @@ class Jobs(Sessions):
 
     # --- restores -------------------------------------------------------------------------------------------
 
-    def restore(self, spec: RestoreSpec) -> JobInfo:
+    def restore(self, spec: RestoreSpec, *, once: str = "") -> JobInfo:
         """Show a point, or a part of it, in its mount, or fill a directory below a configured target with it."""
         restoring.check(spec)
         point = self.store.point(spec.point)
@@ -199,9 +201,12 @@ class Jobs(Sessions):
         view = restoring.view_of(self.store, point.id, spec.location)
         entry = found(view, spec.path)
         options = restoring.options_of(spec, point.id, target)
+        before = self._asked_before(once, options)
+        if before is not None:
+            return before
         paths = restoring.paths_of(view, self.state, options)
         if spec.place != PLACE_MOUNT:
-            return self._start("restore", options, point.mount)
+            return self._start("restore", options, point.mount, once)
         if not stat.S_ISDIR(entry.mode):
             raise InvalidRequest(
                 f"path {spec.path!r}", expected="a directory, to be shown", found="another thing",
@@ -212,11 +217,22 @@ class Jobs(Sessions):
                 "paths to be shown", expected=f"at most {restoring.SHOWN_MAX} bytes", found="more",
                 do="show the directories they are in, or restore them to a target",
             )  # fmt: skip
-        return self._shown_restore(point.mount, options, paths)
+        return self._shown_restore(point.mount, options, paths, once)
 
-    def _shown_restore(self, mount: str, options: dict[str, Any], paths: list[str]) -> JobInfo:
+    def _asked_before(self, once: str, options: dict[str, Any]) -> JobInfo | None:
+        """The restore that was begun for this wish; one that came to nothing is begun anew."""
+        known = self.state.once.get(once, ["restore", options]) if once else None
+        try:
+            found = self.state.jobs.get(known["job"]) if known is not None else None
+        except NotFound:  # so many came since that its row was forgotten
+            return None
+        return None if found is None or found.state in ("failed", "cancelled") else found
+
+    def _shown_restore(
+        self, mount: str, options: dict[str, Any], paths: list[str], once: str
+    ) -> JobInfo:
         """Nothing is copied: it is done when it was asked for."""
-        job = self.state.jobs.create("restore", options, mount)
+        job = self.state.jobs.create("restore", options, mount, once=once)
         try:
             self.state.jobs.restored(replace(_what_is_there(job), paths=tuple(paths)))
             self._show_restores(mount)

@@ -104,7 +104,9 @@ def fill(store: Store, job: JobInfo, report: Report) -> dict[str, Any]:
             with State.open(store.path) as state:
                 paths = paths_of(source.glance(point), state, job.options)
         if paths:
-            raise Unsupported("restore", expected="a path", found="several", do="restore them one by one")
+            raise Unsupported(
+                "restore", expected="a path", found="several", do="restore them one by one"
+            )
         done = source.restore(
             point, raw_path(path), os.fsencode(where), force="resumed" in job.options, report=report
         )

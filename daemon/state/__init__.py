@@ -13,7 +13,7 @@ from typing import Self
 from daemon.state.attachments import Attachments
 from daemon.state.database import Database
 from daemon.state.jobs import Jobs
-from daemon.state.keys import Keys
+from daemon.state.keys import Keys, Once
 from daemon.state.mounts import Exports, Wanted, WantedMounts
 from daemon.state.notes import Note, Notes
 from daemon.state.pruning import Pruning
@@ -38,6 +38,7 @@ class State:
         self.tokens = Tokens(database, clock)
         self.jobs = Jobs(database, clock)
         self.keys = Keys(database, clock)
+        self.once = Once(database, clock)
         self.exports = Exports(database)
         self.history = History(database)
         self.wanted = WantedMounts(database)

@@ -10,6 +10,7 @@ from typing import Any
 
 from daemon.contract import JobInfo, JobKind, JobState
 from daemon.state.database import Database
+from daemon.state.keys import Once
 from engine.errors import InvalidRequest, NotFound
 
 ENDS = ("done", "failed", "cancelled")
@@ -36,15 +37,20 @@ class Jobs:
     def __init__(self, database: Database, clock: Callable[[], int]) -> None:
         self._database = database
         self._clock = clock
+        self._once = Once(database, clock)
 
-    def create(self, kind: JobKind, options: dict[str, Any], mount: str = "") -> JobInfo:
-        """A new job, queued."""
+    def create(
+        self, kind: JobKind, options: dict[str, Any], mount: str = "", *, once: str = ""
+    ) -> JobInfo:
+        """A new job, queued. ``once``: the wish that it is made for, by these options."""
         with self._database.write() as txn:
             row = txn.execute(
                 "INSERT INTO jobs (kind, state, mount, created_ns, options) VALUES (?, 'queued', ?, ?, ?)"
                 " RETURNING *",
                 (kind, mount, self._clock(), json.dumps(options)),
             ).fetchone()  # fmt: skip
+            if once:
+                self._once.put_in(txn, once, [kind, options], {"job": row["id"]})
         return _info(row)
 
     def get(self, number: int) -> JobInfo:

@@ -51,7 +51,8 @@ def begin_restore(ask: Ask, new: NewRestore) -> JobInfo:
     source = f" from location {new.location}" if new.location else ""
     ask.about = f"point {point.id} of mount {point.mount} to {new.place}{source}"
     return ask.backend.restore(
-        RestoreSpec(point.id, new.path, new.place, new.paths, new.database, new.location)
+        RestoreSpec(point.id, new.path, new.place, new.paths, new.database, new.location),
+        once=ask.once,
     )
 
 

@@ -134,9 +134,12 @@ def test_a_wait_has_an_end_and_says_that_the_point_exists(
     assert len(waits) == 3
     config = settings(service.path, uploads={"wait_s": 0.05})
     service._config = lambda: config
-    with pytest.raises(Busy, match=r"the point itself exists.*there: queued"):
-        service.snapshot("a", durability="remote")
+    for _ in range(2):  # who asks again by the same key waits for the same point
+        with pytest.raises(Busy, match=r"the point itself exists.*there: queued"):
+            service.snapshot("a", durability="remote", once="key")
     assert len(service.store.points("a")) == 2
+    service.store.copies.send("there")
+    assert service.snapshot("a", durability="remote", once="key").copies == {"there": "verified"}
     for _ in range(8):
         service._waiters.acquire()
     with pytest.raises(Busy, match="8 others"):
