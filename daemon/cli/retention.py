@@ -46,7 +46,7 @@ def show(ctx: click.Context, json_: bool) -> None:
 
 def _kept(one: RetentionInfo) -> str:
     parts = [f"the last {one.last}"] if one.last else []
-    parts += [f"those of {one.within_s / 86400:g} days"] if one.within_s else []
+    parts += [f"those of the last {one.within_s / 86400:g} d"] if one.within_s else []
     return " and ".join(parts) or "all"
 
 
