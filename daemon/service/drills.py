@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # what reads configurations takes longer to import than most 
 log = logging.getLogger("holdfast.daemon")
 
 KEPT = 20  # drills of a mount that are remembered, with what their hooks printed
+SWEPT = 100  # drills whose places are looked through
 _SINCE = "drills since "  # of a mark, before a mount's name: since when it has a schedule
 _SECOND = 10**9
 
@@ -165,15 +166,10 @@ class Drills(Watching):
         return True
 
     def sweep_drills(self) -> None:
-        """Remove what drills left whose processes have died."""
-        config = self._config()
-        for place in {
-            scratch.usual(self.path),
-            config.drills.into,
-            *config.restore_targets.values(),
-        }:
-            if place:
-                scratch.sweep(place)
+        """Remove what drills left whose processes have died, where there were any lately; it may take a while."""
+        jobs = self.state.jobs.page(kind="drill", limit=SWEPT)
+        for place in sorted({str(job.options["place"]) for job in jobs}):
+            scratch.sweep(place)
 
 
 _TOLD = ("files", "bytes", "restore_s", "verify_s", "hook", "output", "path")

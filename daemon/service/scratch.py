@@ -1,7 +1,7 @@
 """Scratch directories of drills: each belongs to the process that made it, and to nobody when that has died.
 
 A directory is locked by who works in it.  One whose lock can be had was left behind, and is removed with what its hook
-still runs, by the next drill in the same place and when the daemon starts.
+still runs, by the next drill in the same place, when the daemon starts, and every hour.
 """
 
 from __future__ import annotations

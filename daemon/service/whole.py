@@ -145,7 +145,6 @@ class Whole(Drills):
         self.state.attachments.sweep()
         self.recover_sessions()
         self.recover_jobs()
-        self.sweep_drills()
 
     def prune(self) -> dict[str, int]:
         """Forget what is old of ended sessions, jobs and keys; how many of each."""

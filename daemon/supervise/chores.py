@@ -97,6 +97,7 @@ class Chores:
 
     def _watch(self) -> None:
         now = self._service.clock()
+        self._service.sweep_drills()
         self._service.watch_all(now)
         there = {mount.name for mount in self._service.store.mounts()}
         for name, mount in self._config().mounts.items():

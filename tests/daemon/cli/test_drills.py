@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from daemon.service.collapse import MARK, Watch
+from daemon.state import State
 from tests.cli.support import good, holdfast, new_store, noise, refused, write
 from tests.daemon.cli.support import Served, asked, command, said
 from tests.daemon.supervise.daemons import until
@@ -73,3 +75,20 @@ def test_retention_is_shown_and_released(tmp_path: Path) -> None:
     done = command("--store", store, "retention", "release", "m", **here)
     assert good(done) == "retention of m goes on: it keeps the last 2 and those of the last 1 d\n"
     refused(holdfast(store, "retention", "release", "nope"), 10)
+
+
+def test_deleting_by_hand_says_that_retention_waits(tmp_path: Path) -> None:
+    store = new_store(tmp_path / "store")
+    point = good(holdfast(store, "snapshot", "m")).split()[-1]
+    kept = good(holdfast(store, "snapshot", "m")).split()[-1]
+    good(holdfast(store, "retention", "show"))
+    watch = Watch(frozen="expected more, found less", since_ns=1, point=kept)
+    with State.open(str(store)) as state:
+        state.marks.put(MARK + "m", watch.to_json())
+    assert f"{kept}" in good(holdfast(store, "retention", "show"))
+    done = holdfast(store, "rm", point)
+    assert good(done) == f"point {point} deleted\n"
+    assert "retention of m waits" in done.stderr and "found less" in done.stderr
+    assert "retention waits: expected more" in good(holdfast(store, "status"))
+    good(holdfast(store, "retention", "release", "m"))
+    assert holdfast(store, "rm", kept).stderr == ""

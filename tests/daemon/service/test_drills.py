@@ -283,6 +283,7 @@ def test_what_a_killed_drill_left_goes_with_the_next_start(path: str, tmp_path: 
         assert alive(hook)
     with served(path, settings(path)) as service:
         service.recover()
+        service.sweep_drills()
         assert left(path) == [] and not alive(hook)
         (found,) = service.drills()
         assert "the daemon's" in found.error
