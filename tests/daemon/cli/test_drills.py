@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -26,7 +27,8 @@ def test_a_drill_through_the_service(served: Served) -> None:
     mine = ("--api", served.api, "--token-file", served.token)
     done = good(asked(served, "drill", "m", "--into", "out", "--keep"))
     first, second = done.splitlines()
-    assert "of m from local: 4 files, " in first and "restored in" in first
+    # Which of the points is chance.
+    assert re.search("of m from local: [34] files, .* restored in", first)
     kept = Path(second.removeprefix("kept in "))
     assert kept.parent.parent == served.base / "out" and (kept / "same").read_bytes() == b"same"
     point = json.loads(told(*mine, "points", "--json"))[0]["id"]
