@@ -232,8 +232,8 @@ UPLOADS = 4  # packs on their way at once, each in memory: 128 MiB
 # --- reading what is elsewhere ------------------------------------------------------------------------------
 AWAY_CACHE = 4 * GIB  # bytes of the cache on disk of what was fetched
 AWAY_PART = 4  # of the free space, at most: the cache is no reason for a full disk
-AWAY_BLOCK = MIB  # fetched and kept as a whole: a request costs as much as a few hundred KiB
-AWAY_AHEAD = 8  # blocks fetched along when a pack is read in order
+AWAY_BLOCK = 256 * KIB  # fetched and kept as a whole: as much as a request costs
+AWAY_AHEAD = 32  # blocks fetched along when a pack is read in order
 
 # --- adopting a location ------------------------------------------------------------------------------------
 ADOPT_THREADS = (

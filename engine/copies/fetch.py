@@ -62,6 +62,15 @@ class Fetcher:
                 found.append(seal.open(offset, again))
         return found
 
+    def ahead(self, number: int, parts: Sequence[tuple[int, int]]) -> bool:
+        """Have records be near when they are read soon; whether a location has a pack of that number. Raises as
+        ``ranges``."""
+        opened = self._pack(number)
+        if opened is None:
+            return False
+        self.cache.ahead(opened[0], [(offset, size + FRAME_OVERHEAD) for offset, size in parts])
+        return True
+
     def close(self) -> None:
         with self._lock:
             links, self._links = self._links, {}
