@@ -42,6 +42,7 @@ if TYPE_CHECKING:  # imported where they are used: no process needs all of them
     from engine.maintain.repair import RepairReport
     from engine.maintain.report import CollectReport
     from engine.maintain.scrub import ScrubReport
+    from engine.points.novelty import Novelty
     from engine.restore import RestoreReport
     from engine.storecopies import StoreCopies
 
@@ -376,6 +377,13 @@ class Store:
         """As ``diff``, of points that nothing keeps from being deleted meanwhile."""
         a, b = self.glance(old), self.glance(new)
         return diff.diff(self._open.reader, a.root_entry, b.root_entry)
+
+    def novelty(self, old: str, new: str) -> Novelty:
+        """What is new in a point against another ("" for none), and how small its content was stored."""
+        from engine.points.novelty import novelty
+
+        before = self.glance(old).root_entry if old else None
+        return novelty(self._open.reader, before, self.glance(new).root_entry)
 
     def diff(self, old: str, new: str) -> Iterator[diff.Change]:
         """What differs between two points."""
