@@ -395,18 +395,19 @@ class Store:
     def restore(
         self,
         reference: str,
-        subpath: bytes,
+        subpath: bytes | Sequence[bytes],
         target: bytes,
         *,
         force: bool = False,
+        resume: bool = False,
         report: Report = silent,
     ) -> RestoreReport:
-        """Materialise a point, or part of it, in a directory; see engine.restore."""
+        """Materialise a point, a path of it or several, in a directory; see engine.restore."""
         from engine.restore import restore
 
         return restore(
-            self.view(reference), subpath, target, force=force, progress=report, store_path=self.path,
-            expected=self.point(reference).logical_bytes,
+            self.view(reference), subpath, target, force=force, resume=resume, progress=report, store_path=self.path,
+            expected=self.point(reference).logical_bytes, all_far=self.borrowed is not None,
         )  # fmt: skip
 
     def remove_point(self, reference: str) -> PointInfo:

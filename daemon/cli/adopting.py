@@ -8,14 +8,13 @@ import os
 import click
 
 from daemon.cli.common import beside, path_of
+from daemon.cli.opening import Given, opens
 from daemon.cli.output import as_json, counted, progress, say, shown
-from daemon.cli.passphrases import passphrase_of
 from daemon.service import adopting
 from daemon.service.returning import Returned, give_back
 from daemon.state import State
 from engine import Store
-from engine.errors import HoldfastError, InvalidRequest
-from engine.keys import Both, Identity, Key, Opener, Passphrase, load
+from engine.errors import HoldfastError
 from engine.maintain.refill import AdoptReport
 
 
@@ -24,22 +23,7 @@ from engine.maintain.refill import AdoptReport
 @click.option(
     "--location", "name", default="origin", show_default=True, help="Its name from now on."
 )
-@click.option(
-    "--credentials",
-    default="environment",
-    show_default=True,
-    help="Where the server's are: environment, file:/PATH or credential:NAME.",
-)
-@click.option(
-    "--passphrase-file", metavar="FILE", help="A file with the passphrase, else it is asked for."
-)
-@click.option(
-    "--key-file", metavar="FILE", help="A key file, or a recovery key or identity as printed."
-)
-@click.option(
-    "--both", is_flag=True, help="The location wants the passphrase and the key, not one of them."
-)
-@click.option("--unsealed", is_flag=True, help="The location is a directory that never was sealed.")
+@opens
 @click.option(
     "--take-over", is_flag=True, help="Write there from now on; whoever did before is refused."
 )
@@ -66,7 +50,7 @@ def adopt(
     """
     beside(ctx)
     path = store or path_of(ctx)
-    secret = None if unsealed else _secret(passphrase_file, key_file, both)
+    secret = Given(credentials, passphrase_file, key_file, both, unsealed).secret()
     with progress() as report:
         found = Store.adopt(
             path,
@@ -132,35 +116,6 @@ def _tell(back: Returned) -> None:
     if back.waiting:
         say(f"what was kept with {counted(back.waiting, 'point')} is not back yet, and retention leaves them alone:"
             f" {shown(back.why)}; 'holdfast serve' goes on with it")  # fmt: skip
-
-
-def _secret(passphrase_file: str | None, key_file: str | None, both: bool) -> Opener:
-    """What opens the location's key ring. Raises InvalidRequest."""
-    key = load(key_file) if key_file else None
-    if key is not None and not isinstance(key, Key | Identity):
-        raise InvalidRequest("key file", expected="a key, or the private key of a recipient",
-                             found="a public key", do="give the one beginning with identity:")  # fmt: skip
-    if key is not None and not both:
-        if passphrase_file:
-            raise InvalidRequest(
-                "--passphrase-file",
-                expected="one of it and --key-file, or --both",
-                found="both files",
-            )
-        return key
-    if both and not isinstance(key, Key):
-        raise InvalidRequest("--both", expected="a --key-file with a key", found="none")
-    passphrase = Passphrase(_passphrase(passphrase_file))
-    return Both(passphrase, key) if isinstance(key, Key) else passphrase
-
-
-def _passphrase(file: str | None) -> str:
-    if file is not None:
-        return passphrase_of(file)
-    if not os.isatty(0):
-        raise InvalidRequest("passphrase", expected="--passphrase-file, --key-file, or a terminal to ask at",
-                             found="none")  # fmt: skip
-    return str(click.prompt("Passphrase", hide_input=True, err=True))
 
 
 COMMANDS = (adopt,)

@@ -14,13 +14,14 @@ from daemon.service.notices import notices
 from daemon.service.walking import below, found, raw_path, text_path
 from daemon.state import State
 from engine import PointView, Store
-from engine.errors import InvalidRequest, NotFound, Unsupported
+from engine.errors import InvalidRequest, NotFound
 from engine.progress import Report
 
 PATHS_MAX = 100_000  # of one restore
-SHOWN_MAX = (
-    1 << 20
-)  # bytes of paths of a restore that is shown: a worker is told all of them at once
+COUNTED_MAX = (
+    100_000  # entries that are looked at before a part of a point is restored, for its bytes
+)
+SHOWN_MAX = 1 << 20  # bytes of paths of a restore that is shown: a worker is told of all at once
 
 
 def check(spec: RestoreSpec) -> None:
@@ -99,22 +100,46 @@ def fill(store: Store, job: JobInfo, report: Report) -> dict[str, Any]:
                              do="make it, or change the configuration")  # fmt: skip
     where = os.path.join(target, str(job.id))
     with _source(store, str(job.options.get("from", "")), report) as source:
+        view = source.glance(point)
         paths: list[str] = []
         if "paths" in job.options or "database" in job.options:
             with State.open(store.path) as state:
-                paths = paths_of(source.glance(point), state, job.options)
-        if paths:
-            raise Unsupported(
-                "restore", expected="a path", found="several", do="restore them one by one"
-            )
+                paths = paths_of(view, state, job.options)
+            if not paths:
+                raise NotFound(
+                    f"files of database {job.options['database']!r} in point {point}",
+                    expected="some that its log names", found="none",
+                )  # fmt: skip
+        total = _total(view, paths or [path]) if paths or path else None
         done = source.restore(
-            point, raw_path(path), os.fsencode(where), force="resumed" in job.options, report=report
-        )
+            point, [raw_path(one) for one in paths] or raw_path(path), os.fsencode(where), resume=True,
+            report=_with(total, report),
+        )  # fmt: skip
     return {
-        "path": where, "files": done.files, "bytes": done.bytes, "disowned": done.disowned,
+        "path": where, "files": done.files, "bytes": done.bytes, "kept": done.kept, "disowned": done.disowned,
         "damaged": notices(done.damaged), "damaged_files": len({one.path for one in done.damaged}),
         "skipped": notices(done.skipped),
     }  # fmt: skip
+
+
+def _total(view: PointView, paths: list[str]) -> int | None:
+    """Bytes of what is at these paths; None where finding out would take long."""
+    total = count = 0
+    for path in paths:
+        top = found(view, path)
+        inside = below(view, top) if stat.S_ISDIR(top.mode) else [(b"", top)]
+        for _, entry in inside:
+            count += 1
+            if count > COUNTED_MAX:
+                return None
+            if stat.S_ISREG(entry.mode):
+                total += min(entry.size, entry.allocated)
+    return total
+
+
+def _with(total: int | None, report: Report) -> Report:
+    """A report of parts of a point, of which the engine does not know how large they are."""
+    return lambda told: report(told if told.total is not None else told._replace(total=total))
 
 
 @contextmanager
