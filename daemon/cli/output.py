@@ -162,7 +162,7 @@ def every(ask: Callable[[str], Page[T]]) -> Iterator[T]:
             return
 
 
-def line(state: Progress, done: int, seconds: float) -> str:
+def how_far(state: Progress, done: int, seconds: float) -> str:
     """How far something is: how fast it went and how long it takes yet, from what was done in so many seconds."""
     if state.unit == "bytes":
         of = f" of {size(state.total)}" if state.total is not None else ""
@@ -194,7 +194,7 @@ def progress() -> Iterator[Report]:
         start, first = begun.setdefault(state.stage, (now, state.done))
         if now - last >= _LINE_EVERY:
             last = now
-            click.echo(line(state, state.done - first, now - start), err=True)
+            click.echo(how_far(state, state.done - first, now - start), err=True)
 
     yield write
 
