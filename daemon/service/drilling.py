@@ -78,9 +78,7 @@ def _source(stack: ExitStack, store: Store, name: str, here: Scratch, report: Re
         return store
     folder = os.path.join(here.path, "borrowed")
     os.mkdir(folder, 0o700)
-    borrow: Any = getattr(store.copies, "borrow", None)
-    found: Store = stack.enter_context(borrow(name, scratch=folder, report=report))
-    return found
+    return stack.enter_context(store.copies.borrow(name, scratch=folder, report=report))
 
 
 # --- room ---------------------------------------------------------------------------------------------------

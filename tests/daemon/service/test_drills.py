@@ -18,12 +18,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daemon.config import Config, Schedule
-from daemon.contract import DrillSpec, JobInfo, MountSpec
+from daemon.contract import DrillSpec, JobInfo, LocationSpec, MountSpec
 from daemon.job import request_of
 from daemon.service import Service, drilling, scratch
 from daemon.service.drills import KEPT, draw
 from engine import PointInfo, Store
 from engine.errors import InvalidRequest, NotFound
+from engine.keys import Identity
 from engine.progress import silent
 from tests.cli.support import packs
 from tests.daemon.service.support import DAY, HOUR, Clock, fill, new_store, served, settings
@@ -238,6 +239,44 @@ def test_one_that_is_overdue_is_an_incident(path: str) -> None:
         assert [one["kind"] for one in service.incidents()] == ["drill_late"]
         service.drill(DrillSpec("m"))
         assert not service.late_drill("m", weekly, clock.now)
+
+
+# --- from a location -----------------------------------------------------------------------------------------
+
+
+def test_from_a_location_alone(
+    path: str, tmp_path: Path, expect_log: Callable[[str], None]
+) -> None:
+    expect_log("is suspect")
+    there = tmp_path / "there"
+    there.mkdir()
+    key = Identity.new().recipient.printed()
+    with drilled(path, hooked(path, LOOK)) as service:
+        service.add_location(LocationSpec("nas", f"file://{there}", keys=[key]))
+        with pytest.raises(NotFound, match="verified at location 'nas'"):
+            service.drill(DrillSpec("m", source="nas"))
+        made = service.snapshot("m", durability="remote").point
+        late = service.snapshot("m").point
+        before = {one: one.stat().st_mtime_ns for one in there.rglob("*") if one.is_file()}
+        for _ in range(3):  # the one that is not there yet is never drawn
+            service.snapshot("m")
+        job = service.drill(DrillSpec("m", source="nas"))
+        assert job.state == "done", job.error
+        found = service.drills()[0]
+        assert found.source == "nas" and found.bytes == 261_000 and found.files == 5 and found.hook
+        assert b"m from nas:" in b"".join(service.attachment(found.output)[1])
+        assert left(path) == []
+        assert before == {one: one.stat().st_mtime_ns for one in there.rglob("*") if one.is_file()}
+        with pytest.raises(NotFound, match="verified at location"):
+            service.drill(DrillSpec(point=late.id, source="nas"))
+        for one in packs(Path(path)):  # what is here is not asked for
+            one.write_bytes(bytes(one.stat().st_size))
+        assert service.drill(DrillSpec(point=made.id, source="nas")).state == "done"
+        for one in there.glob("packs/*/*"):
+            one.write_bytes(bytes(one.stat().st_size))
+        job = service.drill(DrillSpec(point=made.id, source="nas"))
+        assert job.state == "failed" and left(path) == []
+        assert service.mount("m").drilled_ns == service.drills("m")[1].ended_ns
 
 
 # --- after a crash -------------------------------------------------------------------------------------------
