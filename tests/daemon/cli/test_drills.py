@@ -24,10 +24,9 @@ def told(*words: str | Path) -> str:
 
 def test_a_drill_through_the_service(served: Served) -> None:
     mine = ("--api", served.api, "--token-file", served.token)
-    done = good(asked(served, "drill", "m", "--into", "out", "--keep"))
-    first, second = done.splitlines()
-    assert "of m from local: 4 files, " in first and "restored in" in first
-    kept = Path(second.removeprefix("kept in "))
+    done = asked(served, "drill", "m", "--into", "out", "--keep")
+    assert "of m from local: 4 files, " in good(done) and "restored in" in done.stdout
+    kept = Path(done.stderr.strip().removeprefix("kept in "))
     assert kept.parent.parent == served.base / "out" and (kept / "same").read_bytes() == b"same"
     point = json.loads(told(*mine, "points", "--json"))[0]["id"]
     row = json.loads(told(*mine, "drill", point, "--json"))
