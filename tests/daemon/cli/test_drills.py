@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -25,7 +26,8 @@ def told(*words: str | Path) -> str:
 def test_a_drill_through_the_service(served: Served) -> None:
     mine = ("--api", served.api, "--token-file", served.token)
     done = asked(served, "drill", "m", "--into", "out", "--keep")
-    assert "of m from local: 4 files, " in good(done) and "restored in" in done.stdout
+    # Which of the points is chance.
+    assert re.search("of m from local: [34] files, .* restored in", good(done))
     kept = Path(done.stderr.strip().removeprefix("kept in "))
     assert kept.parent.parent == served.base / "out" and (kept / "same").read_bytes() == b"same"
     point = json.loads(told(*mine, "points", "--json"))[0]["id"]
