@@ -126,6 +126,7 @@ TOMBSTONES_KEPT = (
 SEALED_PACK = (
     32 * MIB
 )  # a pack at a location is about this large: built in memory, a dozen parts of an upload
+SEALED_FIRST = 8 * MIB  # the first of an upload, so that sending begins soon
 SEALED_PACK_MAX = (
     48 * MIB
 )  # a reader refuses more; a pack's last record and its trailer come on top of the above

@@ -1,9 +1,9 @@
 """Sending a point to a storage location: only what the location lacks, in sealed packs, then the journal entry.
 
-One thread walks the tree, reads records, checks what they hold, and seals them; others put packs and look at them
-there.  Packs are taken into the index in the order in which they were closed, so that a node is known to be whole only
-when all it refers to is.  Memory: the packs that are being filled (3) and those on their way (``UPLOADS``), each at
-most ``SEALED_PACK``.  What a crash leaves: FORMAT-copies.md, "Crash table".
+One thread walks the tree, reads records, checks what they hold, and seals them; others close packs, put them and look
+at them there.  Packs are taken into the index in the order in which they were closed, so that a node is known to be
+whole only when all it refers to is.  Memory: the packs that are being filled (3), those on their way (``UPLOADS``) and
+one that waits for its turn, each at most ``SEALED_PACK``.  What a crash leaves: FORMAT-copies.md, "Crash table".
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ from engine.copies.sealed import (
     SMALL,
     PackBuilder,
     PackRow,
-    SealedPack,
+    Rooms,
     check_name,
+    entry_of,
     path_of,
 )
 from engine.errors import Corrupt, NotFound, ShuttingDown
@@ -54,11 +55,12 @@ class UploadReport:
 
 @dataclass
 class _Batch:
-    """A closed pack on its way, and what is to be known once it is there."""
+    """A closed pack on its way, and what is to be known once it is there. ``sent``: its row, and whether its bytes were
+    read back."""
 
-    row: PackRow
     entries: list[Entry]
     whole: set[bytes]
+    sent: Future[tuple[PackRow, bool]]
     marks: list[bytes] = field(default_factory=list)
 
 
@@ -87,7 +89,9 @@ class Uploader:
         self._lanes: dict[int, PackBuilder] = {}
         self._whole: set[bytes] = set()
         self._marks: list[bytes] = []
-        self._sent: deque[tuple[_Batch, Future[bool]]] = deque()
+        self._sent: deque[_Batch] = deque()
+        self._rooms = Rooms()
+        self._idle = True  # no pack was put yet: the first is a small one, so that the line has something to do
 
     def upload(
         self, point: str, extras: Sequence[bytes] = (), settings: Mapping[str, Any] | None = None
@@ -162,32 +166,31 @@ class Uploader:
         wanted, self._wanted = self._wanted, []
         found = self._store.reader.records([need.cid for need in wanted])
         for need in wanted:
-            raw = found[need.cid]
+            record, raw = found[need.cid]
             self._add(
-                METADATA if need.node else SMALL if len(raw) < limits.SMALL_RECORD else DATA, raw
+                METADATA if need.node else SMALL if len(raw) < limits.SMALL_RECORD else DATA,
+                entry_of(record),
+                raw,
             )
 
-    def _add(self, kind: int, raw: codec.Bytes) -> None:
-        record = decode_record_head(raw)
-        bases = tuple(dict.fromkeys(base.id for base in record.bases))
-        entry = Entry(
-            record.id, 0, len(raw), record.plain, record.kind, record.encoding, record.depth, bases
-        )
+    def _add(self, kind: int, entry: Entry, raw: codec.Bytes) -> None:
         pack = self._lanes.get(kind)
         if pack is not None and not pack.fits(entry):
             self._close(kind)
             pack = None
+        if pack is not None and self._idle and pack.size >= limits.SEALED_FIRST:
+            self._close(kind)
+            pack = None
         if pack is None:
-            pack = self._lanes[kind] = PackBuilder(self._link.vault, kind)
-        view = memoryview(raw)
-        pack.add(view[: record.head], view[record.head :], entry)
+            pack = self._lanes[kind] = PackBuilder(self._link.vault, kind, self._rooms.take())
+        pack.take(entry, raw)
 
     def _extra(self, data: bytes) -> bytes:
         """A chunk of the service's own; of no tree, so its copy says so."""
         cid, raw = self._link.record(data)
         if self._has(cid) is None:
             self._flight[cid] = EXTRA
-            self._add(SMALL, raw)
+            self._add(SMALL, entry_of(decode_record_head(raw)), raw)
         return cid
 
     def _close_all(self) -> None:
@@ -203,40 +206,42 @@ class Uploader:
         pack = self._lanes.pop(kind, None)
         if pack is None:
             return
-        sealed = pack.finish()
-        whole = {entry.id for entry in sealed.entries if entry.id in self._whole}
+        whole = {entry.id for entry in pack.entries if entry.id in self._whole}
         self._whole -= whole
         marks: list[bytes] = []
         if kind == METADATA:
             marks, self._marks = self._marks, []
-        batch = _Batch(sealed.row, sealed.entries, whole, marks)
-        while len(self._sent) >= self._threads:
+        while len(self._sent) > self._threads:
             self._settle()
-        self._sent.append((batch, self._pool.submit(self._put, sealed)))
+        self._idle = False
+        sent = self._pool.submit(self._put, pack)
+        self._sent.append(_Batch(pack.entries, whole, sent, marks))
 
     # --- on the threads -----------------------------------------------------------------------------------
 
-    def _put(self, sealed: SealedPack) -> bool:
-        """Put a pack and see what the location says of it; True when its bytes were read back as well."""
+    def _put(self, pack: PackBuilder) -> tuple[PackRow, bool]:
+        """Close a pack, put it and see what the location says of it; with whether its bytes were read back as well."""
         location = self._link.location
-        path = path_of(sealed.row.name)
+        row = (sealed := pack.finish()).row
+        path = path_of(row.name)
         location.put(path, sealed.data)
+        self._rooms.give(pack.room)
         found = location.stat(path).size
-        if found != sealed.row.size:
-            raise Corrupt(f"{location.shown}: {path}", expected=f"{sealed.row.size} bytes", found=str(found),
+        if found != row.size:
+            raise Corrupt(f"{location.shown}: {path}", expected=f"{row.size} bytes", found=str(found),
                           do="try again; if it stays so, look at the server")  # fmt: skip
         if self._chance.random() >= self._link.row.verify:
-            return False
-        check_name(sealed.row.name, location.read(path))
-        return True
+            return row, False
+        check_name(row.name, location.read(path))
+        return row, True
 
     # --- what is known to be there ------------------------------------------------------------------------
 
     def _settle(self) -> None:
         """Take the oldest pack on its way into the index."""
-        batch, future = self._sent.popleft()
-        read_back = future.result()
-        number = self._known(batch.row)
+        batch = self._sent.popleft()
+        pack, read_back = batch.sent.result()
+        number = self._known(pack)
         for at in range(0, len(batch.entries), limits.GC_SWEEP_ROWS):
             with self._index.write() as txn:
                 for entry in batch.entries[at : at + limits.GC_SWEEP_ROWS]:
@@ -251,7 +256,7 @@ class Uploader:
         made = self._made
         made.packs += 1
         made.chunks += len(batch.entries)
-        made.bytes += batch.row.size
+        made.bytes += pack.size
         made.read_back += read_back
         self._report(Progress("upload", made.bytes, None, "bytes"))
 
@@ -274,8 +279,8 @@ class Uploader:
 
     def _forget(self) -> None:
         """After an error: packs on their way are waited for, so that nothing is put after this returned."""
-        for _, future in self._sent:
-            future.cancel()
+        for batch in self._sent:
+            batch.sent.cancel()
         self._sent.clear()
         self._flight.clear()
         self._wanted.clear()
