@@ -8,6 +8,7 @@ from typing import Any
 
 from engine import limits, registry
 from engine.chunks import Context
+from engine.copies import change as changing
 from engine.copies import connect, listing, outbox, rows
 from engine.copies.connect import Wanted
 from engine.copies.link import Link
@@ -30,6 +31,12 @@ Settings = Callable[[str], Mapping[str, Any]]
 def add(context: Context, name: str, wanted: Wanted) -> LocationInfo:
     """See ``connect.add``."""
     connect.add(context, name, wanted).location.close()
+    return next(one for one in listing.locations(context) if one.name == name)
+
+
+def change(context: Context, name: str, fields: Mapping[str, Any]) -> LocationInfo:
+    """See ``change.change``."""
+    changing.change(context, name, fields)
     return next(one for one in listing.locations(context) if one.name == name)
 
 
@@ -79,7 +86,7 @@ def send(
                 if found is not None:
                     done.append(found)
     finally:
-        link.location.close()
+        link.close()
     return done
 
 
@@ -129,12 +136,14 @@ def _send_one(
             return None  # deleted meanwhile, and collected
         store.context.incidents.error(error, f"copy of point {point} at {link.name}")
         return None
-    _state(store.context, link, point, VERIFIED, "", sent=made.bytes)
+    _state(store.context, link, point, VERIFIED, "", sent=made.bytes, requests=made.requests)
+    link.tally()
     return made
 
 
 def _state(
-    context: Context, link: Link, point: str, state: str, reason: str, *, sent: int = 0, tried: bool = False
+    context: Context, link: Link, point: str, state: str, reason: str, *, sent: int = 0, requests: int = 0,
+    tried: bool = False,
 ) -> OutboxRow | None:  # fmt: skip
     """Write down how far a copy is; None when the point is gone."""
     with context.index.write() as txn:
@@ -143,7 +152,7 @@ def _state(
             return None
         row = row.now(
             state, context.system.time_ns(), reason=reason[: limits.INCIDENT_TEXT],
-            tries=row.tries + tried, sent=row.sent + sent,
+            tries=row.tries + tried, sent=row.sent + sent, requests=row.requests + requests,
         )  # fmt: skip
         outbox.put(txn, link.row.id, point, row)
         return row
@@ -156,7 +165,7 @@ def take_over(context: Context, name: str) -> None:
         with link.alone():
             link.take_over()
     finally:
-        link.location.close()
+        link.close()
 
 
 def remove(context: Context, name: str) -> None:

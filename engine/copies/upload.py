@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,15 +42,21 @@ from engine.progress import Progress, Report
 
 @dataclass
 class UploadReport:
-    """What sending a point took. ``bytes``: of sealed packs; ``read_back``: packs whose
-    bytes were compared; ``entry``: the journal entry that names it."""
+    """What sending a point took. ``bytes``: of sealed packs; ``read_back``: packs whose bytes were compared;
+    ``requests``: as a server bills them; ``entry``: the journal entry that names it."""
 
     point: str
     packs: int = 0
     chunks: int = 0
     bytes: int = 0
     read_back: int = 0
+    requests: int = 0
     entry: int = 0
+
+
+def requests(counts: Mapping[str, int]) -> int:
+    """How many they are of all kinds."""
+    return sum(count for kind, count in counts.items() if not kind.startswith("bytes"))
 
 
 @dataclass
@@ -103,6 +109,7 @@ class Uploader:
         until then stays sent.
         """
         self._made = UploadReport(point)
+        before = requests(self._link.location.counts())
         self._settings = dict(settings or {})
         with self._index.read() as txn:
             record = txn.get(Table.POINTS, point.encode())
@@ -123,10 +130,14 @@ class Uploader:
                     while self._sent:
                         self._settle()
                     self._mark_whole(self._marks)
+                except ShuttingDown:
+                    self._link.location.close()  # who waits for his turn to put waits no longer
+                    raise
                 finally:
                     self._forget()
             known = self._name(point, record, top, ids)
         self._made.entry = known
+        self._made.requests = requests(self._link.location.counts()) - before
         return self._made
 
     def _name(self, point: str, record: bytes, top: bytes, extras: Sequence[bytes]) -> int:
@@ -147,9 +158,7 @@ class Uploader:
     # --- filling packs ------------------------------------------------------------------------------------
 
     def _want(self, need: Need) -> None:
-        if self._stop():
-            raise ShuttingDown(f"upload of point {self._made.point}", found="a request to stop",
-                            do="it goes on where it was, next time")  # fmt: skip
+        self._go_on()
         flags = WHOLE if need.whole else 0
         if need.there:
             self._marks.append(need.cid)
@@ -161,6 +170,12 @@ class Uploader:
         self._wanted.append(need)
         if len(self._wanted) >= limits.GATHER_CHUNKS:
             self._fetch()
+
+    def _go_on(self) -> None:
+        """Raises ShuttingDown when asked to stop."""
+        if self._stop():
+            raise ShuttingDown(f"upload of point {self._made.point}", found="a request to stop",
+                            do="it goes on where it was, next time")  # fmt: skip
 
     def _fetch(self) -> None:
         wanted, self._wanted = self._wanted, []
@@ -240,6 +255,8 @@ class Uploader:
     def _settle(self) -> None:
         """Take the oldest pack on its way into the index."""
         batch = self._sent.popleft()
+        while not wait([batch.sent], limits.STOP_LOOK).done:
+            self._go_on()
         pack, read_back = batch.sent.result()
         number = self._known(pack)
         for at in range(0, len(batch.entries), limits.GC_SWEEP_ROWS):

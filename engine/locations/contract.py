@@ -60,8 +60,10 @@ class Location(Protocol):
         """What it can do, tried out where it cannot be known: creates ``probe-RANDOM`` twice, removes it."""
 
     def put(self, name: str, data: Buffer) -> None:
-        """Store all of ``data``, durably; the server checks it by a digest where it can. Until it returns nothing of
-        that name is seen, or all of it. Names are unique: what was there is replaced, and that is the caller's fault.
+        """Store all of ``data``, durably. Until it returns nothing of that name is seen, or all of it. Names are
+        unique: what was there is replaced, and that is the caller's fault. Where the server checks digests (S3: SHA-256
+        of the body, or of each part) it refuses what was damaged on its way, and that passes like no answer; of other
+        servers only reading it back tells.
         """
 
     def create(self, name: str, data: Buffer) -> bool:
@@ -90,6 +92,10 @@ class Location(Protocol):
 
     def tidy(self, age_s: float) -> int:
         """Remove what uploads left half done more than ``age_s`` ago; how many there were."""
+
+    def counts(self) -> dict[str, int]:
+        """What was asked of it since it was opened, where a wrapper counts: requests as a server bills them by kind
+        (put, part, create, get, head, list, delete, retain), ``bytes_up`` and ``bytes_down``."""
 
     def close(self) -> None:
         """Let go of connections; waits of wrappers end with ``ShuttingDown``. Nothing may be asked after it."""

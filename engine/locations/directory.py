@@ -140,6 +140,9 @@ class Directory:
                 raise self._error(error, what) from None
         return removed
 
+    def counts(self) -> dict[str, int]:
+        return {}
+
     def close(self) -> None:
         """Nothing is held."""
 

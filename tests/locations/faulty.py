@@ -160,6 +160,9 @@ class Faulty:
     def tidy(self, age_s: float) -> int:
         return self._do("tidy", [""], lambda: self.inner.tidy(age_s))
 
+    def counts(self) -> dict[str, int]:
+        return self.inner.counts()
+
     def close(self) -> None:
         self.inner.close()
 

@@ -24,7 +24,7 @@ from engine.copies import connect
 from engine.keys import Passphrase
 from engine.live import ROOT, Ctx
 from engine.live.tree import LiveTree
-from engine.locations import Location, Retry, Throttle, open_location
+from engine.locations import Location, Retry, open_location
 from tools.bench.measure import BenchError
 from tools.bench.probes.base import Bench, Row
 
@@ -114,7 +114,7 @@ def measure(bench: Bench, url: str, repeat: int) -> Row:
     Store.init(str(home))
     chance = random.Random(repeat)
     data = rows_of(bench.part(512, 24) << 20, chance)
-    counted = Throttle(Retry(open_location(url, KEYS)), ())
+    counted = Retry(open_location(url, KEYS))
     with Store.open(str(home)) as store:
         store.create_mount("m")
         tree = store.open_live("m")
@@ -133,7 +133,7 @@ def _sent(
     url: str,
     data: bytearray,
     chance: random.Random,
-    counted: Throttle,
+    counted: Location,
 ) -> Row:
     row: Row = {"write_alone_mb_s": fill(tree, b"a", bytes(data))}
     store.snapshot("m")
