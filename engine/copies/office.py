@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -21,6 +22,8 @@ from engine.index import Table
 from engine.index.rows import U32, chunk_row
 from engine.nodes.point import decode_point
 from engine.progress import Report
+
+log = logging.getLogger("holdfast.engine.copies")
 
 Extras = Callable[[str], Sequence[bytes]]
 """What else is kept with a point, by its id; each at most a chunk."""
@@ -85,9 +88,26 @@ def send(
                 )
                 if found is not None:
                     done.append(found)
+            _tidy(context, link)
     finally:
         link.close()
     return done
+
+
+def _tidy(context: Context, link: Link) -> None:
+    """Once in a while: what uploads left half done that were cut off. Where that cannot be, nothing is worse for it."""
+    now = context.system.time_ns()
+    with context.index.read() as txn:
+        row = outbox.location(txn, link.name)
+    if 0 <= now - row.tidied_ns < limits.LEFTOVER_AGE * 1e9:
+        return
+    try:
+        removed = link.location.tidy(limits.LEFTOVER_AGE)
+        log.debug("location %s: %d unfinished uploads removed", link.name, removed)
+    except HoldfastError as error:
+        log.info("location %s: no look for unfinished uploads: %s", link.name, error)
+    with context.index.write() as txn:
+        outbox.save(txn, link.name, replace(outbox.location(txn, link.name), tidied_ns=now))
 
 
 def _settings(context: Context, mount: str, settings: Settings) -> dict[str, Any]:

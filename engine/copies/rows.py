@@ -35,7 +35,8 @@ class LocationRow:
     are, never what they are; ``mounts``: whose points go there, none for all; ``verify``: part of the packs that is
     read back; ``local``: KEEP or DROP; ``paused``: why nothing is sent, "" when it is; ``ring``: number of
     the newest key ring that was seen; ``bandwidth``, ``read_bandwidth``: bytes a second of what is sent and fetched, as
-    ``locations.parse_windows`` reads it, "" for no limit; ``requests``: asked of it so far by kind (and bytes)."""
+    ``locations.parse_windows`` reads it, "" for no limit; ``requests``: asked of it so far by kind (and bytes);
+    ``tidied_ns``: when leftovers of uploads were looked for last."""
 
     id: int
     url: str
@@ -53,6 +54,7 @@ class LocationRow:
     bandwidth: str = ""
     read_bandwidth: str = ""
     requests: dict[str, int] = field(default_factory=dict)
+    tidied_ns: int = 0
 
     def takes(self, mount: str) -> bool:
         """Do points of this mount go there?"""

@@ -1,9 +1,10 @@
 """Sending a point to a storage location: only what the location lacks, in sealed packs, then the journal entry.
 
 One thread walks the tree, reads records, checks what they hold, and seals them; others close packs, put them and look
-at them there.  Packs are taken into the index in the order in which they were closed, so that a node is known to be
-whole only when all it refers to is.  Memory: the packs that are being filled (3), those on their way (``UPLOADS``) and
-one that waits for its turn, each at most ``SEALED_PACK``.  What a crash leaves: FORMAT-copies.md, "Crash table".
+at them there.  A pack is taken into the index as soon as it is verified, and is not sent again whatever happens; but
+one of nodes only when all that were closed before it are, so that a node is known to be whole only when all it refers
+to is.  Memory: the packs that are being filled (3), those on their way (``UPLOADS``) and one that waits for its turn,
+each at most ``SEALED_PACK``.  What a crash leaves: FORMAT-copies.md, "Crash table".
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,11 +60,12 @@ def requests(counts: Mapping[str, int]) -> int:
     return sum(count for kind, count in counts.items() if not kind.startswith("bytes"))
 
 
-@dataclass
+@dataclass(eq=False)
 class _Batch:
     """A closed pack on its way, and what is to be known once it is there. ``sent``: its row, and whether its bytes were
     read back."""
 
+    kind: int
     entries: list[Entry]
     whole: set[bytes]
     sent: Future[tuple[PackRow, bool]]
@@ -127,8 +129,7 @@ class Uploader:
                     ids = [self._extra(one) for one in extras]
                     self._fetch()
                     self._close_all()
-                    while self._sent:
-                        self._settle()
+                    self._settle(0)
                     self._mark_whole(self._marks)
                 except ShuttingDown:
                     self._link.location.close()  # who waits for his turn to put waits no longer
@@ -178,6 +179,7 @@ class Uploader:
                             do="it goes on where it was, next time")  # fmt: skip
 
     def _fetch(self) -> None:
+        self._take_done()
         wanted, self._wanted = self._wanted, []
         found = self._store.reader.records([need.cid for need in wanted])
         for need in wanted:
@@ -226,11 +228,10 @@ class Uploader:
         marks: list[bytes] = []
         if kind == METADATA:
             marks, self._marks = self._marks, []
-        while len(self._sent) > self._threads:
-            self._settle()
+        self._settle(self._threads)
         self._idle = False
         sent = self._pool.submit(self._put, pack)
-        self._sent.append(_Batch(pack.entries, whole, sent, marks))
+        self._sent.append(_Batch(kind, pack.entries, whole, sent, marks))
 
     # --- on the threads -----------------------------------------------------------------------------------
 
@@ -252,22 +253,39 @@ class Uploader:
 
     # --- what is known to be there ------------------------------------------------------------------------
 
-    def _settle(self) -> None:
-        """Take the oldest pack on its way into the index."""
-        batch = self._sent.popleft()
-        while not wait([batch.sent], limits.STOP_LOOK).done:
+    def _settle(self, most: int) -> None:
+        """Wait until at most so many packs are on their way. Raises what went wrong with one, and ShuttingDown."""
+        self._take_done()
+        while len(self._sent) > most:
+            # One of nodes that is there waits for those before it, which are not.
+            under_way = [batch.sent for batch in self._sent if not batch.sent.done()]
+            wait(under_way, limits.STOP_LOOK, FIRST_COMPLETED)
             self._go_on()
+            self._take_done()
+
+    def _take_done(self) -> None:
+        """Take packs that are there into the index."""
+        for batch in list(self._sent):
+            if batch.sent.done() and (batch.kind != METADATA or batch is self._sent[0]):
+                self._sent.remove(batch)
+                self._take(batch)
+
+    def _take(self, batch: _Batch) -> None:
         pack, read_back = batch.sent.result()
-        number = self._known(pack)
+        with self._index.write() as txn:
+            number = next_pack(txn)
+            row = away_of(pack, self._link.row.id, UNNAMED)
+            txn.put(Table.AWAY, rows.away_key(number), row.pack_bytes())
         for at in range(0, len(batch.entries), limits.GC_SWEEP_ROWS):
             with self._index.write() as txn:
                 for entry in batch.entries[at : at + limits.GC_SWEEP_ROWS]:
                     flags = WHOLE if entry.id in batch.whole else self._flight[entry.id] & EXTRA
-                    row = CopyRow(number, entry.offset, entry.stored, rows.form_of(entry), flags)
+                    copy = CopyRow(number, entry.offset, entry.stored, rows.form_of(entry), flags)
                     txn.put(
-                        Table.COPIES, rows.copy_key(self._link.row.id, entry.id), row.pack_bytes()
+                        Table.COPIES, rows.copy_key(self._link.row.id, entry.id), copy.pack_bytes()
                     )
-        self._mark_whole(batch.marks)
+        if batch.marks:
+            self._mark_whole(batch.marks)
         for entry in batch.entries:
             self._flight.pop(entry.id, None)
         made = self._made
@@ -276,13 +294,6 @@ class Uploader:
         made.bytes += pack.size
         made.read_back += read_back
         self._report(Progress("upload", made.bytes, None, "bytes"))
-
-    def _known(self, pack: PackRow) -> int:
-        with self._index.write() as txn:
-            number = next_pack(txn)
-            row = away_of(pack, self._link.row.id, UNNAMED)
-            txn.put(Table.AWAY, rows.away_key(number), row.pack_bytes())
-        return number
 
     def _mark_whole(self, cids: Sequence[bytes]) -> None:
         with self._index.write() as txn:

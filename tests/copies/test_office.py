@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from engine import Store, limits
-from engine.copies import connect
+from engine.copies import connect, outbox
 from engine.copies.connect import open_link
 from engine.copies.upload import requests
 from engine.errors import Busy, InvalidRequest, LocationUnavailable, NotFound, ShuttingDown
@@ -190,3 +192,22 @@ def test_a_wait_for_its_turn_ends_when_an_upload_is_to_stop(
         engine.copies.send("far", stop=lambda: time.monotonic() - began > 0.5)
     assert time.monotonic() - began < 10
     assert states(engine) == ["queued"] * 3
+
+
+def test_leftovers_of_uploads_are_removed_once_a_day(
+    engine: Store, make: Maker, grown: list[str], place: Path
+) -> None:
+    engine.copies.add("far", f"file://{place}", secrets=[SECRET])
+    engine.copies.send("far")
+    old, young = place / ".tmp" / "0123", place / ".tmp" / "4567"
+    for one in (old, young):
+        one.write_bytes(b"a part of a pack")
+    yesterday = time.time() - limits.LEFTOVER_AGE - 60
+    os.utime(old, (yesterday, yesterday))
+    engine.copies.send("far")
+    assert old.exists()  # it was looked just now
+    with engine._open.context.index.write() as txn:
+        row = outbox.location(txn, "far")
+        outbox.save(txn, "far", replace(row, tidied_ns=int(yesterday * 1e9)))
+    engine.copies.send("far")
+    assert young.exists() and not old.exists()
