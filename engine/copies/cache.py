@@ -13,9 +13,10 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
+from concurrent.futures import Future
 from typing import NamedTuple
 
-from engine import limits
+from engine import codec, limits
 from engine.errors import Corrupt
 from engine.locations import Location
 from engine.seam import Os
@@ -37,9 +38,12 @@ class Away(NamedTuple):
 class Straight:
     """No cache: ranges as they are asked for, for what is read once and here and there."""
 
-    def ranges(self, pack: Away, parts: Sequence[tuple[int, int]]) -> list[bytes]:
+    def ranges(self, pack: Away, parts: Sequence[tuple[int, int]]) -> list[memoryview]:
         """Of each (offset, length) its bytes. Raises what the location raises."""
         return pack.location.ranges(pack.path, parts)
+
+    def ahead(self, pack: Away, parts: Sequence[tuple[int, int]]) -> None:
+        """Nothing is kept."""
 
     def drop(self, pack: Away, offset: int, length: int) -> None:
         """Nothing is kept."""
@@ -55,23 +59,24 @@ class BlockCache:
         self._system = system
         self._lock = threading.Lock()
         self._packs: OrderedDict[str, _Pack] = OrderedDict()
+        self._going: dict[
+            tuple[str, int], Future[codec.Bytes]
+        ] = {}  # blocks that are being fetched
         self._written = -1  # bytes since the folder was looked through, -1: never
         self.fetched_bytes = 0
 
-    def ranges(self, pack: Away, parts: Sequence[tuple[int, int]]) -> list[bytes]:
+    def ranges(self, pack: Away, parts: Sequence[tuple[int, int]]) -> list[memoryview]:
         """Of each (offset, length) its bytes. Raises what the location raises; Corrupt for a part beyond the pack."""
-        if any(offset < 0 or offset + length > pack.size for offset, length in parts):
-            raise Corrupt(
-                pack.path, expected=f"a part of its {pack.size} bytes", found="one beyond"
-            )
-        with self._lock:
-            state = self._packs.setdefault(pack.path, _Pack())
-            self._packs.move_to_end(pack.path)
-            while len(self._packs) > _PACKS:
-                self._packs.popitem(last=False)
-        with state.lock:  # two threads want the same: one fetches, the other finds it
-            blocks = self._blocks(pack, state, parts)
-        return [_cut(blocks, offset, length) for offset, length in parts]
+        _within(pack, parts)
+        wanted = sorted({number for part in parts for number in _numbers(*part)})
+        found = self._blocks(pack, wanted) if wanted else {}
+        return [_cut(found, offset, length) for offset, length in parts]
+
+    def ahead(self, pack: Away, parts: Sequence[tuple[int, int]]) -> None:
+        """Fetch what of these is not here, for who reads it soon, in whatever process. Raises as ``ranges``."""
+        _within(pack, parts)
+        wanted = sorted({number for part in parts for number in _numbers(*part)})
+        self._fetch(pack, [number for number in wanted if not self._is_kept(pack, number)])
 
     def drop(self, pack: Away, offset: int, length: int) -> None:
         """Forget these bytes: they are not what they should be."""
@@ -79,11 +84,8 @@ class BlockCache:
             with contextlib.suppress(OSError):
                 self._system.unlink(self._file(pack.path, number))
 
-    def _blocks(
-        self, pack: Away, state: _Pack, parts: Sequence[tuple[int, int]]
-    ) -> dict[int, bytes]:
-        wanted = sorted({number for part in parts for number in _numbers(*part)})
-        found: dict[int, bytes] = {}
+    def _blocks(self, pack: Away, wanted: Sequence[int]) -> dict[int, codec.Bytes]:
+        found: dict[int, codec.Bytes] = {}
         missing = []
         for number in wanted:
             data = self._kept(pack, number)
@@ -91,16 +93,42 @@ class BlockCache:
                 missing.append(number)
             else:
                 found[number] = data
-        if missing:
-            missing += state.ahead(wanted[0], missing[-1], -(-pack.size // _BLOCK))
-            spans = [
-                (number * _BLOCK, min(_BLOCK, pack.size - number * _BLOCK)) for number in missing
-            ]
-            for number, data in zip(missing, pack.location.ranges(pack.path, spans), strict=True):
-                found[number] = data
+        count = -(-pack.size // _BLOCK)
+        with self._lock:
+            state = self._packs.setdefault(pack.path, _Pack())
+            self._packs.move_to_end(pack.path)
+            while len(self._packs) > _PACKS:
+                self._packs.popitem(last=False)
+            missing += state.following(wanted, missing, count)
+        return found | self._fetch(pack, missing)
+
+    def _fetch(self, pack: Away, missing: Sequence[int]) -> dict[int, codec.Bytes]:
+        """Blocks from the location; those that another thread is fetching already, from that."""
+        going: dict[int, Future[codec.Bytes]] = {}
+        mine: dict[int, Future[codec.Bytes]] = {}
+        with self._lock:
+            for number in missing:
+                key = (pack.path, number)
+                if key in self._going:
+                    going[number] = self._going[key]
+                else:
+                    self._going[key] = mine[number] = Future()
+        try:
+            spans = [(number * _BLOCK, min(_BLOCK, pack.size - number * _BLOCK)) for number in mine]
+            answers = pack.location.ranges(pack.path, spans) if spans else []
+            for number, data in zip(mine, answers, strict=True):
                 self._keep(pack, number, data)
-        state.last = max(wanted[-1], missing[-1] if missing else 0)
-        return found
+                mine[number].set_result(data)
+        except BaseException as error:
+            for future in mine.values():
+                if not future.done():
+                    future.set_exception(error)
+            raise
+        finally:
+            with self._lock:
+                for number in mine:
+                    del self._going[pack.path, number]
+        return {number: future.result() for number, future in (mine | going).items()}
 
     # --- files --------------------------------------------------------------------------------------------
 
@@ -124,7 +152,14 @@ class BlockCache:
             self._system.close(fd)
         return data if len(data) == size else None
 
-    def _keep(self, pack: Away, number: int, data: bytes) -> None:
+    def _is_kept(self, pack: Away, number: int) -> bool:
+        size = min(_BLOCK, pack.size - number * _BLOCK)
+        try:
+            return os.stat(self._file(pack.path, number)).st_size == size
+        except OSError:
+            return False
+
+    def _keep(self, pack: Away, number: int, data: memoryview) -> None:
         """Without a sync: after a crash a block may be torn, and is found out like one that rotted."""
         self.fetched_bytes += len(data)
         path = self._file(pack.path, number)
@@ -166,26 +201,40 @@ class BlockCache:
 class _Pack:
     """How a pack is being read: one after the other, or here and there."""
 
-    __slots__ = ("last", "lock", "run")
+    __slots__ = ("last", "run")
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
         self.last = -2
         self.run = 0
 
-    def ahead(self, first: int, last: int, count: int) -> list[int]:
-        """Blocks after ``last`` worth fetching along: the more, the longer it was read in order."""
+    def following(self, wanted: Sequence[int], missing: Sequence[int], count: int) -> list[int]:
+        """Blocks after these worth fetching along: the more, the longer it was read in order."""
+        if not missing:
+            self.last = wanted[-1]
+            return []
+        first, last = wanted[0], missing[-1]
         self.run = (
             min(2 * self.run + 1, limits.AWAY_AHEAD) if first in (self.last, self.last + 1) else 0
         )
-        return list(range(last + 1, min(last + 1 + self.run, count)))
+        more = list(range(last + 1, min(last + 1 + self.run, count)))
+        self.last = max([wanted[-1], *more])
+        return more
+
+
+def _within(pack: Away, parts: Sequence[tuple[int, int]]) -> None:
+    if any(offset < 0 or offset + length > pack.size for offset, length in parts):
+        raise Corrupt(pack.path, expected=f"a part of its {pack.size} bytes", found="one beyond")
 
 
 def _numbers(offset: int, length: int) -> range:
     return range(offset // _BLOCK, -(-(offset + length) // _BLOCK))
 
 
-def _cut(blocks: dict[int, bytes], offset: int, length: int) -> bytes:
-    first = offset // _BLOCK * _BLOCK
-    joined = b"".join(blocks[number] for number in _numbers(offset, length))
-    return joined[offset - first : offset - first + length]
+def _cut(blocks: dict[int, codec.Bytes], offset: int, length: int) -> memoryview:
+    """A part of a block as a view of it; only what lies in several is copied."""
+    parts = []
+    for number in _numbers(offset, length):
+        first = number * _BLOCK
+        view = memoryview(blocks[number])
+        parts.append(view[max(offset - first, 0) : max(offset + length - first, 0)])
+    return memoryview(codec.join(parts)) if parts else memoryview(b"")

@@ -36,7 +36,8 @@ class LocationRow:
     read back; ``local``: KEEP or DROP; ``paused``: why nothing is sent, "" when it is; ``ring``: number of
     the newest key ring that was seen; ``bandwidth``, ``read_bandwidth``: bytes a second of what is sent and fetched, as
     ``locations.parse_windows`` reads it, "" for no limit; ``requests``: asked of it so far by kind (and bytes);
-    ``tidied_ns``: when leftovers of uploads were looked for last."""
+    ``tidied_ns``: when leftovers of uploads were looked for last; ``ring_here``: this machine's key opens a ring that
+    the store keeps, not the one there."""
 
     id: int
     url: str
@@ -51,6 +52,7 @@ class LocationRow:
     local: str = KEEP
     paused: str = ""
     ring: int = 0
+    ring_here: bool = False
     bandwidth: str = ""
     read_bandwidth: str = ""
     requests: dict[str, int] = field(default_factory=dict)

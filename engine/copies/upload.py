@@ -33,7 +33,7 @@ from engine.copies.sealed import (
     entry_of,
     path_of,
 )
-from engine.errors import Corrupt, NotFound, ShuttingDown
+from engine.errors import Corrupt, LocationUnavailable, NotFound, ShuttingDown
 from engine.home import OpenStore
 from engine.index import Table
 from engine.nodes.point import decode_point
@@ -242,13 +242,18 @@ class Uploader:
         path = path_of(row.name)
         location.put(path, sealed.data)
         self._rooms.give(pack.room)
-        found = location.stat(path).size
+        try:
+            found = location.stat(path).size
+        except NotFound:
+            raise LocationUnavailable(
+                f"{location.shown}: {path}", expected="the pack that was put", found="none", do="it is put again later"
+            ) from None  # fmt: skip
         if found != row.size:
             raise Corrupt(f"{location.shown}: {path}", expected=f"{row.size} bytes", found=str(found),
                           do="try again; if it stays so, look at the server")  # fmt: skip
         if self._chance.random() >= self._link.row.verify:
             return row, False
-        check_name(row.name, location.read(path))
+        check_name(row.name, location.ranges(path, [(0, row.size)])[0])
         return row, True
 
     # --- what is known to be there ------------------------------------------------------------------------
@@ -272,12 +277,13 @@ class Uploader:
 
     def _take(self, batch: _Batch) -> None:
         pack, read_back = batch.sent.result()
-        with self._index.write() as txn:
-            number = next_pack(txn)
-            row = away_of(pack, self._link.row.id, UNNAMED)
-            txn.put(Table.AWAY, rows.away_key(number), row.pack_bytes())
+        number = 0
         for at in range(0, len(batch.entries), limits.GC_SWEEP_ROWS):
             with self._index.write() as txn:
+                if not number:  # with rows of its chunks: without them it would be sent again
+                    number = next_pack(txn)
+                    row = away_of(pack, self._link.row.id, UNNAMED)
+                    txn.put(Table.AWAY, rows.away_key(number), row.pack_bytes())
                 for entry in batch.entries[at : at + limits.GC_SWEEP_ROWS]:
                     flags = WHOLE if entry.id in batch.whole else self._flight[entry.id] & EXTRA
                     copy = CopyRow(number, entry.offset, entry.stored, rows.form_of(entry), flags)

@@ -29,7 +29,7 @@ from engine.errors import Corrupt, InvalidRequest
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-Pieces: TypeAlias = list[bytes]
+Pieces: TypeAlias = list[memoryview]
 Piece = TypeVar("Piece", bound="Buffer")
 
 _PART = r"[A-Za-z0-9_-][A-Za-z0-9._-]*"
@@ -74,7 +74,8 @@ class Location(Protocol):
         """Exactly ``length`` bytes from ``offset`` on, or all the rest."""
 
     def ranges(self, name: str, parts: Sequence[tuple[int, int]]) -> Pieces:
-        """Of each (offset, length) exactly its bytes, in their order; near ones are fetched together."""
+        """Of each (offset, length) exactly its bytes, in their order; near ones are fetched together. They are views of
+        what came, nothing is copied: each keeps all of its answer in memory. For much; ``read`` is for small things."""
 
     def stat(self, name: str) -> Stat:
         """Size and time of one thing."""
@@ -169,14 +170,12 @@ def join(parts: Sequence[tuple[int, int]]) -> list[Joined]:
 
 def split(
     parts: Sequence[tuple[int, int]], joined: Sequence[Joined], answers: Sequence[Buffer]
-) -> list[bytes]:
-    """The answers to ``join``'s requests, cut into what was asked for; each byte is copied once at most."""
-    found = [b""] * len(parts)
+) -> Pieces:
+    """The answers to ``join``'s requests, cut into what was asked for; nothing is copied."""
+    found = [memoryview(b"")] * len(parts)
     for request, answer in zip(joined, answers, strict=True):
-        view = memoryview(answer)
+        view = memoryview(answer).cast("B")
         for place in request.members:
             offset, length = parts[place]
-            at = offset - request.offset
-            alone = isinstance(answer, bytes) and len(view) == length
-            found[place] = bytes(answer if alone else view[at : at + length])
+            found[place] = view[offset - request.offset :][:length]
     return found

@@ -129,7 +129,7 @@ class Faulty:
         fault = self._before("ranges", [name])
         found = self.inner.ranges(name, parts)
         self._after(fault)
-        return [_given(name, data, fault) for data in found]
+        return [memoryview(_given(name, bytes(data), fault)) for data in found]
 
     def stat(self, name: str) -> Stat:
         return self._do("stat", [name], lambda: self.inner.stat(name))

@@ -62,7 +62,7 @@ def test_a_body_damaged_on_its_way_is_refused(ceph: Server) -> None:
         location = ceph.location(endpoint=proxy.endpoint)
         for name, data in (("small", small), ("large", large)):
             proxy.next(FlipRequest(bit=8 * 5_000), method="PUT", path=name)
-            with pytest.raises(LocationUnavailable, match="40[03]"):
+            with pytest.raises(LocationUnavailable, match=r"40[03]"):
                 location.put(name, data)
             with pytest.raises(NotFound):
                 location.stat(name)
