@@ -1,10 +1,22 @@
 """Keys of storage locations: rings, secrets, the sealing of files. The only room that imports cryptography.
 
-``ring`` makes and opens the key ring of a location, ``secrets`` is what a person holds, ``seal`` what a program works
-with once a ring is open. ``copies/FORMAT-copies.md`` has every byte. Nothing here prints, logs or pickles a key.
+``ring`` makes and opens the key ring of a location, ``keyring`` changes it where it lies, ``secrets`` is what a person
+holds, ``seal`` what a program works with once a ring is open. ``copies/FORMAT-copies.md`` has every byte. Nothing here
+prints, logs or pickles a key.
 """
 
-from engine.keys.ring import COST, RingFacts, SlotFacts, facts, make, rotated, unlock, with_slots
+from engine.keys.keyring import Keyring, Opened, Rings
+from engine.keys.ring import (
+    COST,
+    RingFacts,
+    SlotFacts,
+    facts,
+    make,
+    rotated,
+    slot_of,
+    unlock,
+    with_slots,
+)
 from engine.keys.seal import FRAME_OVERHEAD, HEADER_LEN, JOURNAL_MAGIC, PACK_MAGIC, FileSeal, Vault
 from engine.keys.secrets import (
     Both,
@@ -21,6 +33,6 @@ from engine.keys.secrets import (
 
 __all__ = [
     "COST", "FRAME_OVERHEAD", "HEADER_LEN", "JOURNAL_MAGIC", "PACK_MAGIC", "Both", "FileSeal", "Identity", "Key",
-    "Opener", "Passphrase", "Recipient", "RingFacts", "Secret", "SlotFacts", "Vault", "facts", "load", "load_from",
-    "make", "parse", "rotated", "unlock", "with_slots",
+    "Keyring", "Opened", "Opener", "Passphrase", "Recipient", "RingFacts", "Rings", "Secret", "SlotFacts", "Vault",
+    "facts", "load", "load_from", "make", "parse", "rotated", "slot_of", "unlock", "with_slots",
 ]  # fmt: skip

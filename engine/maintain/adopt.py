@@ -21,8 +21,8 @@ from dataclasses import replace
 from engine import home, keys, registry
 from engine.copies import outbox
 from engine.copies.bare import Bare, open_bare
-from engine.copies.connect import key_path
 from engine.copies.link import Link
+from engine.copies.rings import key_path
 from engine.copies.rows import LocationRow
 from engine.errors import (
     AlreadyExists,
@@ -75,7 +75,9 @@ def adopt(
             raise from_os(error, f"store {path}") from None
         if take_over:
             with home.opened(path, system=system) as store:
-                link = Link(store.context, name, bare.location, bare.vault)
+                link = Link(
+                    store.context, name, bare.location, bare.vault, bare.number, bare.secret
+                )
                 with link.alone():
                     link.take_over()
             result.taken_over = True
@@ -163,9 +165,8 @@ def _build(
     with home.opened(path, system=system) as store:
         with store.context.index.write() as txn:
             outbox.add(txn, name, row)
-        Refill(
-            store, Link(store.context, name, bare.location, bare.vault), bare, result, report
-        ).run()
+        link = Link(store.context, name, bare.location, bare.vault, bare.number, bare.secret)
+        Refill(store, link, bare, result, report).run()
         if bare.ring:
             _let_in(folder, bare, key_path(store.context, name), system)
             with store.context.index.write() as txn:
