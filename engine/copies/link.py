@@ -121,7 +121,7 @@ class Link:
             if self.vault.sealed:
                 LocationRings(self.location).remove_older(self._ring)
         except LocationDenied as error:
-            self.context.incidents.error(error, f"older key rings of location {self.name}")
+            self.context.incidents.note("rings_left", f"location {self.name}", str(error))
 
     def seal_of(self, pack: PackRow) -> FileSeal:
         """What opens the frames of a pack, also of one that was sealed after this location was opened."""
