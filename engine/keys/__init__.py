@@ -10,7 +10,9 @@ from engine.keys.ring import (
     COST,
     RingFacts,
     SlotFacts,
+    alone,
     facts,
+    let_in,
     make,
     rotated,
     slot_of,
@@ -34,5 +36,5 @@ from engine.keys.secrets import (
 __all__ = [
     "COST", "FRAME_OVERHEAD", "HEADER_LEN", "JOURNAL_MAGIC", "PACK_MAGIC", "Both", "FileSeal", "Identity", "Key",
     "Keyring", "Opened", "Opener", "Passphrase", "Recipient", "RingFacts", "Rings", "Secret", "SlotFacts", "Vault",
-    "facts", "load", "load_from", "make", "parse", "rotated", "slot_of", "unlock", "with_slots",
+    "alone", "facts", "let_in", "load", "load_from", "make", "parse", "rotated", "slot_of", "unlock", "with_slots",
 ]  # fmt: skip

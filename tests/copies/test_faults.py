@@ -179,7 +179,8 @@ def test_what_passes_ends_verified(far: Far, faults: list[tuple[str, str, Fault]
 
 STAYING: list[tuple[str, Fault, str]] = [
     ("", Status(500), "500"), ("", Delay(0.8), "none in time"),
-    ("/packs/", error(403, "QuotaExceeded"), "QuotaExceeded"), ("/journal/", Status(507), "507"), ("", CutRequest(0), ""),
+    ("/packs/", error(403, "QuotaExceeded"), "QuotaExceeded"), ("/journal/", Status(507), "507"),
+    ("", CutRequest(0), ""),
 ]  # fmt: skip
 
 

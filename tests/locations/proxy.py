@@ -9,7 +9,7 @@
         proxy.next(Delay(2.0))                              # the answer comes so much later
         proxy.next(Truncate(to=100))                        # a whole answer, but of a body cut short
         proxy.next(Flip(bit=8 * 100))                       # one bit of the answer's body is another
-        proxy.next(Call(function, after=1 << 20))           # call this with the path, so many bytes into the request's body
+        proxy.next(Call(function, after=1 << 20))           # call this with the path, so far into the body
         proxy.down(); proxy.up()                            # connections are refused; accepted again, same port
 
 A fault is used up by the requests it fits (``method``, ``path`` as a part of it), in the order they were given; all
