@@ -36,6 +36,7 @@ from __future__ import annotations
 
 import functools
 import re
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -257,10 +258,18 @@ def test_what_is_damaged_there_later(
     name = next(
         row.name.hex() for key, row in packs.items() if key in numbers and row.kind == sealed.DATA
     )
+    oldest, newest = far.engine.points()[0].id, far.engine.points()[-1].id
+    content(far.engine, oldest, far.tmp / "before")  # what is in the cache then hides nothing
+    far.wait_s = SHORT
+    far.proxy.down()
+    (away,) = (one for one in far.engine.check(read_data=True).problems if one.code != "tree")
+    assert (away.code, away.thing) == ("location", "location far")  # no chunk is damaged by it
+    far.proxy.up()
+    assert far.engine.check(read_data=True).problems == []
     _hurt(far, f"{far.key}/{path_of(name)}", damage)
     expect_log("suspect")
     assert far.engine.check(read_data=True).problems
-    oldest, newest = far.engine.points()[0].id, far.engine.points()[-1].id
+    shutil.rmtree(Path(far.engine.path, "cache"))
     report = far.engine.restore(oldest, b"", bytes(far.tmp / "oldest"))
     assert report.damaged
     content(far.engine, newest, far.tmp / "newest")
