@@ -45,6 +45,7 @@ OTHER_KINDS = {
     "points_late": "a mount has had no new recovery point for longer than it should",
     "drill_failed": "a recovery point could not be restored and verified in a drill",
     "drill_late": "no drill of a mount has gone well for longer than its schedule says",
+    "rings_left": "older key rings cannot be removed from a storage location: slots taken out of them still open it",
     "worker_failed": "the process that serves a mount ended, or did not start",
     "export_failed": "a mount could not be exported",
 }

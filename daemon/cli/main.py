@@ -52,6 +52,7 @@ _MODULES = {
     "daemon.cli.uploads": "uploads upload",
     "daemon.cli.retention": "retention",
     "daemon.cli.drills": "drill drills",
+    "daemon.cli.keys": "key",
     "daemon.cli.exports": "export unexport exports",
     "daemon.cli.service": "status token audit",
     "daemon.cli.configs": "config",

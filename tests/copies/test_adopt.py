@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from engine import Store, keys
-from engine.copies.connect import Wanted, add, newest_ring
+from engine.copies.connect import Wanted, add
+from engine.copies.rings import newest_ring
 from engine.errors import AlreadyExists, Busy, InvalidRequest, LocationDenied, PermissionDenied
 from engine.keys import Both, Identity, Key, Passphrase, Secret
 from engine.locations import open_location

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from engine import Store, limits
-from engine.copies.connect import Wanted, add, newest_ring
+from engine.copies.connect import Wanted, add
+from engine.copies.rings import newest_ring
 from engine.errors import Corrupt, NotFound, PermissionDenied, ReadOnly, StoreFull
 from engine.keys import Key, Passphrase
 from engine.locations import open_location
