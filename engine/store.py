@@ -36,6 +36,7 @@ from engine.registry import Mount
 if TYPE_CHECKING:  # imported where they are used: no process needs all of them
     from engine.keys import Opener
     from engine.live import LiveTree, Ports
+    from engine.maintain.adopt import Furnish
     from engine.maintain.borrow import Lent
     from engine.maintain.check import CheckReport, Problem
     from engine.maintain.forecast import Forecast
@@ -105,7 +106,7 @@ class Store:
     @staticmethod
     def adopt(
         path: str, url: str, secret: Opener | None, *, credentials: str = "environment", name: str = "origin",
-        take_over: bool = False, report: Report = silent,
+        take_over: bool = False, report: Report = silent, furnish: Furnish = lambda path, found: None,
     ) -> AdoptReport:  # fmt: skip
         """Make a store again from a storage location alone; see ``engine.maintain.adopt``.
 
@@ -121,6 +122,7 @@ class Store:
             name=name,
             take_over=take_over,
             report=report,
+            furnish=furnish,
         )
 
     @classmethod

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 
 import click
 
 from daemon.cli.common import beside, path_of
 from daemon.cli.opening import Given, opens
 from daemon.cli.output import as_json, counted, progress, say, shown
+from daemon.service import adopting
+from daemon.service.returning import Returned, give_back
+from daemon.state import State
 from engine import Store
+from engine.errors import HoldfastError
+from engine.maintain.refill import AdoptReport
 
 
 @click.command()
@@ -54,9 +60,14 @@ def adopt(
             name=name,
             take_over=take_over,
             report=report,
+            furnish=_furnish,
         )
+    tables = os.path.join(path, adopting.FILE)
+    tables = tables if os.path.exists(tables) else ""
     if json_:
-        as_json(dataclasses.asdict(found))
+        back = _returned(path)
+        told = {**dataclasses.asdict(found), "configuration": tables}
+        as_json({**told, "returned": dataclasses.asdict(back)})
         return
     for line in found.done:
         say(shown(line))
@@ -71,6 +82,40 @@ def adopt(
         )
     if not take_over:
         say("not taken over: no point is sent there")
+    if tables:
+        say(f"configuration of mounts to be read, and put where yours is: {shown(tables)}")
+    _tell(_returned(path))
+
+
+def _furnish(path: str, found: AdoptReport) -> None:
+    left_out = adopting.furnish(path, found.settings)
+    found.done += left_out
+    found.left_out += len(left_out)
+
+
+def _returned(path: str) -> Returned:
+    """What the service kept with points, in its state again. The store is there, whatever becomes of this."""
+    try:
+        with Store.open(path) as store:
+            if not store.copies.with_extras():
+                return Returned()
+            with State.open(path) as state, progress() as report:
+                return give_back(store, state, report=report)
+    except HoldfastError as error:
+        return Returned(waiting=1, why=str(error))
+
+
+def _tell(back: Returned) -> None:
+    for line in back.lost:
+        click.echo(shown(line), err=True)
+    if back.points:
+        logs = counted(back.attachments, "attachment")
+        say(
+            f"what was kept with {counted(back.points, 'point')} is back: {logs}, {back.kept} marked to be kept"
+        )
+    if back.waiting:
+        say(f"what was kept with {counted(back.waiting, 'point')} is not back yet, and retention leaves them alone:"
+            f" {shown(back.why)}; 'holdfast serve' goes on with it")  # fmt: skip
 
 
 COMMANDS = (adopt,)

@@ -110,7 +110,7 @@ def _differences(changes: Iterator[tuple[str, str, str]], json_: bool) -> None:
     "place_from",
     default="",
     metavar="LOCATION",
-    help="Read it from a storage location: its name in the store, or its URL, which needs no store.",
+    help="Read it from a storage location: its name in the store, or, without --place, its URL, which needs no store.",
 )
 @opens
 @click.option(
@@ -135,34 +135,41 @@ def restore(
       holdfast restore 01jd users01.dbf /u01/oradata
       holdfast restore oracle@latest --database ORCL /u01/restored
       holdfast restore oracle@latest --place mount
+      holdfast restore oracle@latest --place mount --database ORCL --from offsite
       holdfast restore oracle@latest /u01/restored --from s3://bucket/db?endpoint=https://s3.example
       holdfast restore oracle@latest /u01/restored --from offsite --resume
     """
     inner, target = _from_and_to(paths, place)
     wish = Wish(point, inner, database, target, force, resume)
-    if place_from:
-        if place:
-            raise click.UsageError("--from restores into a directory here, not with --place")
+    if place_from and not place:
         given = Given(credentials, passphrase_file, key_file, both, unsealed)
         with progress() as report, lent(ctx, place_from, given, scratch, report) as store:
             _here(store, wish, report, json_)
     elif place or is_far(ctx):
-        _by_service(ctx, wish, place, json_)
+        _by_service(ctx, wish, place, place_from, json_)
     else:
         wish = wish.of_files(ctx)
         with open_store(ctx) as store, progress() as report:
             _here(store, wish, report, json_)
 
 
-def _by_service(ctx: click.Context, wish: Wish, place: str, json_: bool) -> None:
+def _by_service(ctx: click.Context, wish: Wish, place: str, location: str, json_: bool) -> None:
+    """``location``: the name of one of its store's, to read it from."""
     from daemon.cli import restoring
 
-    if len(wish.inner) > 1 or wish.database:
-        raise click.UsageError("the service restores all of a point, or one path of it")
-    inner = wish.inner[0] if wish.inner else ""
     if place:
-        restoring.placed(ctx, wish.point, inner, place, json_)
+        from daemon.contract import RestoreSpec
+
+        paths = list(wish.inner) if len(wish.inner) > 1 else []
+        path = "" if paths else "".join(wish.inner)
+        spec = RestoreSpec(wish.point, path, place, paths, wish.database, location)
+        restoring.placed(ctx, spec, json_)
         return
+    if len(wish.inner) > 1 or wish.database:
+        raise click.UsageError(
+            "from another machine a point or one path of it is restored, or with --place more"
+        )
+    inner = "".join(wish.inner)
     if wish.force or wish.resume:
         raise click.UsageError(
             "--force and --resume write over files beside the store only, not with --api"
@@ -173,8 +180,6 @@ def _by_service(ctx: click.Context, wish: Wish, place: str, json_: bool) -> None
 def _from_and_to(paths: tuple[str, ...], place: str) -> tuple[tuple[str, ...], str]:
     """(paths in the point, target) of the arguments."""
     if place:
-        if len(paths) > 1:
-            raise click.UsageError("restore --place takes POINT [SUBPATH]")
         return paths, ""
     if not paths:
         raise click.UsageError("restore takes POINT [SUBPATH]... TARGET")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 from dataclasses import dataclass, replace
 
 import click
@@ -58,22 +57,11 @@ class Wish:
 
 def _files(store: Store, point: str, database: str) -> list[str]:
     """Of a database, by what was kept with the point at the location. Raises NotFound."""
-    from daemon.service import extras, logs, walking
+    from daemon.service import extras, restoring
 
     kept = extras.decode(store.copies.extras(point))
-    known: dict[str, set[str]] = {}
+    known: dict[str, list[str]] = {}
     for one in kept.attachments:
         for name, files in one.files.items():
-            known.setdefault(name, set()).update(files)
-    if database not in known:
-        told = ", ".join(sorted(known)) or "none"
-        raise NotFound(
-            f"database {database!r} in the logs of point {point}", found=f"databases: {told}"
-        )
-    view = store.glance(point)
-    there = (
-        walking.text_path(path)
-        for path, entry in walking.below(view, view.root_entry)
-        if stat.S_ISREG(entry.mode)
-    )
-    return logs.in_point(known[database], there)
+            known.setdefault(name, []).extend(files)
+    return restoring.files_of(store.glance(point), known, point, database)
