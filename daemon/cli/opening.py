@@ -88,9 +88,8 @@ def _secret(given: Given) -> Opener:
         return key
     if given.both and not isinstance(key, Key):
         raise InvalidRequest("--both", expected="a --key-file with a key", found="none")
-    path = given.passphrase_file
-    words = typed("Passphrase", twice=False) if path is None else passphrase_of(path)
-    passphrase = Passphrase(words)
+    file = given.passphrase_file
+    passphrase = Passphrase(passphrase_of(file) if file else typed("Passphrase", twice=False))
     return Both(passphrase, key) if isinstance(key, Key) else passphrase
 
 

@@ -169,7 +169,7 @@ def _row(context: Context, name: str, wanted: Wanted) -> LocationRow:
                 )  # fmt: skip
             again = replace(
                 known, credentials=wanted.credentials, mounts=list(wanted.mounts), verify=float(wanted.verify),
-                local=wanted.local,
+                local=wanted.local, bandwidth=wanted.bandwidth, read_bandwidth=wanted.read_bandwidth,
             )  # fmt: skip
             outbox.save(txn, name, again)
             return again

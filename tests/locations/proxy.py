@@ -227,12 +227,12 @@ class Proxy:
         if isinstance(fault, CutRequest):
             _pass(client, server, rest, min(fault.after, request.length))
             raise _Gone
-        if isinstance(fault, FlipRequest):
-            rest = _flipped(client, rest, request.length, fault.bit)
-        elif isinstance(fault, Call) and fault.after:
+        if isinstance(fault, Call) and fault.after:
             rest = _pass_some(client, server, rest, min(fault.after, request.length))
             fault.function(path)
             request.length -= min(fault.after, request.length)
+        if isinstance(fault, FlipRequest):
+            rest = _flipped(client, rest, request.length, fault.bit)
         _pass(client, server, rest, request.length)
         answer, rest = _head(server, b"")
         if isinstance(fault, Delay):

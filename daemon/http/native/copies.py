@@ -22,9 +22,9 @@ from daemon.http.native.mounts import LONG
 
 LocationName = Annotated[str, Path(max_length=1000, description="The name of a storage location.")]
 _Name = Annotated[str, Field(max_length=1000)]
-_Windows = Annotated[str, Field(max_length=1000, examples=["08:00-18:00=5M,20M"])]
 _Words = Annotated[str, Field(max_length=4096, repr=False)]
 _Printed = Annotated[str, Field(max_length=1000, repr=False)]
+_Windows = Annotated[str, Field(max_length=1000, examples=["08:00-18:00=5M,20M"])]
 
 
 class NewLocation(Body):
