@@ -14,6 +14,8 @@ import click
 import pytest
 
 from daemon.cli.main import cli
+from daemon.cli.output import Pace
+from engine import Progress
 from tests.cli.support import good, holdfast, new_store, noise, refused, snapshot, write
 from tests.warm import FRESH
 
@@ -303,3 +305,22 @@ def test_completion_for_bash_is_a_script_that_completes_commands(tmp_path: Path)
 
 def test_the_version_is_that_of_the_package(tmp_path: Path) -> None:
     assert re.fullmatch(r"holdfast, version \d+\.\d+\.\d+\n", good(holdfast(tmp_path, "--version")))
+
+
+def test_progress_tells_amounts_rates_and_what_is_left() -> None:
+    now = 0.0
+    pace = Pace(lambda: now)
+
+    def told(done: int, total: int | None, unit: str = "bytes", stage: str = "x") -> str:
+        return pace.text(Progress(stage, done, total, unit))
+
+    assert told(0, 40 << 20) == "0 B of 40.0 MiB"
+    now = 2.0
+    assert told(10 << 20, 40 << 20) == "10.0 MiB of 40.0 MiB, 5.0 MiB/s, 6 s left"
+    assert told(40 << 20, 40 << 20) == "40.0 MiB of 40.0 MiB, 20.0 MiB/s"
+    assert told(5, None) == "5 B"  # the next thing begins
+    now = 10.0
+    assert told(5 + 80, None) == "85 B, 10 B/s"
+    assert told(1_000, 90_000, "chunks", "y") == "1,000 of 90,000 chunks"
+    now = 20.0
+    assert told(1_100, 90_000, "chunks", "y") == "1,100 of 90,000 chunks, 10/s, 2.5 h left"
