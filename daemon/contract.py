@@ -179,8 +179,9 @@ class Change:
 
 @dataclass(frozen=True)
 class JobInfo:
-    """Work in the background. ``options`` as asked, ``progress`` {stage, done, total, unit}, ``result`` by kind,
-    ``error`` {kind, message} of the error table, all empty when there is none."""
+    """Work in the background. ``options`` as asked, ``progress`` {stage, done, total, unit, rate, eta_s}: ``rate`` in
+    units a second, ``eta_s`` until the stage ends, null while nobody can tell; ``result`` by kind, ``error`` {kind,
+    message} of the error table, all empty when there is none."""
 
     id: int
     kind: JobKind
@@ -198,11 +199,16 @@ class JobInfo:
 @dataclass(frozen=True)
 class RestoreSpec:
     """A restore to be made. ``place``: "mount" shows it read-only under ``restores/JOBID`` of the mount at no cost;
-    else the name of a configured target, below which a directory ``JOBID`` is filled."""
+    else the name of a configured target, below which a directory ``JOBID`` is filled. Of the point all, or one of:
+    what is at ``path``; what is at ``paths``, each below its own directories; the files of a ``database``, as the logs
+    of the point name them. ``location``: a storage location to read it from, "" for wherever its bytes are."""
 
     point: str
     path: str = ""
     place: str = "mount"
+    paths: list[str] = field(default_factory=list)
+    database: str = ""
+    location: str = ""
 
 
 @dataclass(frozen=True)
@@ -362,7 +368,8 @@ class PointQuery:
 
 class Backend(Protocol):
     """A Holdfast. See the module for threads and errors; one that has no daemon raises Unsupported for exports and
-    jobs that outlive the call."""
+    jobs that outlive the call. ``once``: a name for this one wish, good for a day: asked again by it, also after an
+    error or a crash, what was made the first time is the answer."""
 
     # mounts
     def mounts(self) -> list[MountInfo]: ...
@@ -387,7 +394,7 @@ class Backend(Protocol):
 
     # recovery points
     def snapshot(
-        self, mount: str, *, label: str = "", durability: Durability = "local"
+        self, mount: str, *, label: str = "", durability: Durability = "local", once: str = ""
     ) -> PointDetail: ...
     def points(self, query: PointQuery) -> Page[PointInfo]: ...
     def point(self, reference: str) -> PointDetail: ...
@@ -410,7 +417,7 @@ class Backend(Protocol):
     def diff(self, old: str, new: str, *, cursor: str = "", limit: int = 1000) -> Page[Change]: ...
 
     # restores and jobs
-    def restore(self, spec: RestoreSpec) -> JobInfo: ...
+    def restore(self, spec: RestoreSpec, *, once: str = "") -> JobInfo: ...
     def delete_restore(self, mount: str, job_id: int) -> None: ...
     def start_job(self, kind: JobKind, options: dict[str, Any]) -> JobInfo: ...
     def jobs(

@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # imported where they are used: no process needs all of them
     from engine.maintain.drop import DropReport
     from engine.maintain.reclaim import Reclaim
     from engine.maintain.refill import AdoptReport
+    from engine.points.view import PointView
 
 
 class _Facade(Protocol):
@@ -98,6 +99,16 @@ class StoreCopies(Generic[S]):
         ):
             yield store
 
+    def glance(self, reference: str, location: str) -> PointView:
+        """As ``Store.glance``, read from a location that has the point, whatever of it is here. Raises NotFound."""
+        from engine.copies import there
+        from engine.points import snapshot
+        from engine.points.view import PointView
+
+        with self._store.context.index.read() as txn:
+            point = snapshot.find(txn, reference)
+        return PointView(there.reader(self._store, point.id, location), point.root)
+
     def extras(self, point: str) -> Iterator[bytes]:
         """What the service keeps with a point, from a location that has it; see ``engine.copies.extras``. Raises
         NotFound as well."""
@@ -120,6 +131,18 @@ class StoreCopies(Generic[S]):
         from engine.copies import listing
 
         return listing.uploads(self._store.context, location, state, point)
+
+    def has_extras(self, point: str) -> bool:
+        """Whether a location has something that the service kept with a point."""
+        from engine.copies import extras
+
+        return extras.has(self._store, point)
+
+    def with_extras(self) -> list[str]:
+        """Points with which the service kept something that a location has."""
+        from engine.copies import extras
+
+        return extras.having(self._store)
 
     def retry(self, location: str) -> int:
         """Queue again what failed; how many points. Raises NotFound."""

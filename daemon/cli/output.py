@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _LINE_EVERY = 5.0  # s between progress lines where there is no terminal
-_PACE_AFTER = 1.0  # s after which a rate says something
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40, "P": 1 << 50}
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -64,6 +63,12 @@ def when(time_ns: int, never: str = "never") -> str:
 def moment(time_ns: int) -> str:
     """A time in UTC, to the second."""
     return time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(time_ns // 1_000_000_000))
+
+
+def lasting(seconds: float) -> str:
+    """``0:05``, ``1:02:03``: minutes and seconds, with hours where there are."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"  # fmt: skip
 
 
 class Size(click.ParamType[int]):
@@ -157,84 +162,63 @@ def every(ask: Callable[[str], Page[T]]) -> Iterator[T]:
             return
 
 
-class Pace:
-    """How work goes on, for people: how much of how much, how fast, how long it will take."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        # Of each stage: when it began, how far it was then, and how far it is.
-        self._begun: dict[str, tuple[float, int, int]] = {}
-
-    def text(self, state: Progress) -> str:
-        """``12.0 MiB of 40.0 MiB, 4.0 MiB/s, 7 s left``; what is not known is left out."""
-        amount = size if state.unit == "bytes" else _number
-        told = amount(state.done)
+def how_far(state: Progress, done: int, seconds: float) -> str:
+    """How far something is: how fast it went and how long it takes yet, from what was done in so many seconds."""
+    if state.unit == "bytes":
+        of = f" of {size(state.total)}" if state.total is not None else ""
+        text = f"{state.stage}: {size(state.done)}{of}"
+    else:
+        of = f" of {state.total}" if state.total is not None else ""
+        text = f"{state.stage}: {state.done}{of} {state.unit}"
+    rate = done / seconds if seconds > 0 else 0
+    if rate > 0:
+        text += f", {size(rate)}/s" if state.unit == "bytes" else f", {rate:,.0f} a second"
         if state.total is not None:
-            told += f" of {amount(state.total)}"
-        if state.unit != "bytes":
-            told += f" {state.unit}"
-        now = self._clock()
-        begun, first, last = self._begun.get(state.stage, (now, state.done, state.done))
-        if state.done < last:  # it begins anew, with the next thing
-            begun, first = now, state.done
-        self._begun[state.stage] = (begun, first, state.done)
-        if now - begun >= _PACE_AFTER and state.done > first:
-            rate = (state.done - first) / (now - begun)
-            told += f", {amount(rate)}/s"
-            if state.total is not None and state.total > state.done:
-                told += f", {_lasting((state.total - state.done) / rate)} left"
-        return told
-
-
-def _number(count: float) -> str:
-    return f"{count:,.0f}" if count >= 10 or count == int(count) else f"{count:.1f}"
-
-
-def _lasting(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+            text += f", {lasting(max(0, state.total - state.done) / rate)} left"
+    return text
 
 
 @contextmanager
 def progress() -> Iterator[Report]:
     """A report that draws a bar on a terminal and now and then a line elsewhere, on standard error."""
-    pace = Pace()
     if sys.stderr.isatty():
-        with _bar(pace) as report:
+        with _bar() as report:
             yield report
         return
     last = time.monotonic()
+    begun: dict[str, tuple[float, int]] = {}
 
     def write(state: Progress) -> None:
         nonlocal last
-        told = pace.text(state)
-        if time.monotonic() - last >= _LINE_EVERY:
-            last = time.monotonic()
-            click.echo(f"{state.stage}: {told}", err=True)
+        now = time.monotonic()
+        start, first = begun.setdefault(state.stage, (now, state.done))
+        if now - last >= _LINE_EVERY:
+            last = now
+            click.echo(how_far(state, state.done - first, now - start), err=True)
 
     yield write
 
 
 @contextmanager
-def _bar(pace: Pace) -> Iterator[Report]:
+def _bar() -> Iterator[Report]:
     # Only for a terminal: rich takes as long to import as a snapshot takes.
     from rich import console, progress
 
     columns = (
-        progress.TextColumn("{task.description}"),
         progress.BarColumn(),
-        progress.TextColumn("{task.fields[told]}"),
+        progress.TextColumn("{task.description}"),
         progress.TimeElapsedColumn(),
     )
     with progress.Progress(*columns, console=console.Console(stderr=True), transient=True) as bar:
-        tasks: dict[str, progress.TaskID] = {}
+        tasks: dict[str, tuple[progress.TaskID, float, int]] = {}
 
         def draw(state: Progress) -> None:
+            now = time.monotonic()
             if state.stage not in tasks:
-                tasks[state.stage] = bar.add_task(state.stage, total=state.total, told="")
-            bar.update(
-                tasks[state.stage], completed=state.done, total=state.total, told=pace.text(state)
-            )
+                made = bar.add_task(state.stage, total=state.total)
+                tasks[state.stage] = (made, now, state.done)
+            task, begun, first = tasks[state.stage]
+            told = how_far(state, state.done - first, now - begun)
+            bar.update(task, completed=state.done, total=state.total, description=told)
 
         yield draw

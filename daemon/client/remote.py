@@ -145,11 +145,11 @@ class Remote:
     # --- recovery points ----------------------------------------------------------------------------------
 
     def snapshot(
-        self, mount: str, *, label: str = "", durability: Durability = "local"
+        self, mount: str, *, label: str = "", durability: Durability = "local", once: str = ""
     ) -> PointDetail:
         path = f"/v1/mounts/{part(mount)}/snapshots"
         asked = {"label": label, "durability": durability}
-        return self._link.post(PointDetail, path, asked, long=True)
+        return self._link.post(PointDetail, path, asked, long=True, key=once)
 
     def points(self, query: PointQuery) -> Page[PointInfo]:
         asked: Query = {**asdict(query), "limit": _shown(query.limit)}
@@ -209,8 +209,10 @@ class Remote:
 
     # --- restores and jobs --------------------------------------------------------------------------------
 
-    def restore(self, spec: RestoreSpec) -> JobInfo:
-        return self._link.post(JobInfo, "/v1/restores", asdict(spec))
+    def restore(self, spec: RestoreSpec, *, once: str = "") -> JobInfo:
+        asked = asdict(spec)
+        asked["from"] = asked.pop("location")
+        return self._link.post(JobInfo, "/v1/restores", asked, long=True, key=once)
 
     def delete_restore(self, mount: str, job_id: int) -> None:
         self._link.remove(f"/v1/restores/{job_id}", {"mount": mount})

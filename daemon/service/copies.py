@@ -88,7 +88,12 @@ class Copies(Core):
         return found[name]
 
     def remove_location(self, name: str) -> None:
-        """Forget a location; what lies there stays. Raises NotFound, Busy while bytes of points are there only."""
+        """Forget a location; what lies there stays. Raises NotFound, Busy while bytes of points are there only, or a
+        restore is shown that is read from there."""
+        for one in self.state.jobs.restores():
+            if one.location == name:
+                raise Busy(f"location {name!r}", expected="no restore that is read from there", found=f"job {one.job}",
+                           do="delete that restore first")  # fmt: skip
         self.store.copies.remove(name)
 
     def uploads(self, location: str = "", state: str = "") -> list[UploadInfo]:
@@ -202,5 +207,6 @@ class Copies(Core):
     def _on_its_way(self, point: str, found: str) -> Busy:
         return Busy(
             f"point {point}", expected="its copies verified; the point itself exists, and is on its way", found=found,
-            do="wait, and look with 'holdfast uploads'; another snapshot would make another point",
+            do="wait, and look with 'holdfast uploads'; a snapshot without the same idempotency key (--once) would make"
+            " another point",
         )  # fmt: skip

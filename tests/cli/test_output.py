@@ -14,7 +14,7 @@ import click
 import pytest
 
 from daemon.cli.main import cli
-from daemon.cli.output import Pace
+from daemon.cli.output import how_far
 from engine import Progress
 from tests.cli.support import good, holdfast, new_store, noise, refused, snapshot, write
 from tests.warm import FRESH
@@ -173,6 +173,18 @@ def test_a_dry_collection_tells_what_the_real_one_does_and_changes_nothing(
     assert shaped(parsed(store, "gc", "--dry-run"), COLLECTED)["dead_chunks"] == 0
 
 
+def test_how_far_something_is() -> None:
+    half = Progress("restore", 3 << 20, 9 << 20, "bytes")
+    assert how_far(half, 2 << 20, 4.0) == "restore: 3.0 MiB of 9.0 MiB, 512.0 KiB/s, 0:12 left"
+    assert how_far(half, 0, 4.0) == "restore: 3.0 MiB of 9.0 MiB"
+    assert (
+        how_far(Progress("walk", 5000, None, "nodes"), 5000, 2.0)
+        == "walk: 5000 nodes, 2,500 a second"
+    )
+    far = Progress("gc", 1, 7201, "chunks")
+    assert how_far(far, 1, 1.0) == "gc: 1 of 7201 chunks, 1 a second, 2:00:00 left"
+
+
 def test_snapshot_and_restore_and_repair_in_json(made: Made, tmp_path: Path) -> None:
     store = shutil.copytree(made.store, tmp_path / "store")
     point = shaped(parsed(store, "snapshot", "m", "--label", "x"), POINT)
@@ -182,6 +194,7 @@ def test_snapshot_and_restore_and_repair_in_json(made: Made, tmp_path: Path) -> 
     assert parsed(store, "restore", str(point["id"]), target) == {
         "files": 4,
         "bytes": sum(len(data) for data in {**OLD, **NEW}.values()),
+        "kept": 0,
         "disowned": 0,
         "damaged": [],
         "skipped": [],
@@ -305,22 +318,3 @@ def test_completion_for_bash_is_a_script_that_completes_commands(tmp_path: Path)
 
 def test_the_version_is_that_of_the_package(tmp_path: Path) -> None:
     assert re.fullmatch(r"holdfast, version \d+\.\d+\.\d+\n", good(holdfast(tmp_path, "--version")))
-
-
-def test_progress_tells_amounts_rates_and_what_is_left() -> None:
-    now = 0.0
-    pace = Pace(lambda: now)
-
-    def told(done: int, total: int | None, unit: str = "bytes", stage: str = "x") -> str:
-        return pace.text(Progress(stage, done, total, unit))
-
-    assert told(0, 40 << 20) == "0 B of 40.0 MiB"
-    now = 2.0
-    assert told(10 << 20, 40 << 20) == "10.0 MiB of 40.0 MiB, 5.0 MiB/s, 6 s left"
-    assert told(40 << 20, 40 << 20) == "40.0 MiB of 40.0 MiB, 20.0 MiB/s"
-    assert told(5, None) == "5 B"  # the next thing begins
-    now = 10.0
-    assert told(5 + 80, None) == "85 B, 10 B/s"
-    assert told(1_000, 90_000, "chunks", "y") == "1,000 of 90,000 chunks"
-    now = 20.0
-    assert told(1_100, 90_000, "chunks", "y") == "1,100 of 90,000 chunks, 10/s, 2.5 h left"
