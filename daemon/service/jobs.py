@@ -13,7 +13,7 @@ from daemon.service import cursors, restoring
 from daemon.service.collapse import MARK
 from daemon.service.copies import SETTINGS
 from daemon.service.core import bounded
-from daemon.service.mounts import DRILLS
+from daemon.service.mounts import DRILLED_SINCE, DRILLS
 from daemon.service.sessions import Sessions
 from daemon.service.walking import found
 from daemon.state.jobs import ENDS, Restored
@@ -159,7 +159,7 @@ class Jobs(Sessions):
             self.state.jobs.unrestored(one.job)
         self.note_deleted(mount)
         self.state.wanted.forget(mount)
-        for mark in (MARK, DRILLS):
+        for mark in (MARK, DRILLS, DRILLED_SINCE):
             self.state.marks.remove(mark + mount)
         self.forget_hooks(mount)
         self._shown.discard(mount)

@@ -17,6 +17,9 @@ from engine.errors import Busy, HoldfastError, InvalidRequest, NotFound
 from engine.registry import Mount
 
 DRILLS = "drills of "  # of a mark, before a mount's name: its last drills
+DRILLED_SINCE = (
+    "drills since "  # of a mark, before a mount's name: since when it has a schedule of them
+)
 
 
 def stays_deleted(name: str) -> str:
