@@ -9,7 +9,7 @@ table only.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
@@ -411,7 +411,9 @@ class Backend(Protocol):
     def locations(self) -> list[LocationInfo]: ...
     def add_location(self, spec: LocationSpec) -> LocationInfo: ...
     def remove_location(self, name: str) -> None: ...
-    def uploads(self, location: str = "", state: str = "") -> list[UploadInfo]: ...
+    def uploads(
+        self, location: str = "", state: str = "", points: Collection[str] | None = None
+    ) -> list[UploadInfo]: ...
     def retry_uploads(self, location: str) -> int: ...
 
     # retention and drills
