@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
@@ -153,12 +153,14 @@ class StoreCopies(Generic[S]):
 
         return listing.locations(self._store.context)
 
-    def uploads(self, location: str = "", state: str = "", point: str = "") -> list[UploadInfo]:
-        """How far points are at a location, or at all of them; ``state`` may be ``pending``: all but verified. Raises
-        NotFound."""
+    def uploads(
+        self, location: str = "", state: str = "", points: Collection[str] | None = None
+    ) -> list[UploadInfo]:
+        """How far points, all or these, are at a location, or at all of them; ``state`` may be ``pending``: all but
+        verified. Raises NotFound."""
         from engine.copies import listing
 
-        return listing.uploads(self._store.context, location, state, point)
+        return listing.uploads(self._store.context, location, state, points)
 
     def has_extras(self, point: str) -> bool:
         """Whether a location has something that the service kept with a point."""
