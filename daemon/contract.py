@@ -261,7 +261,8 @@ class ExportInfo:
 class LocationSpec:
     """A storage location to be made. The passphrase and each of the keys, as printed, open it alone; they are told to
     nobody. ``mounts``: whose points go there, empty for all; ``verify``: part of what is sent that is read back;
-    ``local``: what becomes of the bytes here once they are verified there."""
+    ``local``: what becomes of the bytes here once they are verified there; ``bandwidth``, ``read_bandwidth``: limits of
+    bytes a second sent and fetched, as ``08:00-18:00=5M,20M``."""
 
     name: str
     url: str
@@ -272,12 +273,26 @@ class LocationSpec:
     mounts: list[str] = field(default_factory=list)
     verify: float = 0.02
     local: Literal["keep", "drop"] = "keep"
+    bandwidth: str = ""
+    read_bandwidth: str = ""
+
+
+@dataclass(frozen=True)
+class LocationChange:
+    """What of a storage location is to be another, as in ``LocationSpec``; None: as it is."""
+
+    mounts: list[str] | None = None
+    verify: float | None = None
+    local: Literal["keep", "drop"] | None = None
+    credentials: str | None = None
+    bandwidth: str | None = None
+    read_bandwidth: str | None = None
 
 
 @dataclass(frozen=True)
 class LocationInfo:
-    """A storage location. ``paused``: why nothing is sent there, "" when it is; the last four: points by how far their
-    copy is."""
+    """A storage location. ``paused``: why nothing is sent there, "" when it is; ``queued`` to ``failed``: points by how
+    far their copy is; ``requests``: asked of it so far, by kind as a server bills them, with bytes each way."""
 
     name: str
     url: str
@@ -290,12 +305,15 @@ class LocationInfo:
     uploading: int = 0
     verified: int = 0
     failed: int = 0
+    bandwidth: str = ""
+    read_bandwidth: str = ""
+    requests: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class UploadInfo:
     """How far the copy of a point at a location is. ``since_ns``: in this state; ``sent``: bytes; ``reason``: why it
-    failed or is tried again."""
+    failed or is tried again; ``requests``: asked of the location to send it."""
 
     location: str
     point: str
@@ -305,6 +323,7 @@ class UploadInfo:
     tries: int = 0
     sent: int = 0
     reason: str = ""
+    requests: int = 0
 
 
 @dataclass(frozen=True)
@@ -410,6 +429,7 @@ class Backend(Protocol):
     # copies at storage locations
     def locations(self) -> list[LocationInfo]: ...
     def add_location(self, spec: LocationSpec) -> LocationInfo: ...
+    def change_location(self, name: str, change: LocationChange) -> LocationInfo: ...
     def remove_location(self, name: str) -> None: ...
     def uploads(self, location: str = "", state: str = "") -> list[UploadInfo]: ...
     def retry_uploads(self, location: str) -> int: ...

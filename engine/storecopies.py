@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from engine.home import OpenStore
 from engine.progress import Report, silent
@@ -44,6 +44,7 @@ class StoreCopies(Generic[S]):
     def add(
         self, name: str, url: str, *, secrets: Sequence[Secret] = (), credentials: str = "environment",
         sealed: bool = True, mounts: Sequence[str] = (), verify: float = 0.02, local: str = "keep",
+        bandwidth: str = "", read_bandwidth: str = "",
     ) -> LocationInfo:  # fmt: skip
         """A storage location for points of these mounts, or of all; ``secrets`` open it where this machine is gone.
 
@@ -51,9 +52,19 @@ class StoreCopies(Generic[S]):
         """
         from engine.copies import connect, office
 
-        wanted = connect.Wanted(url, secrets, credentials, sealed, mounts, verify, local)
+        wanted = connect.Wanted(
+            url, secrets, credentials, sealed, mounts, verify, local, bandwidth, read_bandwidth
+        )
         with self._noting():
             return office.add(self._store.context, name, wanted)
+
+    def change(self, location: str, **fields: Any) -> LocationInfo:
+        """Change fields of a location: ``verify``, ``local``, ``mounts``, ``credentials``, ``bandwidth``,
+        ``read_bandwidth``; see ``engine.copies.change``. Raises NotFound, InvalidRequest …"""
+        from engine.copies import office
+
+        with self._noting():
+            return office.change(self._store.context, location, fields)
 
     def remove(self, name: str) -> None:
         """Forget a location; what lies there stays. Raises NotFound, Busy while something is only there."""
@@ -164,7 +175,7 @@ class StoreCopies(Generic[S]):
                     return reclaim.plan(self._store, link, report=report)
                 return reclaim.reclaim(self._store, link, report=report, stop=stop)
             finally:
-                link.location.close()
+                link.close()
 
     def drop_local(self, *, report: Report = silent) -> DropReport:
         """Give up the bytes of points that are verified wherever they must be, where that is wanted."""

@@ -74,6 +74,11 @@ class Link:
         )
         return wire.decoded(kind, self._again(send, lambda error: keyed))
 
+    def patch(self, kind: type[T], path: str, body: Any, *, long: bool = False) -> T:
+        """Ask for something to be as the body says: twice is as good as once."""
+        send = self._sender("PATCH", path, None, body=body, long=long)
+        return wire.decoded(kind, self._again(send, lambda error: True))
+
     def delete(
         self, kind: type[T], path: str, query: Query | None = None, *, long: bool = False
     ) -> T:

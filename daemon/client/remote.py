@@ -19,6 +19,7 @@ from daemon.contract import (
     ExportInfo,
     JobInfo,
     JobKind,
+    LocationChange,
     LocationInfo,
     LocationSpec,
     ManifestFile,
@@ -238,6 +239,11 @@ class Remote:
 
     def add_location(self, spec: LocationSpec) -> LocationInfo:
         return self._link.post(LocationInfo, "/v1/locations", asdict(spec), long=True, keyed=False)
+
+    def change_location(self, name: str, change: LocationChange) -> LocationInfo:
+        return self._link.patch(
+            LocationInfo, f"/v1/locations/{part(name)}", asdict(change), long=True
+        )
 
     def remove_location(self, name: str) -> None:
         self._link.remove(f"/v1/locations/{part(name)}", long=True)

@@ -103,9 +103,10 @@ def alone(store_path: str, name: str, what: str, wait_s: float) -> Iterator[None
     """One at a time, in all processes, holds the lock of that name; ends with its holder. Raises Busy."""
     folder = os.path.join(store_path, FOLDER, LOCKS)
     try:
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(folder, 0o700)
-            give_to_owner(folder, store_path)
+        for one in (os.path.dirname(folder), folder):
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(one, 0o700)
+                give_to_owner(one, store_path)
         place = os.path.join(folder, name)
         new = not os.path.exists(place)
         fd = os.open(place, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -5,18 +5,21 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from daemon.contract import JobInfo, RestoreSpec
 from daemon.service import logs
+from daemon.service.core import LOCKS, alone
 from daemon.service.notices import notices
 from daemon.service.walking import below, found, raw_path, text_path
 from daemon.state import State
+from daemon.state.database import FOLDER
 from engine import PointView, Store
-from engine.errors import InvalidRequest, NotFound
+from engine.errors import InvalidRequest, NotFound, from_os
 from engine.progress import Report
 
+WAIT_S = 60.0  # s for an earlier process of the same job to end
 PATHS_MAX = 100_000  # of one restore
 COUNTED_MAX = (
     100_000  # entries that are looked at before a part of a point is restored, for its bytes
@@ -99,7 +102,8 @@ def fill(store: Store, job: JobInfo, report: Report) -> dict[str, Any]:
         raise InvalidRequest(f"restore target {target}", expected="a directory", found="none",
                              do="make it, or change the configuration")  # fmt: skip
     where = os.path.join(target, str(job.id))
-    with _source(store, str(job.options.get("from", "")), report) as source:
+    with _alone(store, job), _source(store, str(job.options.get("from", "")), report) as source:
+        _make(where)
         view = source.glance(point)
         paths: list[str] = []
         if "paths" in job.options or "database" in job.options:
@@ -120,6 +124,25 @@ def fill(store: Store, job: JobInfo, report: Report) -> dict[str, Any]:
         "damaged": notices(done.damaged), "damaged_files": len({one.path for one in done.damaged}),
         "skipped": notices(done.skipped),
     }  # fmt: skip
+
+
+@contextmanager
+def _alone(store: Store, job: JobInfo) -> Iterator[None]:
+    """Its process from before a crash may not have noticed yet that nobody listens to it."""
+    name = f".restore-{job.id}"
+    with alone(store.path, name, f"restore {job.id}", WAIT_S):
+        yield
+        with suppress(OSError):
+            os.unlink(os.path.join(store.path, FOLDER, LOCKS, name))
+
+
+def _make(where: str) -> None:
+    try:
+        os.mkdir(where, 0o700)
+    except FileExistsError:
+        return  # by an earlier run
+    except OSError as error:
+        raise from_os(error, f"restore at {where}") from None
 
 
 def _total(view: PointView, paths: list[str]) -> int | None:

@@ -27,7 +27,9 @@ class Watching(Jobs):
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        self._watching = threading.Lock()
+        self._watching: dict[
+            str, threading.Lock
+        ] = {}  # mount -> held while its points are looked at
 
     def retention(self) -> list[RetentionInfo]:
         """What retention does with each mount, by name."""
@@ -42,15 +44,18 @@ class Watching(Jobs):
     def release_retention(self, mount: str) -> RetentionInfo:
         """Let retention go on: the newest point is as it should be. Harmless where it does. Raises NotFound."""
         name = self.store.mount(mount).name
-        with self._watching:
+        with self._looking(name):
             self.state.marks.put(MARK + name, self.watch_of(name).released().to_json())
         self.store.incidents.over("expiry_frozen", f"mount {name}")
         return self._retention(name)
 
+    def _looking(self, mount: str) -> threading.Lock:
+        return self._watching.setdefault(mount, threading.Lock())
+
     def watch(self, mount: str, now: int, made: Sequence[PointInfo]) -> Watch:
         """Look at those of a mount's points that were made since the last look; what is known then. One that
         collapsed freezes the mount, until somebody releases it."""
-        with self._watching:
+        with self._looking(mount):
             watch = before = self.watch_of(mount)
             if watch.seen and watch.seen[-1].seq > self.store.mount(mount).points:
                 watch = Watch()  # another mount of the same name

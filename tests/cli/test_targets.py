@@ -265,7 +265,8 @@ def test_what_is_not_in_the_store_is_not_found_and_makes_no_target(
 
 
 def test_words_that_make_no_restore(made: tuple[Path, str], tmp_path: Path) -> None:
-    for words in ([], ["x", "y", "--database", "d"]):
+    named = ["small", "--database", "d"]
+    for words in ([], ["--place", "mount", *named], ["x", *named]):
         done = holdfast(made[0], "restore", made[1], *words)
         assert done.returncode == 2 and "restore" in done.stderr
     refused(

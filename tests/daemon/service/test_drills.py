@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -243,6 +244,25 @@ def test_one_that_is_overdue_is_an_incident(path: str) -> None:
         assert [one["kind"] for one in service.incidents()] == ["drill_late"]
         service.drill(DrillSpec("m"))
         assert not service.late_drill("m", weekly, clock.now)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user for a moment")
+def test_closed_directories_are_removed_by_who_is_not_root() -> None:
+    place = tempfile.mkdtemp(prefix="hf-dr-", dir="/tmp")
+    try:
+        os.chown(place, 65534, 65534)
+        os.seteuid(65534)
+        tree = Path(place, "drill-1-00000000", "tree")
+        (tree / "a" / "b").mkdir(parents=True)
+        (tree / "a" / "b" / "f").touch()
+        (tree / "link").symlink_to(place)
+        for folder in (tree / "a" / "b", tree / "a", tree):
+            folder.chmod(0)
+        scratch.sweep(place)
+        assert os.listdir(place) == []
+    finally:
+        os.seteuid(0)
+        shutil.rmtree(place)
 
 
 # --- from a location -----------------------------------------------------------------------------------------
