@@ -17,7 +17,7 @@ from daemon.service.extras import Kept, KeptText
 from engine import Store
 from engine.copies.connect import Wanted, add
 from engine.keys import Key, Passphrase
-from tests.cli.support import good, holdfast, noise, put, refused
+from tests.cli.support import good, holdfast, new_store, noise, put, refused, write
 from tests.keys.support import CHEAP
 
 KEY = Key(bytes(range(32)))
@@ -196,3 +196,21 @@ def test_a_small_cache_says_so_and_all_is_read(there: There, tmp_path: Path, scr
         finally:
             unmounted(where, scratch)
         assert child.wait(20) == 0
+
+
+def test_a_database_of_a_store_by_its_log(tmp_path: Path) -> None:
+    store = new_store(tmp_path / "store")
+    session = json.loads(good(holdfast(store, "begin", "m", "--json")))["id"]
+    write(store, FILES)
+    manifest = tmp_path / "backup_manifest"
+    manifest.write_text(
+        json.dumps({"PostgreSQL-Backup-Manifest-Version": 1, "Files": [{"Path": "b.dbf"}]})
+    )
+    good(holdfast(store, "log", session, str(manifest)))
+    good(holdfast(store, "commit", session))
+    out = tmp_path / "out"
+    words = ("restore", "m@latest", str(out), "--database")
+    assert "1 file" in good(holdfast(store, *words, "postgresql"))
+    assert found(out) == {b"b.dbf": FILES[b"b.dbf"]}
+    done = holdfast(store, *words, "other")
+    assert done.returncode == 10 and "databases: postgresql" in done.stderr
