@@ -9,11 +9,7 @@ table only.
 
 from __future__ import annotations
 
-<<<<<<< HEAD
-from collections.abc import Iterable, Iterator, Sequence
-=======
-from collections.abc import Collection, Iterable, Iterator
->>>>>>> d-back
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
@@ -467,7 +463,6 @@ class Backend(Protocol):
     def add_location(self, spec: LocationSpec) -> LocationInfo: ...
     def change_location(self, name: str, change: LocationChange) -> LocationInfo: ...
     def remove_location(self, name: str) -> None: ...
-<<<<<<< HEAD
     def keys(self, location: str) -> KeyRing: ...
     def change_keys(
         self, location: str, *, add: Sequence[SecretSpec] = (), remove: Sequence[str] = (), machine: bool = False,
@@ -476,12 +471,9 @@ class Backend(Protocol):
     def rotate_keys(
         self, location: str, *, master_for: Sequence[SecretSpec] = (), opened_with: SecretSpec | None = None
     ) -> KeyRing: ...  # fmt: skip
-    def uploads(self, location: str = "", state: str = "") -> list[UploadInfo]: ...
-=======
     def uploads(
         self, location: str = "", state: str = "", points: Collection[str] | None = None
     ) -> list[UploadInfo]: ...
->>>>>>> d-back
     def retry_uploads(self, location: str) -> int: ...
 
     # retention and drills

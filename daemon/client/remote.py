@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-<<<<<<< HEAD
-from collections.abc import Iterable, Iterator, Sequence
-=======
-from collections.abc import Collection, Iterable, Iterator
->>>>>>> d-back
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any, Self
 
@@ -254,7 +250,6 @@ class Remote:
     def remove_location(self, name: str) -> None:
         self._link.remove(f"/v1/locations/{part(name)}", long=True)
 
-<<<<<<< HEAD
     def keys(self, location: str) -> KeyRing:
         return self._link.get(KeyRing, f"/v1/locations/{part(location)}/keys", long=True)
 
@@ -284,16 +279,12 @@ class Remote:
         path = f"/v1/locations/{part(location)}/{path}"
         return self._link.post(KeyRing, path, asked, long=True, keyed=False)
 
-    def uploads(self, location: str = "", state: str = "") -> list[UploadInfo]:
-        return self._all(UploadInfo, "/v1/uploads", {"location": location, "state": state})
-=======
     def uploads(
         self, location: str = "", state: str = "", points: Collection[str] | None = None
     ) -> list[UploadInfo]:
         query: Query = {"location": location, "state": state}
         found: list[UploadInfo] = self._all(UploadInfo, "/v1/uploads", query)
         return found if points is None else [one for one in found if one.point in set(points)]
->>>>>>> d-back
 
     def retry_uploads(self, location: str) -> int:
         found = self._link.post(dict[str, int], "/v1/uploads/retry", {"location": location})
