@@ -246,12 +246,19 @@ def why_no_boot() -> str:
     return f"namespaces and an overlay cannot be made: {done.stderr}" if done.returncode else ""
 
 
+ASKED = ("needs_ceph", "needs_azurite")
+"""Markers of tests that start large servers: they run where the markers are asked for, and nowhere else."""
 NEEDS: dict[str, Callable[[], str]] = {"needs_fuse": why_no_fuse, "needs_boot": why_no_boot}
 SKIPPED = pytest.StashKey[dict[str, list[str]]]()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Skip the tests that need what this machine does not have, and note their names."""
+    """Leave out what was not asked for, skip what needs what this machine does not have, and note its names."""
+    unasked = [marker for marker in ASKED if marker not in str(config.option.markexpr)]
+    left_out = [item for item in items if any(item.get_closest_marker(one) for one in unasked)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
     lost = config.stash[SKIPPED] = {}
     for marker, why_not in NEEDS.items():
         needing = [item for item in items if item.get_closest_marker(marker)]
