@@ -24,7 +24,6 @@ from engine.packs.records import Entry
 from engine.progress import Progress, Report
 from engine.seam import Os
 
-_FOLDER = "journal/"
 _TRIES = 5  # others may write a ring at the same time
 
 Item = TypeVar("Item")
@@ -133,7 +132,8 @@ def _read_journal(bare: Bare, report: Report) -> None:
     """The run of entries that comes last: from entry 1 or a checkpoint on, each the next of the one before."""
     location, store = bare.location, bare.state.store
     numbers = [
-        journal.seq_of(one.name.removeprefix(_FOLDER)) or 0 for one in location.list(_FOLDER)
+        journal.seq_of(one.name.removeprefix(journal.FOLDER)) or 0
+        for one in location.list(journal.FOLDER)
     ]
     numbers = [number for number in numbers if number]
     chain, best = Chain(bare.vault), Chain(bare.vault)

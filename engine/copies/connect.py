@@ -30,7 +30,8 @@ _MAKING = "it is not finished"
 @dataclass(frozen=True)
 class Wanted:
     """What a new location is to be. ``secrets``: who may open it beside this machine, at least one; ``mounts``: whose
-    points go there, none for all; ``verify``: part of the packs that is read back; ``local``: KEEP or DROP."""
+    points go there, none for all; ``verify``: part of the packs that is read back; ``local``: KEEP or DROP;
+    ``object_lock``: have the server retain what locked points need."""
 
     url: str
     secrets: Sequence[Secret] = field(repr=False, default=())
@@ -39,6 +40,7 @@ class Wanted:
     mounts: Sequence[str] = ()
     verify: float = 0.02
     local: str = KEEP
+    object_lock: bool = False
 
 
 def add(context: Context, name: str, wanted: Wanted, *, cost: Cost = COST) -> Link:
@@ -56,7 +58,13 @@ def add(context: Context, name: str, wanted: Wanted, *, cost: Cost = COST) -> Li
         raise InvalidRequest(
             f"location {name!r}", expected="sealing of whatever leaves the machine", found="none"
         )
-    if not location.features().create:
+    features = location.features()
+    if wanted.object_lock and not features.lock:
+        raise Unsupported(
+            location.shown, expected="a bucket made with Object Lock", found="one without",
+            do="make such a bucket, or leave out --object-lock",
+        )  # fmt: skip
+    if not features.create:
         raise Unsupported(
             location.shown, expected="a server that keeps conditional creates", found="one that does not",
             do="use another: two writers could not be told apart there",
@@ -156,7 +164,7 @@ def _row(context: Context, name: str, wanted: Wanted) -> LocationRow:
         row = LocationRow(
             0, wanted.url, context.system.random(16).hex(), context.system.random(16).hex(),
             wanted.sealed, wanted.credentials, mounts=list(wanted.mounts), verify=float(wanted.verify),
-            local=wanted.local, paused=_MAKING,
+            local=wanted.local, paused=_MAKING, object_lock=wanted.object_lock,
         )  # fmt: skip
         return outbox.add(txn, name, row)
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from engine.chunks import Context
 from engine.copies import outbox
-from engine.copies.rows import STATES, VERIFIED, OutboxRow
+from engine.copies.rows import FAILED, QUEUED, UPLOADING, VERIFIED, OutboxRow
 from engine.index import Table, Txn
 from engine.nodes.point import decode_point
 
@@ -17,7 +17,8 @@ PENDING = "pending"
 
 
 class LocationInfo(NamedTuple):
-    """A storage location; the last four: points by how far their copy is. ``paused``: why nothing is sent, or ""."""
+    """A storage location; the four counts: points by how far their copy is. ``paused``: why nothing is sent, or "";
+    ``locking``: points there whose lock it does not have in full."""
 
     name: str
     url: str
@@ -30,6 +31,8 @@ class LocationInfo(NamedTuple):
     uploading: int
     verified: int
     failed: int
+    object_lock: bool = False
+    locking: int = 0
 
 
 class UploadInfo(NamedTuple):
@@ -54,7 +57,8 @@ def locations(context: Context) -> list[LocationInfo]:
             found.append(
                 LocationInfo(
                     name, row.url, row.sealed, tuple(row.mounts), row.verify, row.local, row.paused,
-                    *(counts[state] for state in STATES),
+                    counts[QUEUED], counts[UPLOADING], counts[VERIFIED], counts[FAILED], row.object_lock,
+                    len(outbox.owed(txn, row, context.system.time_ns())),
                 )
             )  # fmt: skip
     return found

@@ -34,7 +34,8 @@ class LocationRow:
     ``seq`` and ``last``: number and hash (hex) of the last journal entry that is known; ``credentials``: where they
     are, never what they are; ``mounts``: whose points go there, none for all; ``verify``: part of the packs that is
     read back; ``local``: KEEP or DROP; ``paused``: why nothing is sent, "" when it is; ``ring``: number of
-    the newest key ring that was seen."""
+    the newest key ring that was seen; ``object_lock``: what locked points need there is retained; ``held_s``: until
+    when (s since the epoch), and of the journal and the rings what up to ``held_seq`` and ``held_ring``."""
 
     id: int
     url: str
@@ -49,6 +50,10 @@ class LocationRow:
     local: str = KEEP
     paused: str = ""
     ring: int = 0
+    object_lock: bool = False
+    held_s: int = 0
+    held_seq: int = 0
+    held_ring: int = 0
 
     def takes(self, mount: str) -> bool:
         """Do points of this mount go there?"""
@@ -58,7 +63,9 @@ class LocationRow:
 @dataclass(frozen=True)
 class OutboxRow:
     """How far the copy of a point is. ``since_ns``: in this state; ``reason``: why it failed, or waits; ``entry``: the
-    journal entry that names it, 0 for none; ``extras``: chunk ids (hex) of what the service keeps with the point."""
+    journal entry that names it, 0 for none; ``extras``: chunk ids (hex) of what the service keeps with the point;
+    ``locked_ns``: until when the journal says that it is locked; ``retained_s``: until when all that it needs is
+    retained there (s since the epoch)."""
 
     state: str = QUEUED
     since_ns: int = 0
@@ -67,6 +74,8 @@ class OutboxRow:
     reason: str = ""
     entry: int = 0
     extras: list[str] = field(default_factory=list)
+    locked_ns: int = 0
+    retained_s: int = 0
 
     def now(self, state: str, now_ns: int, **other: Any) -> Self:
         return replace(self, state=state, since_ns=now_ns, **other)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from engine import limits, registry
+from engine import limits, locks, registry
 from engine.copies import journal, outbox, rows
 from engine.copies.bare import Bare, ahead, trailers
 from engine.copies.fetch import Fetcher
@@ -80,6 +80,7 @@ class Refill:
             self._walk(point)
         self._mounts(newest)
         self._outbox(points)
+        self._locks({point.id for point in points})
 
     def _tell(self, text: str) -> None:
         self._result.done.append(text)
@@ -260,17 +261,28 @@ class Refill:
         """A row for all that the journal names: what of it could not be had must not be freed there either."""
         place, now = self._link.row.id, self._context.system.time_ns()
         good = {point.id for point in points} - self._broken
+        ends = self._bare.state.locks
         for part in _parts(list(self._bare.state.points.values())):
             with self._index.write() as txn:
                 for one in part:
                     state, reason = (VERIFIED, "") if one.id in good else (FAILED, _NOT_WHOLE)
                     row = OutboxRow(
                         state, now, reason=reason, entry=self._bare.named[one.id],
-                        extras=[cid.hex() for cid in one.extras],
+                        extras=[cid.hex() for cid in one.extras], locked_ns=ends.get(one.id, 0),
                     )  # fmt: skip
                     outbox.put(txn, place, one.id, row)
                     for cid in one.extras:
                         self._extra(txn, rows.copy_key(place, cid))
+
+    def _locks(self, points: set[str]) -> None:
+        state = self._bare.state
+        with self._index.write() as txn:
+            found = {point: end for point, end in state.locks.items() if point in points}
+            locks.put(self._context, txn, found)
+        for point in sorted(state.contested & points):
+            self._result.done.append(
+                f"point {point} stays: an entry that deletes it was written while it was locked"
+            )
 
     def _extra(self, txn: Txn, key: bytes) -> None:
         raw = txn.get(Table.COPIES, key)

@@ -1,0 +1,381 @@
+"""Locks come to locations: the journal says them, and a bucket with Object Lock retains what locked points need."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine import Store, locks
+from engine.copies import connect, holding, journal, outbox, rows
+from engine.copies.connect import open_link
+from engine.copies.holding import Holding, server_time
+from engine.copies.journal import Locked, Removed
+from engine.copies.link import Link
+from engine.copies.sealed import path_of
+from engine.errors import (
+    Held,
+    LocationDenied,
+    LocationUnavailable,
+    Unsupported,
+)
+from engine.index import Table
+from engine.locations import Location
+from engine.maintain.reclaim import reclaim
+from engine.progress import silent
+from tests.copies.test_reach import grown, reached
+from tests.copies.test_upload import CHEAP, SECRET, place, read_all
+from tests.locations.conftest import BUCKET, LOCKED, Server, moto
+from tests.locations.faulty import Fail, Faulty
+from tests.restore.support import Maker, noise
+
+__all__ = ["grown", "moto", "place"]
+
+DAY, SECOND = 86_400, 10**9
+
+
+@pytest.fixture(autouse=True)
+def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connect, "COST", CHEAP)
+    monkeypatch.setattr(connect.add, "__kwdefaults__", {"cost": CHEAP})
+
+
+@pytest.fixture
+def far(engine: Store, grown: list[str], place: Path) -> Link:
+    engine.copies.add("far", f"file://{place}", secrets=[SECRET])
+    return open_link(engine._open.context, "far")
+
+
+def state(engine: Store) -> Any:
+    return read_all(open_link(engine._open.context, "far"))[0].state
+
+
+def row(engine: Store, point: str) -> rows.OutboxRow:
+    with engine._open.context.index.read() as txn:
+        found = outbox.get(txn, 1, point)
+    assert found is not None
+    return found
+
+
+def owed(engine: Store) -> int:
+    return engine.copies.locations()[0].locking
+
+
+# --- the journal ----------------------------------------------------------------------------------------------
+
+
+def test_the_journal_says_what_is_locked(
+    engine: Store, make: Maker, far: Link, grown: list[str]
+) -> None:
+    end = engine.lock_point(grown[0], for_s=DAY).locked_ns
+    assert owed(engine) == 0  # it is not there yet
+    engine.copies.send("far")
+    assert state(engine).locks == {grown[0]: end} and owed(engine) == 0
+    make.tree.barrier()
+    new = engine.snapshot("m", lock_s=2 * DAY)
+    engine.copies.send("far")
+    assert state(engine).locks == {grown[0]: end, new.id: new.locked_ns}
+    longer = engine.lock_point(grown[0], for_s=3 * DAY).locked_ns
+    again = engine.lock_point(grown[1], until_ns=longer).locked_ns
+    assert owed(engine) == 2
+    before = far.location.stat("holdfast.json"), len(list(far.location.list("journal/")))
+    assert engine.copies.bring_locks("far").told == 2
+    assert len(list(far.location.list("journal/"))) == before[1] + 1  # of one time, in one entry
+    assert state(engine).locks == {grown[0]: longer, grown[1]: again, new.id: new.locked_ns}
+    assert engine.copies.bring_locks("far").told == owed(engine) == 0
+
+
+@pytest.mark.parametrize("done", [False, True])
+def test_a_lock_is_told_though_the_telling_was_cut_off(
+    engine: Store, far: Link, grown: list[str], done: bool
+) -> None:
+    engine.copies.send("far")
+    end = engine.lock_point(grown[1], for_s=DAY).locked_ns
+    link = open_link(engine._open.context, "far")
+    link.location = faulty = Faulty(link.location)
+    faulty.on("create", Fail(LocationUnavailable("gone"), done=done), name="journal/")
+    with pytest.raises(LocationUnavailable):
+        Holding(engine._open, link, report=silent, stop=lambda: False).bring()
+    assert owed(engine) == 1
+    engine.copies.send("far")
+    assert owed(engine) == 0 and state(engine).locks == {grown[1]: end}
+    entries = [link.location.read(one.name) for one in link.location.list("journal/")]
+    kinds = [journal.decode(link.vault, at + 1, raw).body for at, raw in enumerate(entries)]
+    assert kinds.count(Locked((grown[1],), end)) == 1
+
+
+def test_who_removes_a_locked_point_there_is_contested(
+    engine: Store, far: Link, grown: list[str], tmp_path: Path, place: Path
+) -> None:
+    """By the journal alone: whoever has this machine's key can write there, but not bring a deletion about."""
+    engine.copies.send("far")
+    end = engine.lock_point(grown[0], for_s=DAY).locked_ns
+    engine.copies.send("far")
+    link = open_link(engine._open.context, "far")
+    link.append(Removed((grown[0], grown[1])))
+    link.append(Locked((grown[0],), end - 5 * SECOND))  # nor is it made shorter
+    chain = state(engine)
+    assert list(chain.points) == [grown[0], grown[2]] and chain.contested == {grown[0]}
+    assert chain.locks == {grown[0]: end}
+    report = Store.adopt(str(tmp_path / "new"), f"file://{place}", SECRET)
+    assert any("it was locked" in one for one in report.done) and report.points == 2
+    with Store.open(str(tmp_path / "new")) as store:
+        assert store.point(grown[0]).locked_ns == end and store.point(grown[2]).locked_ns == 0
+        with pytest.raises(Held):
+            store.remove_point(grown[0])
+        assert locks.kept(store._open.context)[0] == {grown[0]: end}
+        assert store.check(read_data=True).problems == []
+
+
+def test_a_deletion_after_a_lock_is_told_with_its_time(
+    engine: Store, far: Link, grown: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clock that was set back since must not make readers take it for one of a locked point."""
+    engine.copies.send("far")
+    system = engine._open.context.system
+    real_time, real_up = system.time_ns, system.since_boot
+    end = engine.lock_point(grown[0], for_s=60).locked_ns
+    engine.copies.send("far")
+    with monkeypatch.context() as later:
+        later.setattr(system, "time_ns", lambda: real_time() + 100 * SECOND)
+        later.setattr(system, "since_boot", lambda: real_up() + 100)
+        engine.remove_point(grown[0])
+    engine.copies.send("far")
+    chain = state(engine)
+    assert grown[0] not in chain.points and not chain.contested and real_time() < end
+
+
+# --- a bucket with Object Lock ----------------------------------------------------------------------------------
+
+
+class Bucket:
+    """A location in a bucket with Object Lock, and what the server says of it."""
+
+    def __init__(self, engine: Store, server: Server) -> None:
+        self._engine, self._server = engine, server
+        self.url = server.url(LOCKED)
+        self.prefix = self.url.removeprefix(f"s3://{LOCKED}/").partition("?")[0] + "/"
+        engine.copies.add("far", self.url, secrets=[SECRET], object_lock=True)
+
+    def until(self) -> dict[str, int]:
+        """Retention of every object, 0 for none."""
+        admin = self._server.admin
+        found = {}
+        for one in admin.list_objects_v2(Bucket=LOCKED, Prefix=self.prefix)["Contents"]:
+            head = admin.head_object(Bucket=LOCKED, Key=one["Key"])
+            end = head.get("ObjectLockRetainUntilDate")
+            assert end is None or head["ObjectLockMode"] == "COMPLIANCE"
+            found[one["Key"].removeprefix(self.prefix)] = int(end.timestamp()) if end else 0
+        return found
+
+    def needed(self, point: str) -> set[str]:
+        """Names of the packs that a point needs, found another way."""
+        context = self._engine._open.context
+        found = set()
+        with context.index.read() as txn:
+            away = {key: rows.away_row(raw).name.hex() for key, raw in txn.scan(Table.AWAY)}
+            for cid in reached(self._engine, point):
+                raw = txn.get(Table.COPIES, rows.copy_key(1, cid))
+                assert raw is not None
+                found.add(path_of(away[rows.away_key(rows.copy_row(raw).pack)]))
+        return found
+
+
+@pytest.fixture
+def bucket(
+    engine: Store, grown: list[str], moto: Server, monkeypatch: pytest.MonkeyPatch
+) -> Bucket:
+    for key, value in moto.credentials.items():
+        monkeypatch.setenv(key, value)
+    monkeypatch.setattr("engine.limits.SEALED_PACK", 300_000)
+    return Bucket(engine, moto)
+
+
+@pytest.fixture
+def retained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names whose retention is asked to be made longer."""
+    names: list[str] = []
+    from engine.locations import Retry
+
+    real = Retry.retain
+
+    def retain(self: Location, name: str, until_s: int) -> None:
+        names.append(name)
+        real(self, name, until_s)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Retry, "retain", retain)
+    return names
+
+
+def test_what_locked_points_need_is_retained(
+    engine: Store, make: Maker, bucket: Bucket, grown: list[str], retained: list[str]
+) -> None:
+    ends = {
+        grown[0]: engine.lock_point(grown[0], for_s=40 * DAY).locked_ns,
+        grown[1]: engine.lock_point(grown[1], for_s=3 * DAY).locked_ns,
+    }
+    engine.copies.send("far")
+    until = bucket.until()
+    needed = {point: bucket.needed(point) for point in grown}
+    now = time.time()
+    for name, end in until.items():
+        points = [point for point in grown if name in needed[point] and point in ends]
+        if name.startswith("packs/"):  # the maximum over the points that need it
+            exact = max((ends[point] // SECOND for point in points), default=0)
+            assert (end >= exact) if points else not end, name
+            assert end <= exact + (7 if exact > now + 7 * DAY else 1) * DAY
+    assert len({end for name, end in until.items() if name.startswith("packs/")}) == 3
+    longest = max(until.values())
+    assert until["holdfast.json"] == until["keys/00000001.json"] == longest
+    chain = read_all(open_link(engine._open.context, "far"))[0]
+    assert chain.state.locks == ends
+    told = [name for name, end in until.items() if name.startswith("journal/") and end >= longest]
+    assert len(told) >= chain.seq - 1  # all up to the entry that says so
+    assert owed(engine) == 0 and engine.copies.locations()[0].object_lock
+    with engine._open.context.index.read() as txn:
+        for _, raw in txn.scan(Table.AWAY):
+            away = rows.away_row(raw)
+            assert away.locked_s == until[path_of(away.name.hex())]
+
+    # The next point of the series needs what the one before has: only what is new is asked for.
+    retained.clear()
+    make.file(b"d0/next", noise(5_000, 55))
+    make.tree.barrier()
+    new = engine.snapshot("m", lock_s=40 * DAY)
+    engine.copies.send("far")
+    after = bucket.until()
+    assert all(after[name] * SECOND >= new.locked_ns for name in bucket.needed(new.id))
+    fresh = [name for name in retained if name.startswith("packs/") and not until.get(name)]
+    assert fresh and len([n for n in retained if n.startswith("packs/")]) < len(needed[grown[0]])
+    assert len([n for n in retained if n.startswith("journal/")]) <= 4
+
+
+def test_a_point_that_needs_an_old_pack_makes_its_retention_longer(
+    engine: Store, bucket: Bucket, grown: list[str], retained: list[str]
+) -> None:
+    engine.copies.send("far")
+    assert not any(bucket.until().values()) and not retained
+    engine.lock_point(grown[2], for_s=9 * DAY)
+    brought = engine.copies.bring_locks("far")
+    assert brought.told == 1 and brought.retained == len(retained)
+    before = bucket.until()
+    assert all(before[name] for name in bucket.needed(grown[2]))
+    end = engine.lock_point(grown[0], for_s=100 * DAY).locked_ns
+    assert owed(engine) == 1
+    engine.copies.send("far")
+    after = bucket.until()
+    assert all(after[name] * SECOND >= end for name in bucket.needed(grown[0]))
+    assert all(after[name] >= before[name] for name in before)
+
+
+def test_killed_between_two_retentions_it_goes_on(
+    engine: Store, bucket: Bucket, grown: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(holding, "_BATCH", 2)
+    engine.copies.send("far")
+    end = engine.lock_point(grown[0], for_s=5 * DAY).locked_ns
+    engine.lock_point(grown[2], until_ns=end)
+    done: list[int] = []
+    for after in range(0, 100, 5):
+        link = open_link(engine._open.context, "far")
+        link.location = faulty = Faulty(link.location)
+        faulty.on("retain", Fail(LocationUnavailable("gone"), done=True), after=after, times=-1)
+        holding_ = Holding(engine._open, link, report=silent, stop=lambda: False)
+        try:
+            done.append(holding_.bring().retained)
+            break
+        except LocationUnavailable:
+            with pytest.raises(LocationUnavailable):
+                holding_.bring()  # the same one again takes nothing for done that is not
+    assert after > 5 and owed(engine) == 0
+    until = bucket.until()
+    for point in (grown[0], grown[2]):
+        assert all(until[name] * SECOND >= end for name in bucket.needed(point))
+    assert until["holdfast.json"] and until[f"journal/{1:016d}"]
+
+
+def test_what_the_server_refuses_keeps_no_point_from_its_copy(
+    engine: Store, bucket: Bucket, grown: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from engine.locations import Retry
+
+    for point in grown:
+        engine.lock_point(point, for_s=DAY)
+
+    def refused(*_: object) -> None:
+        raise LocationDenied("retention", found="AccessDenied")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Retry, "retain", refused)
+        with pytest.raises(LocationDenied):
+            engine.copies.send("far")
+    assert [one.state for one in engine.copies.uploads("far")] == ["verified"] * 3
+    assert owed(engine) == 3 and set(state(engine).locks) == set(grown)
+    engine.copies.send("far")
+    assert owed(engine) == 0
+
+
+def test_reclaiming_leaves_what_is_retained(
+    engine: Store, make: Maker, bucket: Bucket, grown: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine.copies.send("far")
+    engine.lock_point(grown[1], for_s=60)
+    engine.copies.bring_locks("far")
+    system = engine._open.context.system
+    real_time, real_up = system.time_ns, system.since_boot
+    needed = bucket.needed(grown[1])
+    monkeypatch.setattr(system, "time_ns", lambda: real_time() + 100 * SECOND)
+    monkeypatch.setattr(system, "since_boot", lambda: real_up() + 100)
+    engine.remove_points(grown)  # no lock holds any more, but servers retain for whole days
+    make.tree.barrier()
+    engine.collect()
+    link = open_link(engine._open.context, "far")
+    result = reclaim(engine._open, link, report=silent)
+    assert result.done and result.locked
+    assert needed <= set(bucket.until())
+    monkeypatch.setattr(system, "time_ns", lambda: real_time() + 2 * DAY * SECOND)
+    assert reclaim(engine._open, link, report=silent).packs >= len(needed)
+
+
+def test_only_where_the_server_has_it(
+    engine: Store, grown: list[str], place: Path, moto: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for key, value in moto.credentials.items():
+        monkeypatch.setenv(key, value)
+    for url in (f"file://{place}", moto.url(BUCKET)):
+        with pytest.raises(Unsupported, match="Object Lock"):
+            engine.copies.add("far", url, secrets=[SECRET], object_lock=True)
+    assert engine.copies.locations() == []
+
+
+def test_until_when_a_server_retains() -> None:
+    now = 1_800_000_000 * SECOND
+    for days in (0.1, 1, 5, 6.9, 8, 30, 365):
+        end = now + int(days * DAY) * SECOND
+        until = server_time(end, now)
+        step = 7 * DAY if days > 7 else DAY
+        assert end <= until * SECOND < end + step * SECOND and until % step == 0
+    daily = {
+        server_time(now + (30 + day) * DAY * SECOND, now + day * DAY * SECOND) for day in range(28)
+    }
+    assert len(daily) == 5
+
+
+def test_what_lies_there_in_another_form_keeps_every_pack(
+    engine: Store, bucket: Bucket, grown: list[str]
+) -> None:
+    """A chunk that was stored again here may be a delta there, of what is not known here any more."""
+    engine.copies.send("far")
+    context = engine._open.context
+    cid = next(iter(reached(engine, grown[0])))
+    with context.index.write() as txn:
+        raw = txn.get(Table.COPIES, rows.copy_key(1, cid))
+        assert raw is not None
+        copy = rows.copy_row(raw)
+        txn.put(Table.COPIES, rows.copy_key(1, cid), copy._replace(form=copy.form ^ 1).pack_bytes())
+    end = engine.lock_point(grown[0], for_s=DAY).locked_ns
+    engine.copies.bring_locks("far")
+    packs = [end for name, end in bucket.until().items() if name.startswith("packs/")]
+    assert min(packs) * SECOND >= end
