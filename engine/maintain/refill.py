@@ -101,8 +101,11 @@ class Refill:
         self._flush()
         dropped = self._copies.settle()
         if dropped:
+            # Reclaiming leaves such: what no point needs, in a pack of which a part is needed. The walk tells.
             self._missing += 1
-            self._tell(f"{dropped} chunks are left out: what they are deltas of is not there")
+            self._result.done.append(
+                f"{dropped} chunks without what they are deltas of: all points are walked"
+            )
         self._agree(dropped)
         with self._index.write() as txn:
             txn.put(Table.META, b"next_pack", U64.pack(self._next))
