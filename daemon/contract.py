@@ -201,7 +201,8 @@ class ExportInfo:
 class LocationSpec:
     """A storage location to be made. The passphrase and each of the keys, as printed, open it alone; they are told to
     nobody. ``mounts``: whose points go there, empty for all; ``verify``: part of what is sent that is read back;
-    ``local``: what becomes of the bytes here once they are verified there."""
+    ``local``: what becomes of the bytes here once they are verified there; ``object_lock``: the server retains what
+    locked points need."""
 
     name: str
     url: str
@@ -212,12 +213,13 @@ class LocationSpec:
     mounts: list[str] = field(default_factory=list)
     verify: float = 0.02
     local: Literal["keep", "drop"] = "keep"
+    object_lock: bool = False
 
 
 @dataclass(frozen=True)
 class LocationInfo:
-    """A storage location. ``paused``: why nothing is sent there, "" when it is; the last four: points by how far their
-    copy is."""
+    """A storage location. ``paused``: why nothing is sent there, "" when it is; the four counts: points by how far
+    their copy is; ``locking``: points there whose lock it has not been told of in full."""
 
     name: str
     url: str
@@ -230,6 +232,8 @@ class LocationInfo:
     uploading: int = 0
     verified: int = 0
     failed: int = 0
+    object_lock: bool = False
+    locking: int = 0
 
 
 @dataclass(frozen=True)
@@ -319,6 +323,7 @@ class Backend(Protocol):
     def points(self, query: PointQuery) -> Page[PointInfo]: ...
     def point(self, reference: str) -> PointDetail: ...
     def keep(self, reference: str, *, kept: bool = True) -> PointDetail: ...
+    def lock(self, reference: str, *, until_ns: int = 0, for_s: float = 0) -> PointDetail: ...
     def remove_points(self, references: list[str]) -> list[PointInfo]: ...
     def forecast(self, references: list[str]) -> dict[str, int]: ...
     def entries(

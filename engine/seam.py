@@ -173,8 +173,8 @@ class Os:
     def boot(self) -> str:
         """Which boot of the machine this is; empty where nobody tells."""
         try:
-            with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-                return file.read().strip()
+            with open("/proc/sys/kernel/random/boot_id", "rb") as file:
+                return file.read().decode("utf-8", "replace").strip()
         except OSError:
             return ""
 

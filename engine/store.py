@@ -181,6 +181,12 @@ class Store:
             create_tree(txn, mount.id, secret=context.system.random(16), now_ns=now)
         return mount
 
+    def refuse_held(self, name: str) -> None:
+        """Before a mount is deleted. Raises Held while a point of it is locked, NotFound."""
+        from engine.maintain import unmake
+
+        unmake.refuse_held(self._open.context, name)
+
     def remove_mount(self, name: str, *, report: Report = silent) -> int:
         """Delete a mount with its points and all that is in it; how many points it had.
 

@@ -161,7 +161,8 @@ class Export(_Table):
 
 
 class Mount(_Table):
-    """How a mount is served and kept. ``quota`` and ``max_files``: 0 means no limit."""
+    """How a mount is served and kept. ``quota`` and ``max_files``: 0 means no limit; ``lock_for``: for how long each
+    new point is locked."""
 
     path: OptionalPath = ""
     start: bool = True
@@ -173,6 +174,7 @@ class Mount(_Table):
     squash_to: Ids = "65534:65534"
     snapshots: Times = ""
     keep: Keep = Keep()
+    lock_for: Seconds = 0.0
     open_files: Literal["label", "refuse"] = "label"
     outside_sessions: Literal["write", "read-only"] = "write"
     hooks: dict[HookEvent, Hook] = Field(default_factory=dict)

@@ -55,7 +55,7 @@ class Copies(Core):
             self.store.mount(mount)
         self.store.copies.add(
             spec.name, spec.url, secrets=secrets, credentials=spec.credentials, sealed=spec.sealed,
-            mounts=spec.mounts, verify=spec.verify, local=spec.local,
+            mounts=spec.mounts, verify=spec.verify, local=spec.local, object_lock=spec.object_lock,
         )  # fmt: skip
         self.ports.uploads.wake()
         return self.location(spec.name)

@@ -13,7 +13,7 @@ from daemon.service import retention
 from daemon.service.core import bounded
 from daemon.service.jobs import Jobs
 from engine import PointInfo, Store
-from engine.errors import Busy, InvalidRequest, NotFound
+from engine.errors import Busy, Held, InvalidRequest, NotFound
 from engine.registry import valid_name
 
 log = logging.getLogger("holdfast.daemon")
@@ -172,12 +172,15 @@ class Whole(Jobs):
             self.store.points(mount), self.state.notes.kept(), last=keep.last, within_s=keep.within_s,
             now_ns=believed,
         ):  # fmt: skip
+            if point.locked_ns > believed:
+                continue
             try:
                 with self.locked(mount):  # who keeps a point has an answer, or finds it gone
                     if not self.state.notes.get(point.id).kept:
                         gone += self.remove_points([point.id])
             except (
                 Busy,
+                Held,
                 NotFound,
             ) as error:  # open, shown, or somebody else's doing: the next time
                 log.info("retention leaves point %s: %s", point.id, error)

@@ -39,9 +39,7 @@ def remove_mount(store: OpenStore, name: str, *, report: Report) -> int:
     points deleted until then stay so, but of a mount with a locked point none is.
     """
     context, worker = store.context, store.session.worker.id
-    with context.index.write() as txn:
-        registry.find(txn, name)
-        locks.refuse_held(context, txn, _names(txn, name))
+    refuse_held(context, name)
     registry.claim(context, name, worker)
     try:
         removed = _points(store, name, report)
@@ -51,6 +49,13 @@ def remove_mount(store: OpenStore, name: str, *, report: Report) -> int:
         raise
     _rows(context, number, report)
     return removed
+
+
+def refuse_held(context: Context, name: str) -> None:
+    """Raises Held while a point of the mount is locked, NotFound."""
+    with context.index.write() as txn:
+        registry.find(txn, name)
+        locks.refuse_held(context, txn, _names(txn, name))
 
 
 def _names(txn: Txn, name: str) -> list[str]:

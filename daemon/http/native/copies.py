@@ -31,6 +31,7 @@ class NewLocation(Body):
     mounts: Annotated[list[_Name], Field(max_length=1000)] = []  # noqa: RUF012
     verify: Annotated[float, Field(ge=0, le=1)] = 0.02
     local: Literal["keep", "drop"] = "keep"
+    object_lock: bool = False
 
 
 class Retry(Body):
