@@ -9,7 +9,7 @@ from daemon.cli.common import backend
 from daemon.cli.output import as_json, every, say, shown, table, when
 from daemon.contract import JobInfo
 
-_KINDS = ["", "collect", "scrub", "check", "restore", "delete-mount"]
+_KINDS = ["", "collect", "scrub", "check", "restore", "delete-mount", "upload", "drill"]
 _STATES = ["", "queued", "running", "done", "failed", "cancelled"]
 
 
@@ -19,7 +19,8 @@ _STATES = ["", "queued", "running", "done", "failed", "cancelled"]
 @click.option("--json", "json_", is_flag=True)
 @click.pass_context
 def jobs(ctx: click.Context, kind: str, state: str, json_: bool) -> None:
-    """List the service's jobs: collections, scrubs, checks, restores, deletions of mounts.
+    """List the service's jobs: collections, scrubs, checks, restores, uploads, drills, deletions of
+    mounts.
 
     \b
       holdfast jobs --state running

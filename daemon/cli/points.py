@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import click
 
@@ -22,6 +23,9 @@ from daemon.cli.output import (
     table,
 )
 from engine.errors import Corrupt, HoldfastError, InvalidRequest
+
+if TYPE_CHECKING:
+    from daemon.contract import Backend
 
 
 def _text(raw: bytes) -> str:
@@ -195,12 +199,25 @@ def rm(ctx: click.Context, points: tuple[str, ...], dry_run: bool, json_: bool) 
             gone = store.remove_points(points)
     else:
         with backend(ctx) as asked:
+            _warn(asked, points)
             gone = asked.remove_points(list(points))
     if json_:
         as_json({"points": [point.id for point in gone]})
         return
     for point in gone:
         say(f"point {point.id} deleted")
+
+
+def _warn(asked: Backend, points: tuple[str, ...]) -> None:
+    """Where retention deletes nothing because something is wrong, who deletes by hand should know."""
+    frozen = {one.name: one.frozen for one in asked.mounts() if one.frozen}
+    if not frozen:
+        return
+    for mount in sorted({asked.point(one).point.mount for one in points} & frozen.keys()):
+        click.echo(
+            f"retention of {shown(mount)} waits, for its points may be all there is: {shown(frozen[mount])}",
+            err=True,
+        )
 
 
 def _would_free(ctx: click.Context, points: tuple[str, ...], json_: bool) -> None:

@@ -38,7 +38,8 @@ class FoundDamaged(Corrupt):
 
 def result_of(error: HoldfastError) -> dict[str, Any]:
     """What a job that failed has to tell all the same."""
-    return error.result if isinstance(error, FoundDamaged) else {}
+    found = getattr(error, "result", {})
+    return found if isinstance(found, dict) else {}
 
 
 def run(
@@ -64,6 +65,10 @@ def run(
             from daemon.service.sending import upload
 
             return upload(store, str(job.options["location"]), report, stop)
+        case "drill":
+            from daemon.service.drilling import drill
+
+            return drill(store, job, report)
 
 
 def _scrub(store: Store, options: dict[str, Any], report: Report) -> dict[str, Any]:

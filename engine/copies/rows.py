@@ -34,8 +34,9 @@ class LocationRow:
     ``seq`` and ``last``: number and hash (hex) of the last journal entry that is known; ``credentials``: where they
     are, never what they are; ``mounts``: whose points go there, none for all; ``verify``: part of the packs that is
     read back; ``local``: KEEP or DROP; ``paused``: why nothing is sent, "" when it is; ``ring``: number of
-    the newest key ring that was seen; ``object_lock``: what locked points need there is retained; ``held_s``: until
-    when (s since the epoch), and of the journal and the rings what up to ``held_seq`` and ``held_ring``."""
+    the newest key ring that was seen; ``ring_here``: this machine's key opens a ring that the store keeps, not the one
+    there; ``object_lock``: what locked points need there is retained; ``held_s``: until when (s since the epoch), and
+    of the journal and the rings what up to ``held_seq`` and ``held_ring``."""
 
     id: int
     url: str
@@ -50,6 +51,7 @@ class LocationRow:
     local: str = KEEP
     paused: str = ""
     ring: int = 0
+    ring_here: bool = False
     object_lock: bool = False
     held_s: int = 0
     held_seq: int = 0

@@ -16,6 +16,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 from engine import HoldfastError, Store, limits
 from engine.copies import bare, connect, outbox
@@ -237,14 +238,12 @@ class Life:
     def _adopted(self) -> None:
         """Who has nothing but the location has every point that was called verified, and its content."""
         home = self._top / "adopted"
-        if not self._adopt(home, take_over=False):
-            return
+        self._adopt(home, take_over=False)
         self._compare(home)
         shutil.rmtree(home)
         self._job.count("stores made from the location")
 
-    def _adopt(self, home: object, *, take_over: bool) -> bool:
-        """False when there is nothing to adopt yet."""
+    def _adopt(self, home: Path, *, take_over: bool) -> None:
         with self._world.open() as store:
             known = {one.point for one in store.copies.uploads() if one.state == "verified"}
         self._must = known & self._world.points.keys()
@@ -254,12 +253,11 @@ class Life:
                 report=silent, system=self._world.system,
             )  # fmt: skip
         except HoldfastError as error:
-            self._world.fail(f"adopting: {type(error).__name__}: {error}")
+            self._job.fail(self._world.case, f"adopting: {type(error).__name__}: {error}")
         if report.left_out:
             self._world.fail(f"adopting: {report.done}")
-        return True
 
-    def _compare(self, home: object) -> None:
+    def _compare(self, home: Path) -> None:
         ours, points, live = self._world.home, self._world.points, self._world.live
         with Store.open(str(home)) as store:
             there = {one.id for one in store.points()}
@@ -269,7 +267,7 @@ class Life:
             self._world.fail(
                 f"at the location {sorted(lost)} are missing, {sorted(strange)} strange"
             )
-        self._world.home = home  # type: ignore[assignment]
+        self._world.home = home
         self._world.points = {one: self._ever[one] for one in there}
         self._world.live = {mount: dict(self._ever[one]) for mount, one in newest.items()}
         try:
@@ -312,7 +310,7 @@ class Life:
 
 def _strike(strike: Strike) -> None:
     """In a child: every location that is opened is struck, all as one."""
-    struck: list[Location] = []
+    struck: list[Struck] = []
 
     def opened(url: str, credentials: str, system: Os) -> Location:
         del credentials
@@ -320,7 +318,8 @@ def _strike(strike: Strike) -> None:
             struck.append(Struck(open_location(url, None, system=system), strike))
         return Retry(struck[0], sleep=lambda _: None) if strike.again else struck[0]
 
-    connect.opened = bare.opened = opened
+    connect.opened = opened
+    bare.opened = opened  # type: ignore[attr-defined]
 
 
 def _die_at_transaction(left: int) -> None:
@@ -335,7 +334,7 @@ def _die_at_transaction(left: int) -> None:
         with real(index) as txn:
             yield txn
 
-    Index.write = write  # type: ignore[method-assign]
+    Index.write = write  # type: ignore[method-assign,assignment]
 
 
 def _small() -> None:

@@ -35,7 +35,7 @@ def _named_before_they_are_there() -> None:
         return seq
 
     Uploader._put = put  # type: ignore[method-assign]
-    Uploader._name = named  # type: ignore[method-assign]
+    Uploader._name = named  # type: ignore[method-assign,assignment]
 
 
 @bug("copies-needers-first")

@@ -7,10 +7,13 @@ import random
 import signal
 import threading
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from engine.errors import LocationUnavailable
 from engine.locations.contract import Features, Location, Pieces, Stat
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 HOWS = ("killed", "killed after", "killed halfway", "refused", "answer lost", "lost")
 CHANGES = ("put", "create", "remove")
@@ -45,15 +48,16 @@ class Struck:
     def features(self) -> Features:
         return self.inner.features()
 
-    def put(self, name: str, data: bytes | bytearray | memoryview) -> None:
+    def put(self, name: str, data: Buffer) -> None:
         how = self._due("put")
         if how == "lost":
             return
         self._before(how, name)
-        self.inner.put(name, bytes(data)[: len(data) // 2] if how == "killed halfway" else data)
+        view = memoryview(data)
+        self.inner.put(name, view[: len(view) // 2] if how == "killed halfway" else view)
         self._after(how)
 
-    def create(self, name: str, data: bytes | bytearray | memoryview) -> bool:
+    def create(self, name: str, data: Buffer) -> bool:
         how = self._due("create")
         self._before(how, name)
         made = self.inner.create(name, data)
