@@ -234,6 +234,7 @@ LOCK_WEEK = (
     7 * DAY  # s: servers retain until whole weeks, so that a daily point extends a pack weekly
 )
 LOCK_SPARE = 1_000  # lines of the file of locks that are of points gone, before it is written anew
+VERSIONS_KNOWN = 100_000  # names whose oldest version is kept in memory, 30 MB
 RETAINS = 8  # objects whose retention is extended at once
 WALKED_NODES_MAX = 1_000_000  # ids kept of nodes that were looked at for retention, 100 MB
 

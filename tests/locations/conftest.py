@@ -16,7 +16,7 @@ from tests.locations.ceph import Ceph
 from tests.locations.moto_server import MotoServer, client
 from tests.locations.proxy import Proxy
 
-BUCKET, LOCKED = "holdfast-test", "holdfast-locked"
+BUCKET, LOCKED, VERSIONS = "holdfast-test", "holdfast-locked", "holdfast-versions"
 
 
 class Server:
@@ -27,6 +27,10 @@ class Server:
         self.admin = client(endpoint, credentials)
         self.admin.create_bucket(Bucket=BUCKET)
         self.admin.create_bucket(Bucket=LOCKED, ObjectLockEnabledForBucket=True)
+        self.admin.create_bucket(Bucket=VERSIONS)
+        self.admin.put_bucket_versioning(
+            Bucket=VERSIONS, VersioningConfiguration={"Status": "Enabled"}
+        )
 
     def url(self, bucket: str = BUCKET, endpoint: str = "", options: str = "") -> str:
         return (
@@ -73,6 +77,8 @@ def proxy(moto: Server) -> Iterator[Proxy]:
         "file",
         "memory",
         "moto",
+        "moto-versions",
+        pytest.param("ceph-versions", marks=pytest.mark.needs_ceph),
         pytest.param("ceph", marks=pytest.mark.needs_ceph),
         pytest.param("azurite", marks=pytest.mark.needs_azurite),
     ]
@@ -100,8 +106,10 @@ def fresh(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Callable
         if kind == "azurite":
             azure: Azurite = request.getfixturevalue(kind)
             return open_location(azure.url(secrets.token_hex(6)), azure.credentials)
-        server: Server = request.getfixturevalue(kind)
-        return server.location()
+        server: Server = request.getfixturevalue(kind.partition("-")[0])
+        return (
+            server.location(VERSIONS, options="&versions=1") if "-" in kind else server.location()
+        )
 
     return make
 
