@@ -167,12 +167,14 @@ def _note_names(named: dict[str, int], entry: journal.Entry) -> None:
 
 
 def trailers(bare: Bare) -> Iterator[tuple[PackRow, list[Entry] | HoldfastError]]:
-    """What every pack that the journal names holds, checked; or why that cannot be known."""
+    """What every pack that the journal names holds, checked; or why that cannot be known. Where somebody removed locked
+    points also of those that are said to be gone: they may be there."""
 
     def fetch(row: PackRow) -> bytes:
         return bare.location.read(sealed.path_of(row.name), row.trailer_offset, row.trailer_length)
 
-    for row, future in ahead(bare.state.packs.values(), fetch, limits.ADOPT_THREADS):
+    wanted = {**(bare.state.gone if bare.state.contested else {}), **bare.state.packs}
+    for row, future in ahead(wanted.values(), fetch, limits.ADOPT_THREADS):
         try:
             entries = sealed.read_trailer(row.seal(bare.vault), row.trailer_offset, future.result())
             _sound(row, entries)

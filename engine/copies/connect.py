@@ -67,7 +67,8 @@ def add(context: Context, name: str, wanted: Wanted, *, cost: Cost = COST) -> Li
     if not features.create:
         raise Unsupported(
             location.shown, expected="a server that keeps conditional creates", found="one that does not",
-            do="use another: two writers could not be told apart there",
+            do="use another, as two writers could not be told apart there; or a bucket that keeps versions, with"
+            " versions=1 in its URL",
         )  # fmt: skip
     row = _row(context, name, wanted)
     vault = _vault(context, name, row, location, wanted, cost)

@@ -12,7 +12,7 @@ from engine.copies.bare import Bare, ahead, trailers
 from engine.copies.fetch import Fetcher
 from engine.copies.link import Link, away_of
 from engine.copies.reach import missing
-from engine.copies.rows import EXTRA, FAILED, NAMED, VERIFIED, WHOLE, CopyRow, OutboxRow
+from engine.copies.rows import EXTRA, FAILED, NAMED, UNNAMED, VERIFIED, WHOLE, CopyRow, OutboxRow
 from engine.copies.sealed import PackRow
 from engine.errors import Corrupt, HoldfastError, LocationUnavailable, NotFound
 from engine.home import OpenStore
@@ -107,6 +107,8 @@ class Refill:
         total = len(self._bare.state.packs)
         for done, (pack, found) in enumerate(trailers(self._bare)):
             self._report(Progress("read packs", done, total, "packs"))
+            if isinstance(found, HoldfastError) and pack.name not in self._bare.state.packs:
+                continue  # it is gone, as was said
             if isinstance(found, HoldfastError):
                 self._missing += 1
                 self._tell(f"pack {pack.name} is left out: {found}")
@@ -129,7 +131,9 @@ class Refill:
 
     def _pack(self, pack: PackRow, entries: list[Entry]) -> None:
         number, self._next = self._next, self._next + 1
-        row = away_of(pack, self._link.row.id, NAMED)
+        # One that was said to be gone is named again by the next entry.
+        named = NAMED if pack.name in self._bare.state.packs else UNNAMED
+        row = away_of(pack, self._link.row.id, named)
         with self._index.write() as txn:
             txn.put(Table.AWAY, rows.away_key(number), row.pack_bytes())
         for one in entries:

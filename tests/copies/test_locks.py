@@ -12,11 +12,12 @@ from engine import Store, locks
 from engine.copies import connect, holding, journal, outbox, rows
 from engine.copies.connect import open_link
 from engine.copies.holding import Holding, server_time
-from engine.copies.journal import Locked, Removed
+from engine.copies.journal import Locked, PacksChanged, Removed
 from engine.copies.link import Link
 from engine.copies.sealed import path_of
 from engine.errors import (
     Held,
+    HoldfastError,
     LocationDenied,
     LocationUnavailable,
     Unsupported,
@@ -116,6 +117,7 @@ def test_who_removes_a_locked_point_there_is_contested(
     link = open_link(engine._open.context, "far")
     link.append(Removed((grown[0], grown[1])))
     link.append(Locked((grown[0],), end - 5 * SECOND))  # nor is it made shorter
+    link.append(PacksChanged((), tuple(sorted(state(engine).packs))))
     chain = state(engine)
     assert list(chain.points) == [grown[0], grown[2]] and chain.contested == {grown[0]}
     assert chain.locks == {grown[0]: end}
@@ -379,3 +381,42 @@ def test_what_lies_there_in_another_form_keeps_every_pack(
     engine.copies.bring_locks("far")
     packs = [end for name, end in bucket.until().items() if name.startswith("packs/")]
     assert min(packs) * SECOND >= end
+
+
+def attacked(engine: Store, server: Server, points: list[str], new: Path) -> None:
+    """Somebody with the credentials does his worst; the location has everything all the same."""
+    from botocore.exceptions import ClientError
+
+    url = server.url(LOCKED, options="&versions=1")
+    engine.copies.add("far", url, secrets=[SECRET], object_lock=True)
+    engine.copies.send("far")
+    ends = {point: engine.lock_point(point, for_s=DAY).locked_ns for point in points}
+    engine.copies.bring_locks("far")
+    prefix = url.removeprefix(f"s3://{LOCKED}/").partition("?")[0] + "/"
+    admin = server.admin
+    refused = 0
+    for one in admin.list_object_versions(Bucket=LOCKED, Prefix=prefix)["Versions"]:
+        where = {"Bucket": LOCKED, "Key": one["Key"]}
+        try:
+            admin.delete_object(**where, VersionId=one["VersionId"])
+        except ClientError:
+            refused += 1
+        admin.put_object(**where, Body=b"nothing here")
+        admin.delete_object(**where)
+    assert refused > 8
+    with pytest.raises(HoldfastError):
+        Store.adopt(str(new), url.replace("&versions=1", ""), SECRET)
+    Store.adopt(str(new), url, SECRET)
+    with Store.open(str(new)) as store:
+        assert {one.id: one.locked_ns for one in store.points()} == ends
+        for point in ends:
+            for cid in reached(engine, point):
+                assert store._open.reader.read(cid) == engine._open.reader.read(cid)
+
+
+def test_whoever_has_the_credentials_destroys_nothing_that_is_locked(
+    engine: Store, grown: list[str], moto: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for key, value in moto.credentials.items():
+        monkeypatch.setenv(key, value)
+    attacked(engine, moto, grown, tmp_path / "new")

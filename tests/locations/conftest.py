@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.locations import Location, open_location
+from engine.locations import Location, Retry, open_location
 from tests.locations import azurite as azurite_module
 from tests.locations import ceph as ceph_module
 from tests.locations.azurite import Azurite
@@ -107,9 +107,10 @@ def fresh(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Callable
             azure: Azurite = request.getfixturevalue(kind)
             return open_location(azure.url(secrets.token_hex(6)), azure.credentials)
         server: Server = request.getfixturevalue(kind.partition("-")[0])
-        return (
-            server.location(VERSIONS, options="&versions=1") if "-" in kind else server.location()
-        )
+        if kind in ("moto-versions", "ceph-versions"):
+            # Moto answers 500 when a list of versions meets a write of another thread.
+            return Retry(server.location(VERSIONS, options="&versions=1"))
+        return server.location()
 
     return make
 

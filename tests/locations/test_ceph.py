@@ -9,12 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from engine import limits
+from engine import Store, limits
 from engine.errors import LocationDenied
 from engine.locations import Retry, open_location
+from tests.copies.test_locks import attacked, cheap
+from tests.copies.test_reach import grown
 from tests.locations.ceph import Ceph
 from tests.locations.conftest import LOCKED, Server
+from tests.restore.conftest import engine, home, make
 
+__all__ = ["cheap", "engine", "grown", "home", "make"]
 pytestmark = pytest.mark.needs_ceph
 
 
@@ -52,6 +56,14 @@ def test_create_in_a_bucket_with_versions(ceph: Server) -> None:
     if not features.create:
         location = ceph.location(LOCKED)
         assert location.create("j/1", b"one") and location.create("j/1", b"two")
+
+
+def test_whoever_has_the_credentials_destroys_nothing_that_is_locked(
+    engine: Store, grown: list[str], ceph: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for key, value in ceph.credentials.items():
+        monkeypatch.setenv(key, value)
+    attacked(engine, ceph, grown, tmp_path / "new")
 
 
 def test_what_an_upload_left_half_done(ceph: Server) -> None:
