@@ -17,8 +17,9 @@ PENDING = "pending"
 
 
 class LocationInfo(NamedTuple):
-    """A storage location; the four counts: points by how far their copy is. ``paused``: why nothing is sent, or "";
-    ``locking``: points there whose lock it does not have in full."""
+    """A storage location; ``queued`` to ``failed``: points by how far their copy is. ``paused``: why nothing is sent,
+    or ""; ``requests``: asked of it so far, by kind, with ``bytes_up`` and ``bytes_down``; ``locking``: points there
+    whose lock it does not have in full."""
 
     name: str
     url: str
@@ -31,12 +32,16 @@ class LocationInfo(NamedTuple):
     uploading: int
     verified: int
     failed: int
+    bandwidth: str
+    read_bandwidth: str
+    requests: dict[str, int]
     object_lock: bool = False
     locking: int = 0
 
 
 class UploadInfo(NamedTuple):
-    """How far the copy of a point at a location is. ``since_ns``: in this state; ``sent``: bytes of its packs."""
+    """How far the copy of a point at a location is. ``since_ns``: in this state; ``sent``: bytes of its packs;
+    ``requests``: asked of the location for that."""
 
     location: str
     point: str
@@ -46,6 +51,7 @@ class UploadInfo(NamedTuple):
     tries: int
     sent: int
     reason: str
+    requests: int
 
 
 def locations(context: Context) -> list[LocationInfo]:
@@ -57,7 +63,8 @@ def locations(context: Context) -> list[LocationInfo]:
             found.append(
                 LocationInfo(
                     name, row.url, row.sealed, tuple(row.mounts), row.verify, row.local, row.paused,
-                    counts[QUEUED], counts[UPLOADING], counts[VERIFIED], counts[FAILED], row.object_lock,
+                    counts[QUEUED], counts[UPLOADING], counts[VERIFIED], counts[FAILED],
+                    row.bandwidth, row.read_bandwidth, row.requests, row.object_lock,
                     len(outbox.owed(txn, row, context.system.time_ns())),
                 )
             )  # fmt: skip
@@ -82,7 +89,7 @@ def uploads(
                     found.append(
                         UploadInfo(
                             name, one, decode_point(raw).mount, row.state, row.since_ns, row.tries, row.sent,
-                            row.reason,
+                            row.reason, row.requests,
                         )
                     )  # fmt: skip
     return found

@@ -34,9 +34,11 @@ class LocationRow:
     ``seq`` and ``last``: number and hash (hex) of the last journal entry that is known; ``credentials``: where they
     are, never what they are; ``mounts``: whose points go there, none for all; ``verify``: part of the packs that is
     read back; ``local``: KEEP or DROP; ``paused``: why nothing is sent, "" when it is; ``ring``: number of
-    the newest key ring that was seen; ``ring_here``: this machine's key opens a ring that the store keeps, not the one
-    there; ``object_lock``: what locked points need there is retained; ``held_s``: until when (s since the epoch), and
-    of the journal and the rings what up to ``held_seq`` and ``held_ring``."""
+    the newest key ring that was seen; ``bandwidth``, ``read_bandwidth``: bytes a second of what is sent and fetched, as
+    ``locations.parse_windows`` reads it, "" for no limit; ``requests``: asked of it so far by kind (and bytes);
+    ``tidied_ns``: when leftovers of uploads were looked for last; ``ring_here``: this machine's key opens a ring that
+    the store keeps, not the one there; ``object_lock``: what locked points need there is retained; ``held_s``: until
+    when (s since the epoch), and of the journal and the rings what up to ``held_seq`` and ``held_ring``."""
 
     id: int
     url: str
@@ -52,6 +54,10 @@ class LocationRow:
     paused: str = ""
     ring: int = 0
     ring_here: bool = False
+    bandwidth: str = ""
+    read_bandwidth: str = ""
+    requests: dict[str, int] = field(default_factory=dict)
+    tidied_ns: int = 0
     object_lock: bool = False
     held_s: int = 0
     held_seq: int = 0
@@ -66,8 +72,8 @@ class LocationRow:
 class OutboxRow:
     """How far the copy of a point is. ``since_ns``: in this state; ``reason``: why it failed, or waits; ``entry``: the
     journal entry that names it, 0 for none; ``extras``: chunk ids (hex) of what the service keeps with the point;
-    ``locked_ns``: until when the journal says that it is locked; ``retained_s``: until when all that it needs is
-    retained there (s since the epoch)."""
+    ``requests``: asked of the location to send it; ``locked_ns``: until when the journal says that it is locked;
+    ``retained_s``: until when all that it needs is retained there (s since the epoch)."""
 
     state: str = QUEUED
     since_ns: int = 0
@@ -76,6 +82,7 @@ class OutboxRow:
     reason: str = ""
     entry: int = 0
     extras: list[str] = field(default_factory=list)
+    requests: int = 0
     locked_ns: int = 0
     retained_s: int = 0
 

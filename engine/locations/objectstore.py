@@ -181,6 +181,9 @@ class Bucket:
     def tidy(self, age_s: float) -> int:
         return self._retention.tidy(age_s) if self._retention is not None else 0
 
+    def counts(self) -> dict[str, int]:
+        return {}
+
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
@@ -235,7 +238,9 @@ def _ns(when: datetime) -> int:
     return round(when.timestamp() * 1e6) * 1000
 
 
-def open_bucket(place: Place, credentials: Mapping[str, str]) -> Bucket:
+def open_bucket(
+    place: Place, credentials: Mapping[str, str], sort: type[Bucket] = Bucket
+) -> Bucket:
     """The location of a URL with a bucket; raises InvalidRequest when credentials are missing or cannot be used."""
     make = {"s3": _s3, "gs": _gs, "az": _az}[place.scheme]
     client: ClientConfig = {
@@ -251,11 +256,7 @@ def open_bucket(place: Place, credentials: Mapping[str, str]) -> Bucket:
         kind = type(error).__name__
     else:
         retention = Retention(place, credentials) if place.scheme == "s3" else None
-        if place.versions and retention is not None:
-            from engine.locations.versioned import Versioned
-
-            return Versioned(place.shown, patient, once, retention)
-        return Bucket(place.shown, patient, once, retention)
+        return sort(place.shown, patient, once, retention)
     raise InvalidRequest(
         f"storage location {place.shown}", expected="credentials that can be used", found=kind
     )

@@ -35,9 +35,14 @@ class Versioned(Bucket):
     """See the module."""
 
     def __init__(
-        self, shown: str, patient: ObjectStore, once: ObjectStore, retention: Retention
+        self,
+        shown: str,
+        patient: ObjectStore,
+        once: ObjectStore,
+        retention: Retention | None = None,
     ) -> None:
         super().__init__(shown, patient, once, retention)
+        assert retention is not None, "only s3:// has versions"
         self._kept = retention
         self._known: dict[str, Version] = {}  # the oldest, of names that were looked at
         self._guard = threading.Lock()  # of _known

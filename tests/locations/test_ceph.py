@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 
 from engine import Store, limits
-from engine.errors import LocationDenied
+from engine.errors import LocationDenied, LocationUnavailable, NotFound
 from engine.locations import Retry, open_location
-from tests.copies.test_locks import attacked, cheap
+from tests.copies.test_object_lock import attacked, cheap
 from tests.copies.test_reach import grown
 from tests.locations.ceph import Ceph
 from tests.locations.conftest import LOCKED, Server
+from tests.locations.proxy import FlipRequest, Proxy
 from tests.restore.conftest import engine, home, make
 
 __all__ = ["cheap", "engine", "grown", "home", "make"]
@@ -64,6 +65,22 @@ def test_whoever_has_the_credentials_destroys_nothing_that_is_locked(
     for key, value in ceph.credentials.items():
         monkeypatch.setenv(key, value)
     attacked(engine, ceph, grown, tmp_path / "new")
+
+
+def test_a_body_damaged_on_its_way_is_refused(ceph: Server) -> None:
+    """Its digest is not that of the request: it is sent again, or told as what may pass; never kept as it is."""
+    small, large = secrets.token_bytes(100_000), secrets.token_bytes(limits.PUT_PART + 5)
+    with Proxy(ceph.endpoint) as proxy:
+        location = ceph.location(endpoint=proxy.endpoint)
+        for name, data in (("small", small), ("large", large)):
+            proxy.next(FlipRequest(bit=8 * 5_000), method="PUT", path=name)
+            with pytest.raises(LocationUnavailable, match=r"40[03]"):
+                location.put(name, data)
+            with pytest.raises(NotFound):
+                location.stat(name)
+            proxy.next(FlipRequest(bit=8 * 5_000), method="PUT", path=name)
+            Retry(location).put(name, data)
+            assert location.read(name) == data
 
 
 def test_what_an_upload_left_half_done(ceph: Server) -> None:
