@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
@@ -10,10 +10,11 @@ from engine.home import OpenStore
 from engine.progress import Report, silent
 
 if TYPE_CHECKING:  # imported where they are used: no process needs all of them
+    from engine.copies.keyring import KeyringInfo
     from engine.copies.listing import LocationInfo, UploadInfo
     from engine.copies.office import Extras, Settings
     from engine.copies.upload import UploadReport
-    from engine.keys import Secret
+    from engine.keys import Opener, Secret
     from engine.maintain.borrow import Lent
     from engine.maintain.drop import DropReport
     from engine.maintain.reclaim import Reclaim
@@ -80,6 +81,36 @@ class StoreCopies(Generic[S]):
         with self._noting():
             office.take_over(self._store.context, name)
 
+    def keys(self, location: str, secret: Opener | None = None) -> KeyringInfo:
+        """Who may open a location; ``secret``: what opens its key ring, by default this machine's key."""
+        from engine.copies import keyring
+
+        with self._noting():
+            return keyring.show(self._store.context, location, secret)
+
+    def change_keys(
+        self, location: str, *, add: Sequence[Secret] = (), remove: Sequence[str] = (), machine: bool = False,
+        force: bool = False, secret: Opener | None = None,
+    ) -> KeyringInfo:  # fmt: skip
+        """Have others open a location, or some no longer (by ids of slots), in one step; ``machine``: this one, where
+        it does not; ``force``: also what leaves only this machine, or not even that. Raises InvalidRequest, Busy …"""
+        from engine.copies import keyring
+
+        with self._noting():
+            return keyring.change(
+                self._store.context, location, secret, add=add, drop=remove, machine=machine, force=force
+            )  # fmt: skip
+
+    def rotate_keys(
+        self, location: str, *, master_for: Sequence[Secret] = (), secret: Opener | None = None
+    ) -> KeyringInfo:  # fmt: skip
+        """What is sent from now on has a new key. ``master_for``: and so has the ring, opened by these and by this
+        machine alone."""
+        from engine.copies import keyring
+
+        with self._noting():
+            return keyring.rotate(self._store.context, location, secret, master_for)
+
     @contextmanager
     def borrow(
         self, location: str, *, scratch: str | None = None, report: Report = silent
@@ -122,12 +153,14 @@ class StoreCopies(Generic[S]):
 
         return listing.locations(self._store.context)
 
-    def uploads(self, location: str = "", state: str = "", point: str = "") -> list[UploadInfo]:
-        """How far points are at a location, or at all of them; ``state`` may be ``pending``: all but verified. Raises
-        NotFound."""
+    def uploads(
+        self, location: str = "", state: str = "", points: Collection[str] | None = None
+    ) -> list[UploadInfo]:
+        """How far points, all or these, are at a location, or at all of them; ``state`` may be ``pending``: all but
+        verified. Raises NotFound."""
         from engine.copies import listing
 
-        return listing.uploads(self._store.context, location, state, point)
+        return listing.uploads(self._store.context, location, state, points)
 
     def has_extras(self, point: str) -> bool:
         """Whether a location has something that the service kept with a point."""

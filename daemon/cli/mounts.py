@@ -160,7 +160,7 @@ def _plainly(ctx: click.Context, name: str, label: str) -> PointInfo | None:
 @click.option("--json", "json_", is_flag=True)
 @click.pass_context
 def mounts(ctx: click.Context, json_: bool) -> None:
-    """List mounts, how each is served, and how long the last good drill took to recover it.
+    """List mounts: how each is served, points that wait for their copies, how long the last good drill took.
 
     \b
       holdfast mounts --json
@@ -171,12 +171,25 @@ def mounts(ctx: click.Context, json_: bool) -> None:
         as_json(found)
         return
     rows = [
-        [shown(one.name), one.state, str(one.points), size(one.quota) if one.quota else "-",
+        [shown(one.name), one.state, str(one.points), str(one.pending), size(one.quota) if one.quota else "-",
          one.session or "-", f"{one.recovery_s:.1f} s" if one.drilled_ns else "-", shown(one.path) or "-",
          shown(", ".join(one.exports)) or "-"]
         for one in found
     ]  # fmt: skip
-    table(rows, ["MOUNT", "STATE", "POINTS", "QUOTA", "SESSION", "RECOVERY", "PATH", "EXPORTED TO"])
+    table(
+        rows,
+        [
+            "MOUNT",
+            "STATE",
+            "POINTS",
+            "PENDING",
+            "QUOTA",
+            "SESSION",
+            "RECOVERY",
+            "PATH",
+            "EXPORTED TO",
+        ],
+    )
     for one in found:
         if one.frozen:
             click.echo(f"{shown(one.name)}: retention waits: {shown(one.frozen)}", err=True)
