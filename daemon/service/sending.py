@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from daemon.service import extras
-from daemon.service.copies import SETTINGS
+from daemon.service.copies import ADOPTED, SETTINGS
 from daemon.service.core import LOCK_WAIT, locked
 from daemon.service.extras import Kept, KeptSession, KeptText
 from daemon.state import State
@@ -85,7 +85,7 @@ def settings_of(store: Store, state: State, mount: str) -> dict[str, Any]:
         found = store.mount(mount)
     except NotFound:
         return {}
-    text = state.marks.get(SETTINGS + mount)
+    text = state.marks.get(ADOPTED + mount) or state.marks.get(SETTINGS + mount)
     if len(text) > CONFIGURATION_MAX:
         log.warning(
             "mount %s: what the configuration says of it is too long to be kept with its points",
