@@ -14,9 +14,9 @@ if TYPE_CHECKING:  # imported where they are used: no process needs all of them
     from engine.copies.office import Extras, Settings
     from engine.copies.upload import UploadReport
     from engine.keys import Secret
+    from engine.maintain.borrow import Lent
     from engine.maintain.drop import DropReport
     from engine.maintain.reclaim import Reclaim
-    from engine.maintain.refill import AdoptReport
     from engine.points.view import PointView
 
 
@@ -33,7 +33,7 @@ class StoreCopies(Generic[S]):
 
     def __init__(
         self, store: OpenStore, noting: Callable[[], AbstractContextManager[None]],
-        facade: Callable[[OpenStore, AdoptReport], S],
+        facade: Callable[[OpenStore, Lent], S],
     ) -> None:  # fmt: skip
         """``noting``: within it, what goes wrong is an incident of the store; a borrowed one refuses it;
         ``facade``: makes the facade of another store."""
@@ -91,11 +91,8 @@ class StoreCopies(Generic[S]):
         from engine.maintain import borrow
 
         with (
-            borrow.of_store(self._store.context, location, scratch=scratch, report=report) as (
-                opened,
-                found,
-            ),
-            closing(self._facade(opened, found)) as store,
+            borrow.of_store(self._store.context, location, scratch=scratch, report=report) as lent,
+            closing(self._facade(lent.store, lent)) as store,
         ):
             yield store
 
