@@ -57,13 +57,14 @@ def lost(tmp_path_factory: pytest.TempPathFactory) -> Lost:
         service.create_mount(MountSpec("m"))
         fill(path, "m", {"one.bkp": b"x", "two.bkp": b"y"})
         first = service.snapshot("m").point.id
+        service.add_location(LocationSpec("far", f"file://{base}/there", sealed=False))
+        assert service.start_job("upload", {"location": "far"}).state == "done"
+        service.keep(first)  # said after it was sent
         session = service.begin("m", holder="me", label="night")
         service.attach_log(session.id, "rman.log", [RMAN])
         service.attach_log(session.id, "long.log", [LOG])
         second = service.commit(session.id).detail.point.id
         third = service.snapshot("m").point.id
-        service.keep(first)
-        service.add_location(LocationSpec("far", f"file://{base}/there", sealed=False))
         assert service.start_job("upload", {"location": "far"}).state == "done"
         points = [first, second, third]
         return Lost(base / "there", points, {one: kept(service.state, one) for one in points}, 2)
