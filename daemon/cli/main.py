@@ -50,6 +50,7 @@ _MODULES = {
     "daemon.cli.jobs": "jobs job cancel restores",
     "daemon.cli.copies": "location",
     "daemon.cli.uploads": "uploads upload",
+    "daemon.cli.keys": "key",
     "daemon.cli.retention": "retention",
     "daemon.cli.drills": "drill drills",
     "daemon.cli.exports": "export unexport exports",

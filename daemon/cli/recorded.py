@@ -31,6 +31,7 @@ ACTS = {
     "release_retention": "release retention", "drill": "start drill",
     "start_job": "start job", "cancel_job": "cancel job", "export": "export mount", "unexport": "end export",
     "add_location": "add location", "remove_location": "remove location", "retry_uploads": "retry uploads",
+    "change_keys": "change keys", "rotate_keys": "rotate keys",
     "reset_incidents": "reset incidents", "create_token": "create token", "revoke_token": "revoke token",
 }  # fmt: skip
 """What changes something, and what the audit log calls it, as it does for the API."""

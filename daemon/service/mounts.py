@@ -9,7 +9,7 @@ from collections.abc import Collection
 
 from daemon.contract import DrillInfo, ExportInfo, JobInfo, MountInfo, MountSpec
 from daemon.service.collapse import MARK, Watch
-from daemon.service.copies import Copies
+from daemon.service.keyrings import Keyrings
 from daemon.service.ports import Shown
 from daemon.state.records import DELETED
 from daemon.state.sessions import occupied
@@ -28,7 +28,7 @@ def stays_deleted(name: str) -> str:
     return f"mounts.{name}: was deleted, and is not made again: {again}"
 
 
-class Mounts(Copies):
+class Mounts(Keyrings):
     """The part of ``Backend`` about mounts."""
 
     def mounts(self) -> list[MountInfo]:

@@ -15,7 +15,8 @@ from typing import TypeVar
 from engine import limits
 from engine.copies import journal, sealed
 from engine.copies.chain import Chain, State
-from engine.copies.connect import bounded, newest_ring, opened, read_marker
+from engine.copies.connect import opened, read_marker
+from engine.copies.rings import bounded, newest_ring
 from engine.copies.sealed import PackRow
 from engine.errors import Corrupt, HoldfastError, InvalidRequest, NotFound, PermissionDenied
 from engine.keys import Key, Opener, Vault, alone

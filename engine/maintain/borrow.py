@@ -20,8 +20,8 @@ from engine import home, limits
 from engine.chunks import Context
 from engine.copies import outbox, ownring
 from engine.copies.bare import Bare, open_bare
-from engine.copies.connect import machine_key, own_ring
 from engine.copies.link import Link
+from engine.copies.rings import machine_key, own_ring
 from engine.copies.rows import LocationRow
 from engine.errors import Corrupt, LocationUnavailable, StoreFull, from_os
 from engine.home import OpenStore
