@@ -42,7 +42,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -137,8 +136,8 @@ def far(
         monkeypatch.setenv(name, value)
     far = Far(engine, Proxy(server.endpoint), server, "", tmp_path)
 
-    def patient(inner: Location, **other: Any) -> Retry:
-        return Retry(inner, far.wait_s, chance=lambda: 0, **other)
+    def patient(inner: Location, clock: Callable[[], float]) -> Retry:
+        return Retry(inner, far.wait_s, clock=clock, chance=lambda: 0)
 
     monkeypatch.setattr(connect, "Retry", patient)
     with far.proxy as proxy:

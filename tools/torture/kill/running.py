@@ -34,6 +34,7 @@ run_dir = "{home}/run"
 listen = []
 [phoenix]
 listen = ["{address}"]
+max_pending = 10000
 [log]
 format = "plain"
 [maintenance]
