@@ -64,7 +64,7 @@ class Copies(Core):
         self.store.copies.add(
             spec.name, spec.url, secrets=secrets, credentials=spec.credentials, sealed=spec.sealed,
             mounts=spec.mounts, verify=spec.verify, local=spec.local, bandwidth=spec.bandwidth,
-            read_bandwidth=spec.read_bandwidth,
+            read_bandwidth=spec.read_bandwidth, object_lock=spec.object_lock,
         )  # fmt: skip
         self.ports.uploads.wake()
         return self.location(spec.name)
