@@ -260,5 +260,5 @@ ADOPT_ROWS = 100_000  # chunks put into the index together, in order: about 100 
 BORROW_ROOM = (
     64 * MIB
 )  # bytes free without which no store is borrowed: its index, and some of the cache
-BORROW_ROW = 256  # bytes of the index for a chunk: measured 140, in pages two thirds full
+BORROW_ROW = 256  # bytes of the index for a chunk: measured 222
 ADOPT_TWICE_MAX = 100_000  # chunks that lie in several packs: each is read to choose

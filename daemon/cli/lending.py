@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import replace
 
 import click
@@ -24,7 +25,9 @@ def mount(
         raise click.UsageError("--from mounts a recovery point: NAME@POINT")
     if cache_size is not None and cache_size <= 0:
         raise InvalidRequest("--cache-size", expected="more than none", found=str(cache_size))
-    with progress() as report, lent(ctx, place, given, scratch, report) as store:
+    with ExitStack() as stack:
+        with progress() as report:  # no bar stays while it is served
+            store = stack.enter_context(lent(ctx, place, given, scratch, report))
         found = store.point(name if reference == "latest" else reference)
         if found.mount != base:
             raise NotFound(
