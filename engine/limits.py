@@ -234,6 +234,19 @@ AWAY_CACHE = 4 * GIB  # bytes of the cache on disk of what was fetched
 AWAY_BLOCK = MIB  # fetched and kept as a whole: a request costs as much as a few hundred KiB
 AWAY_AHEAD = 8  # blocks fetched along when a pack is read in order
 
+# --- reclaiming what lies at a location -----------------------------------------------------------------------
+RECLAIM_BELOW = (
+    0.4  # part of a pack that is needed, up to which it is rewritten: 3 bytes freed for 2 moved
+)
+RECLAIM_LEAST = (
+    64 * KIB
+)  # bytes not needed: for less, the requests cost more than half a year of keeping it
+RECLAIM_GRACE = (
+    86_400.0  # s a pack stays after the journal said it is gone: restores elsewhere take hours
+)
+CHECKPOINT_EVERY = 1_000  # journal entries: who adopts reads up to twice as many
+ALONE_WAIT = 60.0  # s who sends waits for its turn: one pack is read, put and read back in less
+
 # --- adopting a location ------------------------------------------------------------------------------------
 ADOPT_THREADS = (
     8  # entries and trailers fetched at once, and in memory: 264 and 96 MiB at the very most

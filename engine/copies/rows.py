@@ -10,7 +10,7 @@ from zlib import crc32
 
 from engine.codec import ID_LEN
 from engine.errors import Corrupt
-from engine.index.rows import U32, ChunkRow
+from engine.index.rows import U32, U64, ChunkRow
 from engine.packs.records import Entry
 
 FOLDER = "locations"
@@ -34,7 +34,8 @@ class LocationRow:
     ``seq`` and ``last``: number and hash (hex) of the last journal entry that is known; ``credentials``: where they
     are, never what they are; ``mounts``: whose points go there, none for all; ``verify``: part of the packs that is
     read back; ``local``: KEEP or DROP; ``paused``: why nothing is sent, "" when it is; ``ring``: number of
-    the newest key ring that was seen."""
+    the newest key ring that was seen; ``checkpoints``: numbers of the last two journal entries of that kind;
+    ``needed``: bytes of packs that were needed when that was last found out, -1 never."""
 
     id: int
     url: str
@@ -49,6 +50,8 @@ class LocationRow:
     local: str = KEEP
     paused: str = ""
     ring: int = 0
+    checkpoints: list[int] = field(default_factory=list)
+    needed: int = -1
 
     def takes(self, mount: str) -> bool:
         """Do points of this mount go there?"""
@@ -149,7 +152,8 @@ UNNAMED, NAMED, GOING = 1, 2, 3
 
 class AwayRow(NamedTuple):
     """A sealed pack at a location. ``kind``: as in its header; ``trailer``, ``trailer_len``: its trailer's frame;
-    ``locked_s``: retention until (s since the epoch), 0 none."""
+    ``locked_s``: retention until (s since the epoch), 0 none; ``said``: the journal entry that says it is gone, of one
+    that is GOING."""
 
     location: int
     state: int
@@ -162,18 +166,20 @@ class AwayRow(NamedTuple):
     locked_s: int
     salt: bytes
     name: bytes
+    said: int = 0
 
     def pack_bytes(self) -> bytes:
-        return _AWAY.pack(*self)
+        return _AWAY.pack(*self[:-1]) + (U64.pack(self.said) if self.said else b"")
 
 
 def away_row(raw: bytes) -> AwayRow:
     """Decode; raises Corrupt."""
-    if len(raw) != _AWAY.size:
+    if len(raw) not in (_AWAY.size, _AWAY.size + U64.size):
         raise Corrupt(
             "index row of a sealed pack", expected=f"{_AWAY.size} bytes", found=f"{len(raw)} bytes"
         )
-    row = AwayRow(*_AWAY.unpack(raw))
+    said = U64.unpack_from(raw, _AWAY.size)[0] if len(raw) > _AWAY.size else 0
+    row = AwayRow(*_AWAY.unpack_from(raw))._replace(said=said)
     if row.state not in (UNNAMED, NAMED, GOING):
         raise Corrupt("index row of a sealed pack", expected="a known state", found=str(row.state))
     return row
