@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # imported where they are used: no process needs all of them
     from engine.copies.upload import UploadReport
     from engine.keys import Secret
     from engine.maintain.drop import DropReport
-    from engine.maintain.reclaim import Reclaim, Terms
+    from engine.maintain.planning import Reclaim, Terms
 
 
 class StoreCopies:
@@ -93,14 +93,14 @@ class StoreCopies:
     ) -> Reclaim:  # fmt: skip
         """Free at a location what no point there needs any more; see ``engine.maintain.reclaim``."""
         from engine.copies import connect
-        from engine.maintain import reclaim
+        from engine.maintain import planning, reclaim
 
-        terms = terms or reclaim.Terms()
+        terms = terms or planning.Terms()
         with self._noting():
             link = connect.open_link(self._store.context, location)
             try:
                 if dry_run:
-                    return reclaim.plan(self._store, link, terms, report=report)
+                    return planning.plan(self._store, link, terms, report=report)
                 return reclaim.reclaim(self._store, link, terms, report=report, stop=stop)
             finally:
                 link.location.close()

@@ -29,7 +29,7 @@ def write(link: Link, report: Report) -> int:
     chain = _read(link, report)
     if chain.digest.hex() != link.row.last:
         raise Corrupt(
-            f"{link.location.shown}: journal", expected=f"entries up to number {link.row.seq}, as this store wrote them",
+            f"{link.location.shown}: journal", expected=f"entries up to {link.row.seq}, as this store wrote them",
             found=f"that they can be read up to {chain.seq}", do="find out who wrote to the location",
         )  # fmt: skip
     body = chain.state.checkpoint()

@@ -12,7 +12,8 @@ from engine.copies.link import Link
 from engine.copies.upload import Uploader
 from engine.errors import Busy, Corrupt, LocationUnavailable
 from engine.index import Table
-from engine.maintain.reclaim import Terms, reclaim
+from engine.maintain.planning import Terms
+from engine.maintain.reclaim import reclaim
 from engine.progress import silent
 from tests.copies.test_reach import grown, reached
 from tests.copies.test_upload import link, place, read_all, send

@@ -11,7 +11,7 @@ import pytest
 from engine import Store
 from engine.copies import journal, outbox
 from engine.copies.chain import Chain
-from engine.copies.connect import Wanted, add, open_link
+from engine.copies.connect import Wanted, add, newest_ring, open_link
 from engine.copies.link import Link
 from engine.copies.sealed import path_of, read_pack
 from engine.copies.upload import Uploader, UploadReport
@@ -57,8 +57,7 @@ def send(engine: Store, link: Link, point: str) -> UploadReport:
 
 def read_all(link: Link) -> tuple[Chain, set[bytes]]:
     """What somebody finds who has the location and the passphrase alone: the journal, and ids of all chunks."""
-    raw = link.location.read("keys/00000001.json")
-    vault = unlock(raw, SECRET)
+    vault = unlock(newest_ring(link.location)[1], SECRET)
     chain = Chain(vault)
     for one in link.location.list("journal/"):
         chain.take(journal.seq_of(one.name.rpartition("/")[2]) or 0, link.location.read(one.name))
