@@ -29,7 +29,14 @@ from engine.copies.rows import (
     OutboxRow,
 )
 from engine.copies.sealed import PackRow
-from engine.errors import Busy, Corrupt, LocationUnavailable, NotFound, from_os
+from engine.errors import (
+    Busy,
+    Corrupt,
+    LocationUnavailable,
+    NotFound,
+    ShuttingDown,
+    from_os,
+)
 from engine.index import Table, Txn
 from engine.index.rows import KIND_DATA
 from engine.keys import Vault
@@ -47,7 +54,7 @@ def alone(
     """Be the only process that changes what is at a location, or relies on it staying, for as long as the block runs.
 
     Whoever waits, up to ``wait_s``, comes before those that ask after him: work that is done in parts, again and again,
-    keeps nobody out. Raises Busy.
+    keeps nobody out. Raises Busy, and ShuttingDown when it is to ``stop`` while it waits.
     """
     system = context.system
     folder = os.path.join(context.root, FOLDER)
@@ -68,7 +75,11 @@ def alone(
         try:
             for one in (turn, fd):
                 while not system.try_lock(one):
-                    if stop() or system.monotonic() >= end:
+                    if stop():
+                        raise ShuttingDown(
+                            f"location {name!r}", expected="its turn", found="a request to stop"
+                        )
+                    if system.monotonic() >= end:
                         raise Busy(
                             f"location {name!r}", expected="nobody else at work on it",
                             found="another process of this store", do="wait for it to end",

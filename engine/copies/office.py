@@ -61,7 +61,7 @@ def send(
         if link.row.paused:
             raise Busy(f"location {location!r}", expected="one that is sent to", found=link.row.paused,
                        do="see 'holdfast location list'")  # fmt: skip
-        with link.alone():
+        with link.alone(limits.ALONE_WAIT, stop):
             link.catch_up()
             link.tell_removed()
             for point, mount in _waiting(context, link.row):

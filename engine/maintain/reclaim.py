@@ -18,7 +18,7 @@ from engine.copies import checkpoint, journal, outbox, rows
 from engine.copies.link import Link
 from engine.copies.rows import GOING, WHOLE, AwayRow
 from engine.copies.sealed import name_in, path_of
-from engine.errors import Busy
+from engine.errors import Busy, ShuttingDown
 from engine.home import OpenStore
 from engine.index import Table, Txn
 from engine.locations import Throttle
@@ -125,8 +125,8 @@ class _Run:
                 self._first = False
                 self._link.catch_up()
                 yield
-        except Busy:
-            if entered or (self._first and not self._stop()):
+        except (Busy, ShuttingDown) as error:
+            if entered or (self._first and isinstance(error, Busy)):
                 raise
             raise _Cut from None
 

@@ -18,6 +18,7 @@ from engine.copies.upload import Uploader, UploadReport
 from engine.errors import (
     AlreadyExists,
     Busy,
+    Corrupt,
     HoldfastError,
     LocationDenied,
     LocationUnavailable,
@@ -60,7 +61,14 @@ def read_all(link: Link) -> tuple[Chain, set[bytes]]:
     vault = unlock(newest_ring(link.location)[1], SECRET)
     chain = Chain(vault)
     for one in link.location.list("journal/"):
-        chain.take(journal.seq_of(one.name.rpartition("/")[2]) or 0, link.location.read(one.name))
+        seq = journal.seq_of(one.name.rpartition("/")[2]) or 0
+        if chain.seq and seq != chain.seq + 1:
+            chain = Chain(vault)  # entries before a checkpoint go
+        try:
+            chain.take(seq, link.location.read(one.name))
+        except Corrupt:
+            if chain.seq:
+                raise
     ids = set()
     for name in chain.state.packs:
         entries, every = read_pack(vault, link.location.read(path_of(name)))
