@@ -173,6 +173,7 @@ class Link:
     def take_over(self) -> None:
         """Become the only writer, in place of who wrote the last entry that is known here. Raises Busy when there are
         newer ones: this store does not know what they say."""
+        self._see_last()
         seq, known = self.row.seq, bytes.fromhex(self.row.last)
         last = journal.decode(self.vault, seq, self.location.read(journal.path_of(seq)))
         mine = bytes.fromhex(self.row.writer)
