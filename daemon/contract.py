@@ -20,7 +20,7 @@ T = TypeVar("T")
 MountState = Literal["stopped", "starting", "serving", "draining", "failed", "deleting"]
 SessionState = Literal["open", "committing", "committed", "abandoned"]
 JobState = Literal["queued", "running", "done", "failed", "cancelled"]
-JobKind = Literal["collect", "scrub", "check", "restore", "delete-mount", "upload"]
+JobKind = Literal["collect", "scrub", "check", "restore", "delete-mount", "upload", "reclaim"]
 UploadState = Literal["queued", "uploading", "verified", "failed"]
 Durability = Literal["local", "remote"]
 """When a commit or a snapshot answers: when the point is durable here, or when every location that it must go to has
@@ -216,8 +216,8 @@ class LocationSpec:
 
 @dataclass(frozen=True)
 class LocationInfo:
-    """A storage location. ``paused``: why nothing is sent there, "" when it is; the last four: points by how far their
-    copy is."""
+    """A storage location. ``paused``: why nothing is sent there, "" when it is; the next four: points by how far their
+    copy is; ``stored``: bytes of packs there; ``needed``: of them when that was last found out, -1 never."""
 
     name: str
     url: str
@@ -230,6 +230,8 @@ class LocationInfo:
     uploading: int = 0
     verified: int = 0
     failed: int = 0
+    stored: int = 0
+    needed: int = -1
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import sys
 import time
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from daemon.cli.common import backend, beside, path_of
+from daemon.cli.freeing import reclaim
 from daemon.cli.output import as_json, counted, moment, progress, say, shown, size, table
 from daemon.cli.passphrases import passphrase_of
 from daemon.contract import LocationSpec
@@ -223,31 +223,6 @@ def take_over(ctx: click.Context, name: str) -> None:
     say(f"location {name}: points of this store go there from now on")
 
 
-@location.command()
-@click.argument("name")
-@click.option("--dry-run", is_flag=True, help="Say what would be freed, and free nothing.")
-@click.option("--json", "json_", is_flag=True)
-@click.pass_context
-def reclaim(ctx: click.Context, name: str, dry_run: bool, json_: bool) -> None:
-    """Free at a location what none of its points needs any more: after points were deleted.
-
-    \b
-      holdfast location reclaim offsite --dry-run
-    """
-    beside(ctx)
-    with Store.open(path_of(ctx)) as store, progress() as report:
-        found = store.copies.reclaim(name, dry_run=dry_run, report=report)
-    if json_:
-        as_json(dataclasses.asdict(found))
-        return
-    what = "would be freed" if dry_run else "freed"
-    say(f"{name}: {counted(found.packs, 'pack')}, {size(found.bytes)} {what}")
-    if found.waiting:
-        say(
-            f"{counted(found.waiting, 'pack')} more once 'holdfast gc' has freed chunks here that name them"
-        )
-
-
 @click.command()
 @click.option("--location", "place", default="", help="Only those to this location.")
 @click.option(
@@ -361,4 +336,5 @@ def _raise_failed(failed: list[UploadInfo]) -> None:
         )  # fmt: skip
 
 
+location.add_command(reclaim)
 COMMANDS = (location, uploads, upload)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
 from daemon.contract import JobInfo
@@ -15,7 +15,7 @@ from engine.errors import Corrupt, HoldfastError, InvalidRequest, NotFound
 from engine.maintain.check import Problem
 from engine.progress import Report
 
-STOPS = frozenset({"upload"})  # kinds of jobs that ask whether to stop
+STOPS = frozenset({"upload", "reclaim"})  # kinds of jobs that ask whether to stop
 TOLD_MAX = 1_000  # problems or damaged files that are named; the others are counted
 TOLD_BYTES = (
     1 << 18
@@ -64,6 +64,21 @@ def run(
             from daemon.service.sending import upload
 
             return upload(store, str(job.options["location"]), report, stop)
+        case "reclaim":
+            return _reclaim(store, dict(options), report, stop)
+
+
+def _reclaim(
+    store: Store, options: dict[str, Any], report: Report, stop: Callable[[], bool]
+) -> dict[str, Any]:
+    from engine.maintain.costs import Prices
+    from engine.maintain.planning import Terms
+
+    location, dry_run = str(options.pop("location")), bool(options.pop("dry_run", False))
+    names = [one.name for one in fields(Prices)]
+    given = {name: float(options.pop(name)) for name in names if name in options}
+    terms = Terms(**options, prices=Prices(**given) if given else None)
+    return asdict(store.copies.reclaim(location, terms, dry_run=dry_run, report=report, stop=stop))
 
 
 def _scrub(store: Store, options: dict[str, Any], report: Report) -> dict[str, Any]:

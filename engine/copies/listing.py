@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from engine.chunks import Context
 from engine.copies import outbox
-from engine.copies.rows import STATES, VERIFIED, OutboxRow
+from engine.copies.rows import STATES, VERIFIED, OutboxRow, away_row
 from engine.index import Table, Txn
 from engine.nodes.point import decode_point
 
@@ -17,7 +17,8 @@ PENDING = "pending"
 
 
 class LocationInfo(NamedTuple):
-    """A storage location; the last four: points by how far their copy is. ``paused``: why nothing is sent, or ""."""
+    """A storage location. ``paused``: why nothing is sent, or ""; the next four: points by how far their copy is;
+    ``stored``: bytes of packs there; ``needed``: of them when that was last found out, -1 never."""
 
     name: str
     url: str
@@ -30,6 +31,8 @@ class LocationInfo(NamedTuple):
     uploading: int
     verified: int
     failed: int
+    stored: int
+    needed: int
 
 
 class UploadInfo(NamedTuple):
@@ -49,12 +52,16 @@ def locations(context: Context) -> list[LocationInfo]:
     """All locations, by name."""
     found = []
     with context.index.read() as txn:
+        stored: Counter[int] = Counter()
+        for _, raw in txn.scan(Table.AWAY):
+            away = away_row(raw)
+            stored[away.location] += away.size
         for name, row in sorted(outbox.locations(txn).items()):
             counts = Counter(one.state for _, one in outbox.of_location(txn, row.id))
             found.append(
                 LocationInfo(
                     name, row.url, row.sealed, tuple(row.mounts), row.verify, row.local, row.paused,
-                    *(counts[state] for state in STATES),
+                    *(counts[state] for state in STATES), stored=stored[row.id], needed=row.needed,
                 )
             )  # fmt: skip
     return found
