@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from engine.chunks import Context
 from engine.copies import outbox
-from engine.copies.rows import STATES, VERIFIED, OutboxRow, away_row
+from engine.copies.rows import FAILED, QUEUED, UPLOADING, VERIFIED, OutboxRow, away_row
 from engine.index import Table, Txn
 from engine.nodes.point import decode_point
 
@@ -61,7 +61,7 @@ def locations(context: Context) -> list[LocationInfo]:
             found.append(
                 LocationInfo(
                     name, row.url, row.sealed, tuple(row.mounts), row.verify, row.local, row.paused,
-                    *(counts[state] for state in STATES), stored=stored[row.id], needed=row.needed,
+                    counts[QUEUED], counts[UPLOADING], counts[VERIFIED], counts[FAILED], stored[row.id], row.needed,
                 )
             )  # fmt: skip
     return found
