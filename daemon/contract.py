@@ -20,12 +20,16 @@ T = TypeVar("T")
 MountState = Literal["stopped", "starting", "serving", "draining", "failed", "deleting"]
 SessionState = Literal["open", "committing", "committed", "abandoned"]
 JobState = Literal["queued", "running", "done", "failed", "cancelled"]
-JobKind = Literal["collect", "scrub", "check", "restore", "delete-mount", "upload", "reclaim"]
+JobKind = Literal[
+    "collect", "scrub", "check", "restore", "delete-mount", "upload", "drill", "reclaim"
+]
 UploadState = Literal["queued", "uploading", "verified", "failed"]
 Durability = Literal["local", "remote"]
 """When a commit or a snapshot answers: when the point is durable here, or when every location that it must go to has
 it verified as well."""
-HookEvent = Literal["before_begin", "after_begin", "before_commit", "after_commit", "after_restore"]
+HookEvent = Literal[
+    "before_begin", "after_begin", "before_commit", "after_commit", "after_restore", "verify"
+]  # fmt: skip
 Role = Literal["admin", "operator", "writer", "restorer", "auditor"]
 Consistency = Literal["consistent", "crash-consistent"]
 
@@ -54,7 +58,8 @@ class MountSpec:
 @dataclass(frozen=True)
 class MountInfo:
     """A mount and how it is served. ``session``: id of the one that is open, "" for none; ``pending``: points not yet
-    verified at every location that they must go to, 0 without one."""
+    verified at every location that they must go to, 0 without one; ``frozen``: why its retention deletes nothing, ""
+    when it does; ``recovery_s``: what the last drill that went well took, ``drilled_ns``: when it ended."""
 
     name: str
     chunking: str
@@ -67,6 +72,22 @@ class MountInfo:
     session: str = ""
     exports: list[str] = field(default_factory=list)
     pending: int = 0
+    frozen: str = ""
+    recovery_s: float = 0.0
+    drilled_ns: int = 0
+
+
+@dataclass(frozen=True)
+class RetentionInfo:
+    """What retention does with a mount. ``frozen``: why it deletes nothing, "" when it does; ``since_ns``, ``point``:
+    when that was found, and of which point."""
+
+    mount: str
+    last: int
+    within_s: float
+    frozen: str = ""
+    since_ns: int = 0
+    point: str = ""
 
 
 @dataclass(frozen=True)
@@ -184,6 +205,41 @@ class RestoreSpec:
     point: str
     path: str = ""
     place: str = "mount"
+
+
+@dataclass(frozen=True)
+class DrillSpec:
+    """A drill to be made, of a point, or of one that is drawn from a mount's; with neither, of the mount drilled
+    longest ago. ``source``: "local" or a storage location; ``into``: name of a restore target, "" for the usual
+    place."""
+
+    mount: str = ""
+    point: str = ""
+    source: str = "local"
+    into: str = ""
+    keep: bool = False
+
+
+@dataclass(frozen=True)
+class DrillInfo:
+    """A drill that has ended. ``error``: why it failed, "" when it went well; ``restore_s``, ``verify_s``: what
+    restoring and the mount's hook took; ``hook``: whether there was one; ``output``: the attachment with what it
+    printed, 0 for none; ``path``: where what was restored is kept, "" when it is gone."""
+
+    job: int
+    mount: str
+    point: str
+    source: str
+    begun_ns: int
+    ended_ns: int
+    error: str = ""
+    files: int = 0
+    bytes: int = 0
+    restore_s: float = 0.0
+    verify_s: float = 0.0
+    hook: bool = False
+    output: int = 0
+    path: str = ""
 
 
 @dataclass(frozen=True)
@@ -354,6 +410,12 @@ class Backend(Protocol):
     def remove_location(self, name: str) -> None: ...
     def uploads(self, location: str = "", state: str = "") -> list[UploadInfo]: ...
     def retry_uploads(self, location: str) -> int: ...
+
+    # retention and drills
+    def retention(self) -> list[RetentionInfo]: ...
+    def release_retention(self, mount: str) -> RetentionInfo: ...
+    def drill(self, spec: DrillSpec) -> JobInfo: ...
+    def drills(self, mount: str = "") -> list[DrillInfo]: ...
 
     # exports
     def exports(self, mount: str = "") -> list[ExportInfo]: ...

@@ -26,6 +26,7 @@ from engine.errors import (
     HoldfastError,
     InvalidRequest,
     NotFound,
+    ReadOnly,
     from_os,
 )
 from engine.incidents import Journal
@@ -60,7 +61,11 @@ class Session:
 class OpenStore:
     """An open store in one process: context, reader, and at most one session. Thread-safe after opening."""
 
-    def __init__(self, path: str, *, system: Os = REAL, exclusive: bool = False) -> None:
+    def __init__(
+        self, path: str, *, system: Os = REAL, exclusive: bool = False, borrowed: str = ""
+    ) -> None:
+        """``borrowed``: the location that it was made from for a while, only to be read."""
+        self._borrowed = borrowed
         self.path = named(path)
         self._lock_fd = -1
         data = _read_format(self.path, system)
@@ -98,9 +103,18 @@ class OpenStore:
                 f"store {self.path}", expected="to be free", found=found, do="wait for it to end"
             )
 
+    def refuse_borrowed(self) -> None:
+        """Raises ReadOnly when the store is only to be read."""
+        if self._borrowed:
+            raise ReadOnly(
+                f"store borrowed from {self._borrowed}", expected="only reading", found="a change",
+                do="to work with it, 'holdfast adopt' the location",
+            )  # fmt: skip
+
     @property
     def session(self) -> Session:
-        """The session, opened at first use."""
+        """The session, opened at first use. Raises ReadOnly for a borrowed store."""
+        self.refuse_borrowed()
         with self._opening:
             if self._session is None:
                 self._session = Session(self.context, self.reader)

@@ -53,8 +53,8 @@ def adopt(
 ) -> None:  # fmt: skip
     """Make a store again from a storage location alone: its points, mounts and their settings.
 
-    Content is fetched when it is read. Without --take-over nothing is written there but a key for this machine, and no
-    new point is sent: see first that the points are what you expect, and that the old machine is gone.
+    Content is fetched when it is read. Without --take-over nothing is written there, and no new point is sent: see
+    first that the points are what you expect, and that the old machine is gone.
 
     \b
       holdfast adopt s3://bucket/db?endpoint=https://s3.example --store /srv/holdfast

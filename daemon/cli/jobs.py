@@ -21,7 +21,8 @@ _STATES = ["", "queued", "running", "done", "failed", "cancelled"]
 @click.option("--json", "json_", is_flag=True)
 @click.pass_context
 def jobs(ctx: click.Context, kind: str, state: str, json_: bool) -> None:
-    """List the service's jobs: collections, scrubs, checks, restores, deletions of mounts.
+    """List the service's jobs: collections, scrubs, checks, restores, uploads, drills, deletions of
+    mounts.
 
     \b
       holdfast jobs --state running

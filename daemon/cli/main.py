@@ -49,6 +49,8 @@ _MODULES = {
     "daemon.cli.sessions": "begin commit abandon renew sessions log",
     "daemon.cli.jobs": "jobs job cancel restores",
     "daemon.cli.copies": "location uploads upload",
+    "daemon.cli.retention": "retention",
+    "daemon.cli.drills": "drill drills",
     "daemon.cli.exports": "export unexport exports",
     "daemon.cli.service": "status token audit",
     "daemon.cli.configs": "config",

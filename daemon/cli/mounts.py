@@ -135,7 +135,7 @@ def _plainly(ctx: click.Context, name: str, label: str) -> PointInfo | None:
 @click.option("--json", "json_", is_flag=True)
 @click.pass_context
 def mounts(ctx: click.Context, json_: bool) -> None:
-    """List mounts, and how each is served.
+    """List mounts, how each is served, and how long the last good drill took to recover it.
 
     \b
       holdfast mounts --json
@@ -147,10 +147,14 @@ def mounts(ctx: click.Context, json_: bool) -> None:
         return
     rows = [
         [shown(one.name), one.state, str(one.points), size(one.quota) if one.quota else "-",
-         one.session or "-", shown(one.path) or "-", shown(", ".join(one.exports)) or "-"]
+         one.session or "-", f"{one.recovery_s:.1f} s" if one.drilled_ns else "-", shown(one.path) or "-",
+         shown(", ".join(one.exports)) or "-"]
         for one in found
     ]  # fmt: skip
-    table(rows, ["MOUNT", "STATE", "POINTS", "QUOTA", "SESSION", "PATH", "EXPORTED TO"])
+    table(rows, ["MOUNT", "STATE", "POINTS", "QUOTA", "SESSION", "RECOVERY", "PATH", "EXPORTED TO"])
+    for one in found:
+        if one.frozen:
+            click.echo(f"{shown(one.name)}: retention waits: {shown(one.frozen)}", err=True)
 
 
 @click.command()

@@ -5,12 +5,16 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import click
 
 from daemon.cli.common import alone, backend, is_far, open_store, plain
 from daemon.cli.output import as_json, counted, every, moment, progress, say, shown, size, table
 from engine.errors import Corrupt, InvalidRequest
+
+if TYPE_CHECKING:
+    from daemon.contract import Backend
 
 
 def _text(raw: bytes) -> str:
@@ -183,12 +187,25 @@ def rm(ctx: click.Context, points: tuple[str, ...], dry_run: bool, json_: bool) 
             gone = store.remove_points(points)
     else:
         with backend(ctx) as asked:
+            _warn(asked, points)
             gone = asked.remove_points(list(points))
     if json_:
         as_json({"points": [point.id for point in gone]})
         return
     for point in gone:
         say(f"point {point.id} deleted")
+
+
+def _warn(asked: Backend, points: tuple[str, ...]) -> None:
+    """Where retention deletes nothing because something is wrong, who deletes by hand should know."""
+    frozen = {one.name: one.frozen for one in asked.mounts() if one.frozen}
+    if not frozen:
+        return
+    for mount in sorted({asked.point(one).point.mount for one in points} & frozen.keys()):
+        click.echo(
+            f"retention of {shown(mount)} waits, for its points may be all there is: {shown(frozen[mount])}",
+            err=True,
+        )
 
 
 def _would_free(ctx: click.Context, points: tuple[str, ...], json_: bool) -> None:

@@ -12,6 +12,8 @@ from daemon.contract import (
     AuditLine,
     Change,
     Committed,
+    DrillInfo,
+    DrillSpec,
     Durability,
     EntryInfo,
     ExportInfo,
@@ -26,6 +28,7 @@ from daemon.contract import (
     PointDetail,
     PointQuery,
     RestoreSpec,
+    RetentionInfo,
     Role,
     SessionInfo,
     TokenInfo,
@@ -243,6 +246,21 @@ class Remote:
     def retry_uploads(self, location: str) -> int:
         found = self._link.post(dict[str, int], "/v1/uploads/retry", {"location": location})
         return found["queued"]
+
+    # --- retention and drills -----------------------------------------------------------------------------
+
+    def retention(self) -> list[RetentionInfo]:
+        return self._all(RetentionInfo, "/v1/retention")
+
+    def release_retention(self, mount: str) -> RetentionInfo:
+        path = f"/v1/mounts/{part(mount)}/retention/release"
+        return self._link.post(RetentionInfo, path, long=True)
+
+    def drill(self, spec: DrillSpec) -> JobInfo:
+        return self._link.post(JobInfo, "/v1/drills", asdict(spec))
+
+    def drills(self, mount: str = "") -> list[DrillInfo]:
+        return self._all(DrillInfo, "/v1/drills", {"mount": mount})
 
     # --- exports ------------------------------------------------------------------------------------------
 

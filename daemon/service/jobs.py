@@ -9,8 +9,10 @@ from typing import Any, get_args
 
 from daemon.contract import JobInfo, JobKind, JobState, Page, RestoreSpec
 from daemon.service import cursors
+from daemon.service.collapse import MARK
 from daemon.service.copies import SETTINGS
 from daemon.service.core import bounded
+from daemon.service.mounts import DRILLS
 from daemon.service.sessions import Sessions
 from daemon.service.walking import found
 from daemon.state.jobs import ENDS, Restored
@@ -72,12 +74,16 @@ class Jobs(Sessions):
         )
 
     def _prepare_upload(self, location: str) -> None:
-        """What the configuration says of the mounts is sent along with their points: the job has none."""
+        """What the configuration says of the mounts is sent along with their points."""
         self.location(location)
-        for name, mount in self._config().mounts.items():
-            text = mount.model_dump_json(exclude_defaults=True)
-            if self.state.marks.get(SETTINGS + name) != text:
-                self.state.marks.put(SETTINGS + name, text)
+        for name in self._config().mounts:
+            self.keep_settings(name)
+
+    def keep_settings(self, name: str) -> None:
+        """Write down what the configuration says of a mount, for jobs, which have none."""
+        text = self.policy(name).model_dump_json(exclude_defaults=True)
+        if self.state.marks.get(SETTINGS + name) != text:
+            self.state.marks.put(SETTINGS + name, text)
 
     def _terms(self, location: str) -> dict[str, Any]:
         """What the configuration says of reclaiming a location. Raises NotFound."""
@@ -148,7 +154,11 @@ class Jobs(Sessions):
                 self.state.wanted.delete(job.mount, deleting=self._half_gone(job.mount))
         there = _what_is_there(job) if job.kind == "restore" and state == "done" else None
         ended = self.state.jobs.ended(job_id, state, result=result, error=error, restored=there)
-        if state == "failed" and not (job.kind in ("upload", "reclaim") and _passes(error or {})):
+        if (
+            state == "failed"
+            and job.kind != "drill"
+            and not (job.kind in ("upload", "reclaim") and _passes(error or {}))
+        ):
             text = (error or {}).get("message", "")
             thing = f"{job.kind} {job.mount}".strip()
             self.store.incidents.note("job_failed", thing, f"job {job.id}: {text}")
@@ -162,6 +172,8 @@ class Jobs(Sessions):
             self.state.jobs.unrestored(one.job)
         self.note_deleted(mount)
         self.state.wanted.forget(mount)
+        for mark in (MARK, DRILLS):
+            self.state.marks.remove(mark + mount)
         self.forget_hooks(mount)
         self._shown.discard(mount)
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections import Counter
 from collections.abc import Collection
 
-from daemon.contract import ExportInfo, JobInfo, MountInfo, MountSpec
+from daemon.contract import DrillInfo, ExportInfo, JobInfo, MountInfo, MountSpec
+from daemon.service.collapse import MARK, Watch
 from daemon.service.copies import Copies
 from daemon.state.records import DELETED
 from daemon.state.sessions import occupied
 from engine.errors import Busy, InvalidRequest, NotFound
 from engine.registry import Mount
+
+DRILLS = "drills of "  # of a mark, before a mount's name: its last drills
 
 
 def stays_deleted(name: str) -> str:
@@ -41,12 +45,24 @@ class Mounts(Copies):
         state, path, pid = self.ports.workers.status(mount.name)
         wanted = self.state.wanted.get(mount.name)
         session = self.state.sessions.open_of(mount.name)
+        good = next((one for one in reversed(self.drills_of(mount.name)) if not one.error), None)
         return MountInfo(
             name=mount.name, chunking=mount.chunking, quota=mount.quota, max_files=mount.files,
             points=points, state="deleting" if wanted.deleting else state, path=path, pid=pid,
             session=session.id if session else "",
             exports=[one.client for one in self.wanted_exports(mount.name)], pending=pending,
+            frozen=self.watch_of(mount.name).frozen, recovery_s=good.restore_s + good.verify_s if good else 0.0,
+            drilled_ns=good.ended_ns if good else 0,
         )  # fmt: skip
+
+    def watch_of(self, mount: str) -> Watch:
+        """What is known of a mount's points, as it was looked at last."""
+        return Watch.from_json(self.state.marks.get(MARK + mount))
+
+    def drills_of(self, mount: str) -> list[DrillInfo]:
+        """Drills of a mount that have ended, the oldest first."""
+        rows = json.loads(self.state.marks.get(DRILLS + mount) or "[]")
+        return [DrillInfo(**row) for row in rows]
 
     def wanted_exports(self, mount: str) -> list[ExportInfo]:
         """Exports of a mount: those of the configuration, and those asked for, which come before them."""

@@ -38,7 +38,8 @@ class FoundDamaged(Corrupt):
 
 def result_of(error: HoldfastError) -> dict[str, Any]:
     """What a job that failed has to tell all the same."""
-    return error.result if isinstance(error, FoundDamaged) else {}
+    found = getattr(error, "result", {})
+    return found if isinstance(found, dict) else {}
 
 
 def run(
@@ -66,6 +67,10 @@ def run(
             return upload(store, str(job.options["location"]), report, stop)
         case "reclaim":
             return _reclaim(store, dict(options), report, stop)
+        case "drill":
+            from daemon.service.drilling import drill
+
+            return drill(store, job, report)
 
 
 def _reclaim(

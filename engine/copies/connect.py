@@ -85,9 +85,12 @@ def open_link(context: Context, name: str, secret: Opener | None = None) -> Link
         )  # fmt: skip
     if not row.sealed:
         return Link(context, name, location, Vault(found.location, context.key, None))
+    if row.ring_here and secret is None:
+        raw, key = own_ring(context, name), machine_key(context, name)
+        return Link(context, name, location, unlock(raw, key, location=found.location))
     number, raw = newest_ring(location)
     vault = unlock(
-        raw, secret or _machine_key(context, name), location=found.location, least=row.ring, system=context.system
+        raw, secret or machine_key(context, name), location=found.location, least=row.ring, system=context.system
     )  # fmt: skip
     if number > row.ring:
         with context.index.write() as txn:
@@ -194,7 +197,26 @@ def key_path(context: Context, name: str) -> str:
     return os.path.join(context.root, FOLDER, f"{name}.key")
 
 
-def _machine_key(context: Context, name: str) -> Key:
+def ring_file(context: Context, name: str) -> str:
+    """Where the ring of an adopted location lies, as long as it is not taken over; see ``ownring``."""
+    return os.path.join(context.root, FOLDER, f"{name}.ring")
+
+
+def own_ring(context: Context, name: str) -> bytes:
+    """The ring of an adopted location that this store keeps. Raises NotFound."""
+    path = ring_file(context, name)
+    try:
+        fd = context.system.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        try:
+            return context.system.pread(fd, limits.RING_MAX + 1, 0)
+        finally:
+            context.system.close(fd)
+    except OSError as error:
+        raise from_os(error, path) from None
+
+
+def machine_key(context: Context, name: str) -> Key:
+    """This machine's key to a location. Raises NotFound, PermissionDenied where others may read it."""
     key = load(key_path(context, name), context.system)
     assert isinstance(key, Key)
     return key
@@ -209,7 +231,7 @@ def _new_machine_key(context: Context, name: str) -> Key:
             context.system.mkdir(folder)
             context.system.fsync_dir(context.root)
         if context.system.exists(path):
-            return _machine_key(context, name)
+            return machine_key(context, name)
         key = Key.new(context.system)
         save(context.system, path, f"{key.printed()}\n".encode("ascii"))
     except OSError as error:

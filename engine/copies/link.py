@@ -170,6 +170,24 @@ class Link:
         self._take(entry, raw)
         return entry.seq
 
+    def nobody_since(self) -> None:
+        """Raises Busy when another writer has written since what is known here."""
+        seq = self.row.seq + 1
+        try:
+            raw = self.location.read(journal.path_of(seq))
+        except NotFound:
+            return
+        self._mine(journal.decode(self.vault, seq, raw))
+
+    def _mine(self, entry: Entry) -> None:
+        """Raises Busy for an entry after the last that is known which is another's: nobody here knows what it says."""
+        if entry.writer.hex() != self.row.writer or entry.prev.hex() != self.row.last:
+            raise Busy(
+                f"location {self.name!r}", expected=f"journal entry {entry.seq - 1} to be its last",
+                found=f"entry {entry.seq} of writer {entry.writer.hex()}",
+                do="stop who writes there, then adopt the location again",
+            )  # fmt: skip
+
     def take_over(self) -> None:
         """Become the only writer, in place of who wrote the last entry that is known here. Raises Busy when there are
         newer ones: this store does not know what they say."""
@@ -184,15 +202,12 @@ class Link:
         if not self.location.create(journal.path_of(entry.seq), raw):
             raw = self.location.read(journal.path_of(entry.seq))
             entry = journal.decode(self.vault, entry.seq, raw)
-            if entry.writer != mine or entry.prev != known:
-                raise Busy(
-                    f"location {self.name!r}", expected=f"journal entry {seq} to be its last",
-                    found=f"entry {entry.seq} of writer {entry.writer.hex()}",
-                    do="stop who writes there, then adopt the location again",
-                )  # fmt: skip
+            self._mine(entry)
         self._look(entry.seq, raw)
         with self.context.index.write() as txn:
-            outbox.save(txn, self.name, replace(outbox.location(txn, self.name), paused=""))
+            outbox.save(
+                txn, self.name, replace(outbox.location(txn, self.name), paused="", ring_here=False)
+            )
         self._take(entry, raw)
 
     def _look(self, seq: int, raw: bytes) -> None:

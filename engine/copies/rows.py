@@ -34,8 +34,9 @@ class LocationRow:
     ``seq`` and ``last``: number and hash (hex) of the last journal entry that is known; ``credentials``: where they
     are, never what they are; ``mounts``: whose points go there, none for all; ``verify``: part of the packs that is
     read back; ``local``: KEEP or DROP; ``paused``: why nothing is sent, "" when it is; ``ring``: number of
-    the newest key ring that was seen; ``checkpoints``: numbers of the last two journal entries of that kind;
-    ``needed``: bytes of packs that were needed when that was last found out, -1 never."""
+    the newest key ring that was seen; ``ring_here``: this machine's key opens a ring that the store keeps, not the one
+    there; ``checkpoints``: numbers of the last two journal entries of that kind; ``needed``: bytes of packs that were
+    needed when that was last found out, -1 never."""
 
     id: int
     url: str
@@ -50,6 +51,7 @@ class LocationRow:
     local: str = KEEP
     paused: str = ""
     ring: int = 0
+    ring_here: bool = False
     checkpoints: list[int] = field(default_factory=list)
     needed: int = -1
 

@@ -4,7 +4,18 @@
 with once a ring is open. ``copies/FORMAT-copies.md`` has every byte. Nothing here prints, logs or pickles a key.
 """
 
-from engine.keys.ring import COST, RingFacts, SlotFacts, facts, make, rotated, unlock, with_slots
+from engine.keys.ring import (
+    COST,
+    RingFacts,
+    SlotFacts,
+    alone,
+    facts,
+    let_in,
+    make,
+    rotated,
+    unlock,
+    with_slots,
+)
 from engine.keys.seal import FRAME_OVERHEAD, HEADER_LEN, JOURNAL_MAGIC, PACK_MAGIC, FileSeal, Vault
 from engine.keys.secrets import (
     Both,
@@ -21,6 +32,6 @@ from engine.keys.secrets import (
 
 __all__ = [
     "COST", "FRAME_OVERHEAD", "HEADER_LEN", "JOURNAL_MAGIC", "PACK_MAGIC", "Both", "FileSeal", "Identity", "Key",
-    "Opener", "Passphrase", "Recipient", "RingFacts", "Secret", "SlotFacts", "Vault", "facts", "load", "load_from",
-    "make", "parse", "rotated", "unlock", "with_slots",
+    "Opener", "Passphrase", "Recipient", "RingFacts", "Secret", "SlotFacts", "Vault", "alone", "facts", "let_in",
+    "load", "load_from", "make", "parse", "rotated", "unlock", "with_slots",
 ]  # fmt: skip

@@ -12,7 +12,14 @@ from dataclasses import dataclass
 
 import pytest
 
-from daemon.contract import Backend, MountSpec, PointQuery, RestoreSpec
+from daemon.contract import (
+    Backend,
+    DrillSpec,
+    MountSpec,
+    PointQuery,
+    RestoreSpec,
+    RetentionInfo,
+)
 from engine.errors import AlreadyExists, Busy, InvalidRequest, NotFound, PermissionDenied
 from tests.daemon.service.support import fill
 
@@ -441,6 +448,28 @@ class BackendContract:
         backend.remove_points([point])
         with pytest.raises(NotFound):
             backend.restore(RestoreSpec(point))
+
+    def test_drills(self, backend: Backend, mount: str, point: str) -> None:
+        job = backend.drill(DrillSpec(mount))
+        assert (job.kind, job.state, job.mount) == ("drill", "done", mount)
+        (found,) = backend.drills(mount)
+        assert (found.job, found.point, found.source, found.error) == (job.id, point, "local", "")
+        assert found.files == 7 and not found.hook and backend.drills() == [found]
+        assert backend.mount(mount).drilled_ns == found.ended_ns > 0
+        with pytest.raises(NotFound):
+            backend.drills("nobody")
+        for spec in (DrillSpec("nobody"), DrillSpec(point="nope"), DrillSpec(mount, source="nas"),
+                     DrillSpec(mount, into="nowhere"), DrillSpec("../x")):  # fmt: skip
+            with pytest.raises((NotFound, InvalidRequest)):
+                backend.drill(spec)
+
+    def test_retention(self, rig: Rig, mount: str) -> None:
+        backend = rig.backend
+        (found,) = backend.retention()
+        assert found == RetentionInfo(mount, 0, 0.0) and backend.mount(mount).frozen == ""
+        assert backend.release_retention(mount) == found
+        with pytest.raises(NotFound):
+            backend.release_retention("nobody")
 
     def test_tokens(self, backend: Backend) -> None:
         made, text = backend.create_token("writer", ["m"], label="rman", lifetime_s=60)
