@@ -164,11 +164,15 @@ class Needed:
         return None if raw is None else chunk_row(raw)
 
 
-def begun(txn: Txn, link: Link) -> dict[str, tuple[int, int]]:
-    """Points whose sending was ever begun: how often, and the entry that names each. ``office.send`` writes it down
-    before it looks at what the location has."""
+def begun(txn: Txn, link: Link) -> dict[str, tuple[int, int, int]]:
+    """Points whose sending was ever begun, each with what changes when it is begun again: ``office.send`` writes that
+    down before it looks at what the location has."""
     found = outbox.of_location(txn, link.row.id)
-    return {point: (row.tries, row.entry) for point, row in found if row.tries or row.entry}
+    return {
+        point: (row.tries, row.entry, row.since_ns)
+        for point, row in found
+        if row.tries or row.entry
+    }
 
 
 def _same(row: ChunkRow, copy: CopyRow) -> bool:

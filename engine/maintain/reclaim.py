@@ -123,6 +123,11 @@ class _Run:
             with self._link.alone(wait, self._stop):
                 entered = True
                 self._first = False
+                if self._link.row.paused:
+                    raise Busy(
+                        f"location {self._link.name!r}", expected="one that this store sends to",
+                        found=self._link.row.paused, do="see 'holdfast location list'",
+                    )  # fmt: skip
                 self._link.catch_up()
                 yield
         except (Busy, ShuttingDown) as error:

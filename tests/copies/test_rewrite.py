@@ -318,6 +318,17 @@ def test_who_waits_comes_before_who_comes_again(engine: Store, link: Link) -> No
         pass
 
 
+def test_who_only_reads_frees_nothing(link: Link, thin: str, place: Path, tmp_path: Path) -> None:
+    """An entry of somebody who is not the writer would stop the one who is."""
+    Store.adopt(str(tmp_path / "new"), f"file://{place}", SECRET)
+    before = sorted(place.rglob("*"))
+    with Store.open(str(tmp_path / "new")) as elsewhere:
+        assert elsewhere.copies.reclaim("origin", dry_run=True).requests
+        with pytest.raises(Busy, match="without taking over"):
+            elsewhere.copies.reclaim("origin", NOW)
+    assert sorted(place.rglob("*")) == before
+
+
 def test_two_and_an_upload_at_the_same_time(
     engine: Store, make: Maker, link: Link, thin: str, place: Path
 ) -> None:
