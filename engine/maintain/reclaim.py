@@ -46,6 +46,7 @@ def reclaim(
     except _Cut:
         run.result.done = False
     finally:
+        run.later()
         freed = run.result.bytes + run.result.later_bytes - run.result.added
         run.result.count(counted.counts(), prices_of(link, terms), freed)
     return run.result
@@ -71,11 +72,13 @@ class _Run:
         self._began = self._system.monotonic()
         self._first = True
         self._there_ns = 0
+        self._over: dict[int, bool] = {}  # whether the grace of what an entry said is over
         self.result = Reclaim(link.name)
 
     def all(self) -> None:
         """Every step, in order. Raises _Cut."""
         found = self._forgotten()
+        self._remove()  # first what costs nothing
         together = groups(found, self._now_s(found))
         for done, group in enumerate(together):
             self._report(Progress("rewrite", done, len(together), "packs"))
@@ -226,11 +229,7 @@ class _Run:
 
     def _remove(self) -> None:
         """Remove packs that an entry said are gone, once their grace and their retention are over."""
-        with self._index.read() as txn:
-            gone = [(number, row) for number, row in self._rows(txn) if removable(row)]
-        ready = self._ready(gone)
-        self.result.later_packs = len(gone)
-        self.result.later_bytes = sum(row.size for _, row in gone)
+        ready = self._ready(self._gone())
         for at in range(0, len(ready), limits.LIST_PAGE):
             self._go_on()
             some = ready[at : at + limits.LIST_PAGE]
@@ -239,14 +238,22 @@ class _Run:
                 for number, _ in some:
                     txn.delete(Table.AWAY, rows.away_key(number))
             self.result.packs += len(some)
-            self.result.later_packs -= len(some)
-            freed = sum(row.size for _, row in some)
-            self.result.bytes += freed
-            self.result.later_bytes -= freed
+            self.result.bytes += sum(row.size for _, row in some)
             self._report(Progress("remove", at + len(some), len(ready), "packs"))
 
+    def later(self) -> None:
+        """Count what stays for now."""
+        gone = self._gone()
+        self.result.later_packs = len(gone)
+        self.result.later_bytes = sum(row.size for _, row in gone)
+
+    def _gone(self) -> list[tuple[int, AwayRow]]:
+        """Packs that an entry said are gone, and that are there."""
+        with self._index.read() as txn:
+            return [(number, row) for number, row in self._rows(txn) if removable(row)]
+
     def _ready(self, gone: list[tuple[int, AwayRow]]) -> list[tuple[int, AwayRow]]:
-        over: dict[int, bool] = {}
+        over = self._over
         for _, row in gone:
             if row.said not in over:
                 over[row.said] = not self._terms.grace_s or self._is_old(self._written(row.said))
