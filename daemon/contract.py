@@ -181,8 +181,9 @@ class Change:
 
 @dataclass(frozen=True)
 class JobInfo:
-    """Work in the background. ``options`` as asked, ``progress`` {stage, done, total, unit}, ``result`` by kind,
-    ``error`` {kind, message} of the error table, all empty when there is none."""
+    """Work in the background. ``options`` as asked, ``progress`` {stage, done, total, unit, rate, eta_s}: ``rate`` in
+    units a second, ``eta_s`` until the stage ends, null while nobody can tell; ``result`` by kind, ``error`` {kind,
+    message} of the error table, all empty when there is none."""
 
     id: int
     kind: JobKind
@@ -200,11 +201,16 @@ class JobInfo:
 @dataclass(frozen=True)
 class RestoreSpec:
     """A restore to be made. ``place``: "mount" shows it read-only under ``restores/JOBID`` of the mount at no cost;
-    else the name of a configured target, below which a directory ``JOBID`` is filled."""
+    else the name of a configured target, below which a directory ``JOBID`` is filled. Of the point all, or one of:
+    what is at ``path``; what is at ``paths``, each below its own directories; the files of a ``database``, as the logs
+    of the point name them. ``location``: a storage location to read it from, "" for wherever its bytes are."""
 
     point: str
     path: str = ""
     place: str = "mount"
+    paths: list[str] = field(default_factory=list)
+    database: str = ""
+    location: str = ""
 
 
 @dataclass(frozen=True)
@@ -257,7 +263,8 @@ class ExportInfo:
 class LocationSpec:
     """A storage location to be made. The passphrase and each of the keys, as printed, open it alone; they are told to
     nobody. ``mounts``: whose points go there, empty for all; ``verify``: part of what is sent that is read back;
-    ``local``: what becomes of the bytes here once they are verified there."""
+    ``local``: what becomes of the bytes here once they are verified there; ``bandwidth``, ``read_bandwidth``: limits of
+    bytes a second sent and fetched, as ``08:00-18:00=5M,20M``."""
 
     name: str
     url: str
@@ -268,12 +275,27 @@ class LocationSpec:
     mounts: list[str] = field(default_factory=list)
     verify: float = 0.02
     local: Literal["keep", "drop"] = "keep"
+    bandwidth: str = ""
+    read_bandwidth: str = ""
+
+
+@dataclass(frozen=True)
+class LocationChange:
+    """What of a storage location is to be another, as in ``LocationSpec``; None: as it is."""
+
+    mounts: list[str] | None = None
+    verify: float | None = None
+    local: Literal["keep", "drop"] | None = None
+    credentials: str | None = None
+    bandwidth: str | None = None
+    read_bandwidth: str | None = None
 
 
 @dataclass(frozen=True)
 class LocationInfo:
-    """A storage location. ``paused``: why nothing is sent there, "" when it is; the next four: points by how far their
-    copy is; ``stored``: bytes of packs there; ``needed``: of them when that was last found out, -1 never."""
+    """A storage location. ``paused``: why nothing is sent there, "" when it is; ``queued`` to ``failed``: points by how
+    far their copy is; ``requests``: asked of it so far, by kind as a server bills them, with bytes each way;
+    ``stored``: bytes of packs there; ``needed``: of them when that was last found out, -1 never."""
 
     name: str
     url: str
@@ -286,6 +308,9 @@ class LocationInfo:
     uploading: int = 0
     verified: int = 0
     failed: int = 0
+    bandwidth: str = ""
+    read_bandwidth: str = ""
+    requests: dict[str, int] = field(default_factory=dict)
     stored: int = 0
     needed: int = -1
 
@@ -293,7 +318,7 @@ class LocationInfo:
 @dataclass(frozen=True)
 class UploadInfo:
     """How far the copy of a point at a location is. ``since_ns``: in this state; ``sent``: bytes; ``reason``: why it
-    failed or is tried again."""
+    failed or is tried again; ``requests``: asked of the location to send it."""
 
     location: str
     point: str
@@ -303,6 +328,7 @@ class UploadInfo:
     tries: int = 0
     sent: int = 0
     reason: str = ""
+    requests: int = 0
 
 
 @dataclass(frozen=True)
@@ -347,7 +373,8 @@ class PointQuery:
 
 class Backend(Protocol):
     """A Holdfast. See the module for threads and errors; one that has no daemon raises Unsupported for exports and
-    jobs that outlive the call."""
+    jobs that outlive the call. ``once``: a name for this one wish, good for a day: asked again by it, also after an
+    error or a crash, what was made the first time is the answer."""
 
     # mounts
     def mounts(self) -> list[MountInfo]: ...
@@ -372,7 +399,7 @@ class Backend(Protocol):
 
     # recovery points
     def snapshot(
-        self, mount: str, *, label: str = "", durability: Durability = "local"
+        self, mount: str, *, label: str = "", durability: Durability = "local", once: str = ""
     ) -> PointDetail: ...
     def points(self, query: PointQuery) -> Page[PointInfo]: ...
     def point(self, reference: str) -> PointDetail: ...
@@ -395,7 +422,7 @@ class Backend(Protocol):
     def diff(self, old: str, new: str, *, cursor: str = "", limit: int = 1000) -> Page[Change]: ...
 
     # restores and jobs
-    def restore(self, spec: RestoreSpec) -> JobInfo: ...
+    def restore(self, spec: RestoreSpec, *, once: str = "") -> JobInfo: ...
     def delete_restore(self, mount: str, job_id: int) -> None: ...
     def start_job(self, kind: JobKind, options: dict[str, Any]) -> JobInfo: ...
     def jobs(
@@ -407,6 +434,7 @@ class Backend(Protocol):
     # copies at storage locations
     def locations(self) -> list[LocationInfo]: ...
     def add_location(self, spec: LocationSpec) -> LocationInfo: ...
+    def change_location(self, name: str, change: LocationChange) -> LocationInfo: ...
     def remove_location(self, name: str) -> None: ...
     def uploads(self, location: str = "", state: str = "") -> list[UploadInfo]: ...
     def retry_uploads(self, location: str) -> int: ...

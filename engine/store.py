@@ -36,6 +36,7 @@ from engine.registry import Mount
 if TYPE_CHECKING:  # imported where they are used: no process needs all of them
     from engine.keys import Opener
     from engine.live import LiveTree, Ports
+    from engine.maintain.adopt import Furnish
     from engine.maintain.check import CheckReport, Problem
     from engine.maintain.forecast import Forecast
     from engine.maintain.refill import AdoptReport
@@ -96,7 +97,7 @@ class Store:
     @staticmethod
     def adopt(
         path: str, url: str, secret: Opener | None, *, credentials: str = "environment", name: str = "origin",
-        take_over: bool = False, report: Report = silent,
+        take_over: bool = False, report: Report = silent, furnish: Furnish = lambda path, found: None,
     ) -> AdoptReport:  # fmt: skip
         """Make a store again from a storage location alone; see ``engine.maintain.adopt``.
 
@@ -112,6 +113,7 @@ class Store:
             name=name,
             take_over=take_over,
             report=report,
+            furnish=furnish,
         )
 
     @classmethod
@@ -393,18 +395,19 @@ class Store:
     def restore(
         self,
         reference: str,
-        subpath: bytes,
+        subpath: bytes | Sequence[bytes],
         target: bytes,
         *,
         force: bool = False,
+        resume: bool = False,
         report: Report = silent,
     ) -> RestoreReport:
-        """Materialise a point, or part of it, in a directory; see engine.restore."""
+        """Materialise a point, a path of it or several, in a directory; see engine.restore."""
         from engine.restore import restore
 
         return restore(
-            self.view(reference), subpath, target, force=force, progress=report, store_path=self.path,
-            expected=self.point(reference).logical_bytes,
+            self.view(reference), subpath, target, force=force, resume=resume, progress=report, store_path=self.path,
+            expected=self.point(reference).logical_bytes, all_far=self.borrowed is not None,
         )  # fmt: skip
 
     def remove_point(self, reference: str) -> PointInfo:

@@ -32,7 +32,11 @@ if TYPE_CHECKING:
     default="",
     help="Where the scratch directory is made: a restore target's name, or, where no service is asked, a directory.",
 )
-@click.option("--keep", is_flag=True, help="Leave what was restored there.")
+@click.option(
+    "--keep",
+    is_flag=True,
+    help="Leave there what was restored, also when it is found wanting; removing it is then yours.",
+)
 @click.option("--json", "json_", is_flag=True)
 @click.pass_context
 def drill(ctx: click.Context, what: str, source: str, into: str, keep: bool, json_: bool) -> None:
@@ -55,6 +59,8 @@ def drill(ctx: click.Context, what: str, source: str, into: str, keep: bool, jso
         found = next((one for one in asked.drills(job.mount) if one.job == job.id), None)
     if json_:
         as_json(found if found is not None else job)
+    elif found is not None and found.path:
+        click.echo(f"kept in {shown(found.path)}", err=True)
     following.result(job)
     if found is None or json_:
         return
@@ -63,8 +69,6 @@ def drill(ctx: click.Context, what: str, source: str, into: str, keep: bool, jso
         f"drill {found.job}: point {found.point} of {shown(found.mount)} from {shown(found.source)}:"
         f" {counted(found.files, 'file')}, {size(found.bytes)} restored in {found.restore_s:.1f} s{verified}"
     )
-    if found.path:
-        say(f"kept in {shown(found.path)}")
 
 
 def _spec(asked: Backend, what: str, source: str, into: str, keep: bool) -> DrillSpec:

@@ -8,7 +8,7 @@ import click
 
 from daemon.cli import following
 from daemon.cli.common import backend
-from daemon.cli.output import as_json, every, say, shown, table, when
+from daemon.cli.output import as_json, every, lasting, say, shown, table, when
 from daemon.contract import JobInfo, JobKind
 
 _KINDS = ["", *get_args(JobKind)]
@@ -51,9 +51,12 @@ def _told(job: JobInfo) -> str:
     if not told or job.state != "running":
         return ""
     of = f" of {told['total']}" if told.get("total") is not None else ""
-    return shown(
-        f"{told.get('stage', '')}: {told.get('done', 0)}{of} {told.get('unit', '')}".strip()
-    )
+    text = f"{told.get('stage', '')}: {told.get('done', 0)}{of} {told.get('unit', '')}".strip()
+    if told.get("rate"):
+        text += f", {told['rate']:,.0f} a second"
+    if told.get("eta_s") is not None:
+        text += f", {lasting(told['eta_s'])} left"
+    return shown(text)
 
 
 @click.command()

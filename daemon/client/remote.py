@@ -19,6 +19,7 @@ from daemon.contract import (
     ExportInfo,
     JobInfo,
     JobKind,
+    LocationChange,
     LocationInfo,
     LocationSpec,
     ManifestFile,
@@ -144,11 +145,11 @@ class Remote:
     # --- recovery points ----------------------------------------------------------------------------------
 
     def snapshot(
-        self, mount: str, *, label: str = "", durability: Durability = "local"
+        self, mount: str, *, label: str = "", durability: Durability = "local", once: str = ""
     ) -> PointDetail:
         path = f"/v1/mounts/{part(mount)}/snapshots"
         asked = {"label": label, "durability": durability}
-        return self._link.post(PointDetail, path, asked, long=True)
+        return self._link.post(PointDetail, path, asked, long=True, key=once)
 
     def points(self, query: PointQuery) -> Page[PointInfo]:
         asked: Query = {**asdict(query), "limit": _shown(query.limit)}
@@ -208,8 +209,10 @@ class Remote:
 
     # --- restores and jobs --------------------------------------------------------------------------------
 
-    def restore(self, spec: RestoreSpec) -> JobInfo:
-        return self._link.post(JobInfo, "/v1/restores", asdict(spec))
+    def restore(self, spec: RestoreSpec, *, once: str = "") -> JobInfo:
+        asked = asdict(spec)
+        asked["from"] = asked.pop("location")
+        return self._link.post(JobInfo, "/v1/restores", asked, long=True, key=once)
 
     def delete_restore(self, mount: str, job_id: int) -> None:
         self._link.remove(f"/v1/restores/{job_id}", {"mount": mount})
@@ -236,6 +239,11 @@ class Remote:
 
     def add_location(self, spec: LocationSpec) -> LocationInfo:
         return self._link.post(LocationInfo, "/v1/locations", asdict(spec), long=True, keyed=False)
+
+    def change_location(self, name: str, change: LocationChange) -> LocationInfo:
+        return self._link.patch(
+            LocationInfo, f"/v1/locations/{part(name)}", asdict(change), long=True
+        )
 
     def remove_location(self, name: str) -> None:
         self._link.remove(f"/v1/locations/{part(name)}", long=True)

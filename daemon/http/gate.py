@@ -98,6 +98,7 @@ ROWS: tuple[Row, ...] = (
     Row("DELETE", "/v1/jobs/{id}", _CONTENT, act="cancel job"),
     Row("GET", "/v1/locations", _SEE, "store"),
     Row("POST", "/v1/locations", _ADMIN, "store", act="add location"),
+    Row("PATCH", "/v1/locations/{name}", _ADMIN, "store", act="change location"),
     Row("DELETE", "/v1/locations/{name}", _ADMIN, "store", act="remove location"),
     Row("GET", "/v1/uploads", _SEE),
     Row("POST", "/v1/uploads/retry", _RUN, "store", act="retry uploads"),

@@ -77,6 +77,12 @@ UPLOADS = Family(
     "uploads", False, "Points by location and how far their copy is.", ("location", "state")
 )
 UPLOADED = Family("uploaded_bytes", True, "Sent by uploads that came to their end.", ("location",))
+ASKED = Family(
+    "location_requests", True, "Asked of a location, as a server bills it.", ("location", "kind")
+)
+MOVED = Family(
+    "location_bytes", True, "Sent to a location and fetched from it.", ("location", "direction")
+)
 OLDEST = Family(
     "oldest_pending_seconds", False, "Age of the oldest point without a verified copy; 0 for none.", ("location",)
 )  # fmt: skip
@@ -162,6 +168,12 @@ class Metrics:
         self._shown.show(UPLOADED, {(one.name,): sent.get(one.name, 0) for one in known})
         self._shown.show(STORED, {(one.name,): one.stored for one in known})
         self._shown.show(NEEDED, {(one.name,): one.needed for one in known if one.needed >= 0})
+        counts = [(one.name, kind, count) for one in known for kind, count in one.requests.items()]
+        moved = {"bytes_up": "up", "bytes_down": "down"}
+        self._shown.show(ASKED, {(name, kind): n for name, kind, n in counts if kind not in moved})
+        self._shown.show(
+            MOVED, {(name, moved[kind]): n for name, kind, n in counts if kind in moved}
+        )
         self._shown.show(
             OLDEST, {(one.name,): max(0, now - oldest.get(one.name, now)) / 1e9 for one in known}
         )

@@ -9,7 +9,7 @@ import secrets
 import stat
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from daemon.contract import JobInfo
@@ -46,18 +46,33 @@ def drill(
     store: Store, job: JobInfo, report: Report, steady: Callable[[], float] = time.monotonic
 ) -> dict[str, Any]:
     """Run a drill; what is told of it. Raises DrillFailed, and what restoring raises."""
-    options = job.options
-    point, place, keep = str(options["point"]), str(options["place"]), bool(options["keep"])
+    point, keep = str(job.options["point"]), bool(job.options["keep"])
     with (
         State.open(store.path) as state,
-        scratch.made(place, job.id, keep=keep, store_path=store.path) as here,
-        ExitStack() as stack,
+        scratch.made(str(job.options["place"]), job.id, store_path=store.path) as here,
+        Store.open(store.path) as own,
     ):
-        own = stack.enter_context(Store.open(store.path))
         pinned = own.view(point)  # nobody deletes it meanwhile, also when it is read elsewhere
         _check_room(own, pinned, own.point(point).logical_bytes, here.path)
-        begun = steady()
-        source = _source(stack, own, str(options["source"]), here, report)
+        try:
+            result = _restored(own, job, here, report, steady)
+            _verify(state, job, here, result, report, steady)
+        except DrillFailed as error:
+            if keep:
+                error.result["path"] = here.keep()
+            raise
+        if keep:
+            result["path"] = here.keep()
+    return result
+
+
+def _restored(
+    store: Store, job: JobInfo, here: Scratch, report: Report, steady: Callable[[], float]
+) -> dict[str, Any]:
+    """The point in the scratch directory, compared; what is told of it. Raises DrillFailed."""
+    point = str(job.options["point"])
+    begun = steady()
+    with _source(store, str(job.options["source"]), here, report) as source:
         done = source.restore(point, b"", os.fsencode(here.tree), report=report)
         result = {
             "files": done.files, "bytes": done.bytes, "restore_s": round(steady() - begun, 3),
@@ -65,22 +80,20 @@ def drill(
             "output": 0, "path": "",
         }  # fmt: skip
         _compare(point, source.view(point), here.tree, done, report, result)
-        _verify(state, job, here, result, report, steady)
-        if keep:
-            os.rename(here.path, scratch.kept(place, job.id))
-            result["path"] = os.path.join(scratch.kept(place, job.id), scratch.TREE)
     return result
 
 
-def _source(stack: ExitStack, store: Store, name: str, here: Scratch, report: Report) -> Store:
+@contextmanager
+def _source(store: Store, name: str, here: Scratch, report: Report) -> Iterator[Store]:
     """The store to restore from: this one, or one made of what is at a location alone."""
     if name == LOCAL:
-        return store
+        yield store
+        return
     folder = os.path.join(here.path, "borrowed")
     os.mkdir(folder, 0o700)
-    borrow: Any = getattr(store.copies, "borrow", None)
-    found: Store = stack.enter_context(borrow(name, scratch=folder, report=report))
-    return found
+    with store.copies.borrow(name, scratch=folder, report=report) as borrowed:
+        yield borrowed
+    os.rmdir(folder)
 
 
 # --- room ---------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from daemon.contract import DrillInfo, DrillSpec, JobInfo, JobState
 from daemon.service import scratch
 from daemon.service.drilling import LOCAL
-from daemon.service.mounts import DRILLS
+from daemon.service.mounts import DRILLED_SINCE, DRILLS
 from daemon.service.watching import Watching
 from engine import PointInfo
 from engine.errors import InvalidRequest, NotFound
@@ -24,7 +24,6 @@ log = logging.getLogger("holdfast.daemon")
 
 KEPT = 20  # drills of a mount that are remembered, with what their hooks printed
 SWEPT = 100  # drills whose places are looked through
-_SINCE = "drills since "  # of a mark, before a mount's name: since when it has a schedule
 _SECOND = 10**9
 
 
@@ -148,13 +147,13 @@ class Drills(Watching):
 
     def late_drill(self, mount: str, schedule: Schedule, now: int) -> bool:
         """Whether two times have come since a drill of a mount went well last: an incident then."""
-        good = [one.ended_ns for one in self.drills_of(mount) if not one.error]
         if not self.store.points(mount):
             return False
-        since = self.state.marks.get(_SINCE + mount)
+        good = [one.ended_ns for one in self.drills_of(mount) if not one.error]
+        since = self.state.marks.get(DRILLED_SINCE + mount)
         if not since or int(since) > now:
             since = str(now)
-            self.state.marks.put(_SINCE + mount, since)
+            self.state.marks.put(DRILLED_SINCE + mount, since)
         last = min(max([int(since), *good]), now)
         if now < schedule.next(schedule.next(last)):
             return False

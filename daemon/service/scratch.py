@@ -10,6 +10,8 @@ import contextlib
 import fcntl
 import logging
 import os
+import re
+import secrets
 import shutil
 import stat
 from collections.abc import Iterator
@@ -24,7 +26,7 @@ log = logging.getLogger("holdfast.daemon")
 
 PLACE = "drills"  # in the store's folder of the daemon, where no other is named
 TREE, WORK = "tree", "work"  # what is restored, and a directory of the hook's own
-_PREFIX = "drill-"
+_PREFIX, _KEPT = "drill-", "kept-"
 _TOKEN = "hook"  # a file: by what the hook's processes are found
 _TOKEN_MAX = 64
 
@@ -43,6 +45,13 @@ class Scratch:
     def work(self) -> str:
         return os.path.join(self.path, WORK)
 
+    def keep(self) -> str:
+        """Leave it, under a name that no sweep takes; where what was restored is then."""
+        place, name = os.path.split(self.path)
+        kept = os.path.join(place, name.replace(_PREFIX, _KEPT, 1))
+        os.rename(self.path, kept)
+        return os.path.join(kept, TREE)
+
     def runs(self, token: str) -> None:
         """A hook with this token in its environment is about to run."""
         with open(os.path.join(self.path, _TOKEN), "x", encoding="ascii") as file:
@@ -55,8 +64,8 @@ def usual(store_path: str) -> str:
 
 
 @contextmanager
-def made(place: str, job_id: int, *, keep: bool, store_path: str) -> Iterator[Scratch]:
-    """A new directory below a place, removed at the end unless it is to be kept and all went well."""
+def made(place: str, job_id: int, *, store_path: str) -> Iterator[Scratch]:
+    """A new directory below a place, removed at the end unless it was kept."""
     try:
         if place == usual(store_path):
             with contextlib.suppress(FileExistsError):
@@ -72,20 +81,11 @@ def made(place: str, job_id: int, *, keep: bool, store_path: str) -> Iterator[Sc
     try:
         os.mkdir(scratch.work, 0o711)
         yield scratch
-    except BaseException:
-        keep = False
-        raise
     finally:
         try:
-            if not keep:
-                remove(path)
+            remove(path)
         finally:
             os.close(fd)
-
-
-def kept(place: str, job_id: int) -> str:
-    """What a drill's directory is called that is kept: no sweep takes it."""
-    return os.path.join(place, f"kept-{job_id}")
 
 
 def _begin(place: str, job_id: int) -> tuple[str, int]:
@@ -93,7 +93,8 @@ def _begin(place: str, job_id: int) -> tuple[str, int]:
     above = _locked(place)
     try:
         _sweep(place)
-        path = os.path.join(place, f"{_PREFIX}{job_id}")
+        # Other stores may use the place, and number their jobs as well.
+        path = os.path.join(place, f"{_PREFIX}{job_id}-{secrets.token_hex(4)}")
         # As root the hook may become another user, who has to come to what was restored.
         os.mkdir(path, 0o711 if os.geteuid() == 0 else 0o700)
         return path, _locked(path)
@@ -129,7 +130,7 @@ def sweep(place: str) -> None:
 
 def _sweep(place: str) -> None:
     for name in os.listdir(place):
-        if not (name.startswith(_PREFIX) and name.removeprefix(_PREFIX).isdecimal()):
+        if not re.fullmatch(_PREFIX + "[0-9]+-[0-9a-f]{8}", name):
             continue
         path = os.path.join(place, name)
         try:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from daemon.contract import RetentionInfo
-from daemon.service import retention
+from daemon.service import retention, returning
 from daemon.service.collapse import MARK, Figures, Watch
 from daemon.service.jobs import Jobs
 from engine import PointInfo
@@ -26,7 +27,9 @@ class Watching(Jobs):
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        self._watching = threading.Lock()
+        self._watching: dict[
+            str, threading.Lock
+        ] = {}  # mount -> held while its points are looked at
 
     def retention(self) -> list[RetentionInfo]:
         """What retention does with each mount, by name."""
@@ -41,19 +44,22 @@ class Watching(Jobs):
     def release_retention(self, mount: str) -> RetentionInfo:
         """Let retention go on: the newest point is as it should be. Harmless where it does. Raises NotFound."""
         name = self.store.mount(mount).name
-        with self._watching:
+        with self._looking(name):
             self.state.marks.put(MARK + name, self.watch_of(name).released().to_json())
         self.store.incidents.over("expiry_frozen", f"mount {name}")
         return self._retention(name)
 
-    def watch(self, mount: str, now: int) -> Watch:
-        """Look at points that were made since the last look; what is known then. One that collapsed freezes the
-        mount, until somebody releases it."""
-        with self._watching:
+    def _looking(self, mount: str) -> threading.Lock:
+        return self._watching.setdefault(mount, threading.Lock())
+
+    def watch(self, mount: str, now: int, made: Sequence[PointInfo]) -> Watch:
+        """Look at those of a mount's points that were made since the last look; what is known then. One that
+        collapsed freezes the mount, until somebody releases it."""
+        with self._looking(mount):
             watch = before = self.watch_of(mount)
             if watch.seen and watch.seen[-1].seq > self.store.mount(mount).points:
                 watch = Watch()  # another mount of the same name
-            for figures, new in self._since(mount, watch):
+            for figures, new in self._since(mount, watch, made):
                 limits = self.policy(mount).freeze
                 if new:
                     watch = watch.looked_at(figures, limits, now)
@@ -61,6 +67,8 @@ class Watching(Jobs):
                     watch = Watch((*watch.seen, figures))
             if watch != before:
                 self.state.marks.put(MARK + mount, watch.to_json())
+        if watch.frozen and not before.frozen:
+            self._write("freeze retention", f"mount {mount} point {watch.point}")
         if watch.frozen:
             self.store.incidents.note(
                 "expiry_frozen", f"mount {mount}",
@@ -69,10 +77,18 @@ class Watching(Jobs):
             )  # fmt: skip
         return watch
 
-    def _since(self, mount: str, watch: Watch) -> Iterator[tuple[Figures, bool]]:
+    def _write(self, act: str, about: str) -> None:
+        try:
+            self.audit_log.write("holdfast", "retention", act, about, "ok")
+        except HoldfastError as error:  # the act has happened
+            log.error("the audit log could not be written: %s; lost: %s %s", error, act, about)
+
+    def _since(
+        self, mount: str, watch: Watch, made: Sequence[PointInfo]
+    ) -> Iterator[tuple[Figures, bool]]:
         """Figures of points not looked at, the oldest first, each with whether it is to be judged. Of a mount that is
         looked at for the first time, those before the newest are what is usual."""
-        points = sorted(self.store.points(mount), key=lambda point: point.seq)
+        points = sorted(made, key=lambda point: point.seq)
         if not watch.seen:
             points = points[-self.policy(mount).freeze.points - 1 :]
         last = watch.seen[-1].seq if watch.seen else 0
@@ -97,16 +113,18 @@ class Watching(Jobs):
 
     def watch_all(self, now: int) -> None:
         """Look at the points of every mount, also of those that keep all."""
+        made: defaultdict[str, list[PointInfo]] = defaultdict(list)
+        for point in self.store.points():
+            made[point.mount].append(point)
         for mount in self.store.mounts():
             if not self.state.wanted.get(mount.name).deleting:
-                self.watch(mount.name, now)
-                self.late(mount.name, now)
+                self.watch(mount.name, now, made[mount.name])
+                self._late(mount.name, now, made[mount.name])
 
-    def late(self, mount: str, now: int) -> bool:
+    def _late(self, mount: str, now: int, points: Sequence[PointInfo]) -> bool:
         """Whether a mount has had no new point for longer than its configuration allows: an incident then."""
         limit = self.policy(mount).unprotected_s
-        points = self.store.points(mount) if limit else []
-        if not points:
+        if not limit or not points:
             return False
         newest = max(points, key=lambda point: point.seq)
         age = (now - newest.time_ns) / _SECOND
@@ -122,7 +140,9 @@ class Watching(Jobs):
 
     def expire(self, mount: str, now: int) -> list[PointInfo]:
         """Delete the points of a mount that its retention gives up; which. None while it is frozen."""
-        if self.watch(mount, now).frozen:
+        made = self.store.points(mount)
+        watch = self.watch(mount, now, made)
+        if watch.frozen:
             return []
         keep = self.policy(mount).keep
         seen = retention.Seen(now, self._since_boot(), _boot())
@@ -138,17 +158,17 @@ class Watching(Jobs):
             )  # fmt: skip
         gone = []
         for point in retention.expired(
-            self.store.points(mount), self.state.notes.kept(), last=keep.last, within_s=keep.within_s,
-            now_ns=believed,
+            made, self.state.notes.kept(), last=keep.last, within_s=keep.within_s, now_ns=believed,
         ):  # fmt: skip
             try:
                 with self.locked(mount):  # who keeps a point has an answer, or finds it gone
-                    if not self.state.notes.get(point.id).kept:
+                    if not returning.may_go(self.store, self.state, point.id):
+                        log.info(
+                            "retention leaves point %s: what was kept with it is not back", point.id
+                        )
+                    elif not self.state.notes.get(point.id).kept:
                         gone += self.remove_points([point.id])
-            except (
-                Busy,
-                NotFound,
-            ) as error:  # open, shown, or somebody else's doing: the next time
+            except (Busy, NotFound) as error:  # open, shown, or another's doing: the next time
                 log.info("retention leaves point %s: %s", point.id, error)
         return gone
 

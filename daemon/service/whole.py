@@ -9,11 +9,12 @@ from typing import Any, get_args
 
 import fsmount
 from daemon.contract import AuditLine, ExportInfo, Role, TokenInfo
+from daemon.service import returning
 from daemon.service.core import bounded
 from daemon.service.drills import Drills
 from daemon.service.watching import CLOCK
 from engine import Store
-from engine.errors import InvalidRequest, NotFound
+from engine.errors import Busy, InvalidRequest, NotFound
 from engine.registry import valid_name
 
 log = logging.getLogger("holdfast.daemon")
@@ -149,6 +150,17 @@ class Whole(Drills):
     def prune(self) -> dict[str, int]:
         """Forget what is old of ended sessions, jobs and keys; how many of each."""
         return self.state.pruning.prune({point.id for point in self.store.points()})
+
+    def give_back(self) -> None:
+        """Have come back what was kept with points of a store that was adopted; where it cannot be had, later."""
+        try:
+            found = returning.give_back(self.store, self.state)
+        except Busy:
+            return  # somebody else does it
+        if found.points:
+            log.info("what was kept with %d points is back from a storage location", found.points)
+        if found.waiting:
+            log.warning("what was kept with %d points is not back yet: %s", found.waiting, found.why)  # fmt: skip
 
 
 def network(client: str) -> str:

@@ -35,9 +35,9 @@ class Chores:
         self._config = config
         self._audit = audit
         self._limiter = trio.CapacityLimiter(AT_ONCE)
-        self._pruning = trio.CapacityLimiter(
-            1
-        )  # its own: the first time there may be years of rows
+        # Their own: the first time there may be years of rows, or all logs of a store to be fetched.
+        self._pruning = trio.CapacityLimiter(1)
+        self._returning = trio.CapacityLimiter(1)
 
     async def tasks(self) -> list[Task]:
         """All of them, as the configuration is now."""
@@ -51,6 +51,13 @@ class Chores:
             self._task("stale sessions", _STALE, self._stale),
             self._task("points watched", _HOURLY, self._watch),
             self._task("history", _HOURLY, self._service.note_history, at_once=True),
+            self._task(
+                "what came with points",
+                _HOURLY,
+                self._service.give_back,
+                at_once=True,
+                limiter=self._returning,
+            ),
             self._task("old rows", _DAILY, self._service.prune, limiter=self._pruning),
             self._task(
                 "collect", Schedule.parse(maintenance.collect), partial(self._job, "collect", {})
@@ -95,6 +102,8 @@ class Chores:
     # --- in threads -------------------------------------------------------------------------------------
 
     def _stale(self) -> None:
+        """What may have changed with the time: leases that ended, locations that answer again."""
+        self._service.show_hidden()
         self._service.stale(self._service.clock())
 
     def _watch(self) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 from engine import codec, limits
@@ -32,6 +32,7 @@ from engine.copies.sealed import PackRow
 from engine.errors import (
     Busy,
     Corrupt,
+    HoldfastError,
     LocationUnavailable,
     NotFound,
     ShuttingDown,
@@ -101,6 +102,7 @@ class Link:
         self.location = location
         self.vault = vault
         self._seen = False  # the last entry that is known was there
+        self._tallied: dict[str, int] = {}
         with context.index.read() as txn:
             self.row = outbox.location(txn, name)
 
@@ -113,6 +115,28 @@ class Link:
             with self.context.index.read() as txn:
                 self.row = outbox.location(txn, self.name)
             yield
+
+    def tally(self) -> None:
+        """Have the location's row say what was asked of it since the last time."""
+        counts = self.location.counts()
+        new = {kind: count - self._tallied.get(kind, 0) for kind, count in counts.items()}
+        self._tallied = counts
+        if not any(new.values()):
+            return
+        with self.context.index.write() as txn:
+            row = outbox.locations(txn).get(self.name)
+            if row is not None and row.id == self.row.id:
+                total = {
+                    kind: row.requests.get(kind, 0) + new.get(kind, 0)
+                    for kind in {*row.requests, *new}
+                }
+                outbox.save(txn, self.name, replace(row, requests=total))
+
+    def close(self) -> None:
+        """Let go of the location. What was asked of it is written down, where that can be."""
+        self.location.close()
+        with suppress(HoldfastError):
+            self.tally()
 
     # --- the journal --------------------------------------------------------------------------------------
 

@@ -17,7 +17,8 @@ PENDING = "pending"
 
 
 class LocationInfo(NamedTuple):
-    """A storage location. ``paused``: why nothing is sent, or ""; the next four: points by how far their copy is;
+    """A storage location; ``queued`` to ``failed``: points by how far their copy is. ``paused``: why nothing is sent,
+    or ""; ``requests``: asked of it so far, by kind, with ``bytes_up`` and ``bytes_down``;
     ``stored``: bytes of packs there; ``needed``: of them when that was last found out, -1 never."""
 
     name: str
@@ -31,12 +32,16 @@ class LocationInfo(NamedTuple):
     uploading: int
     verified: int
     failed: int
+    bandwidth: str
+    read_bandwidth: str
+    requests: dict[str, int]
     stored: int
     needed: int
 
 
 class UploadInfo(NamedTuple):
-    """How far the copy of a point at a location is. ``since_ns``: in this state; ``sent``: bytes of its packs."""
+    """How far the copy of a point at a location is. ``since_ns``: in this state; ``sent``: bytes of its packs;
+    ``requests``: asked of the location for that."""
 
     location: str
     point: str
@@ -46,6 +51,7 @@ class UploadInfo(NamedTuple):
     tries: int
     sent: int
     reason: str
+    requests: int
 
 
 def locations(context: Context) -> list[LocationInfo]:
@@ -61,7 +67,9 @@ def locations(context: Context) -> list[LocationInfo]:
             found.append(
                 LocationInfo(
                     name, row.url, row.sealed, tuple(row.mounts), row.verify, row.local, row.paused,
-                    counts[QUEUED], counts[UPLOADING], counts[VERIFIED], counts[FAILED], stored[row.id], row.needed,
+                    counts[QUEUED], counts[UPLOADING], counts[VERIFIED], counts[FAILED],
+                    row.bandwidth, row.read_bandwidth, row.requests,
+                    stored[row.id], row.needed,
                 )
             )  # fmt: skip
     return found
@@ -85,7 +93,7 @@ def uploads(
                     found.append(
                         UploadInfo(
                             name, one, decode_point(raw).mount, row.state, row.since_ns, row.tries, row.sent,
-                            row.reason,
+                            row.reason, row.requests,
                         )
                     )  # fmt: skip
     return found

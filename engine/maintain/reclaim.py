@@ -21,7 +21,6 @@ from engine.copies.sealed import name_in, path_of
 from engine.errors import Busy, ShuttingDown
 from engine.home import OpenStore
 from engine.index import Table, Txn
-from engine.locations import Throttle
 from engine.maintain.needed import Found, Needed, removable
 from engine.maintain.planning import SECOND, Reclaim, Terms, prices_of, told
 from engine.maintain.rewrite import Rewriter, groups
@@ -39,8 +38,6 @@ def reclaim(
     the location, and what the location raises.
     """
     run = _Run(store, link, terms, report, stop)
-    counted = Throttle(link.location)
-    link.location = counted
     try:
         run.all()
     except _Cut:
@@ -48,7 +45,7 @@ def reclaim(
     finally:
         run.later()
         freed = run.result.bytes + run.result.later_bytes - run.result.added
-        run.result.count(counted.counts(), prices_of(link, terms), freed)
+        run.result.count(run.counts(), prices_of(link, terms), freed)
     return run.result
 
 
@@ -69,6 +66,7 @@ class _Run:
         self._terms = terms
         self._report = report
         self._stop = stop
+        self._before = link.location.counts()
         self._began = self._system.monotonic()
         self._first = True
         self._there_ns = 0
@@ -107,14 +105,15 @@ class _Run:
 
     def _go_on(self, *, moved: bool = False) -> None:
         """Raises _Cut when it is time to leave the rest. ``moved``: also when enough bytes were."""
-        counts = self._counts() if moved and self._terms.bytes else {}
+        counts = self.counts() if moved and self._terms.bytes else {}
         over = sum(counts.get(kind, 0) for kind in ("bytes_up", "bytes_down")) >= self._terms.bytes
         if self._stop() or self._left() <= 0 or (counts and over):
             raise _Cut
 
-    def _counts(self) -> dict[str, int]:
-        assert isinstance(self._link.location, Throttle)
-        return self._link.location.counts()
+    def counts(self) -> dict[str, int]:
+        """Requests and bytes since this began."""
+        found = self._link.location.counts()
+        return {kind: count - self._before.get(kind, 0) for kind, count in found.items()}
 
     @contextmanager
     def _turn(self) -> Iterator[None]:

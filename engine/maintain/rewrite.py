@@ -183,8 +183,7 @@ class Rewriter:
                 log.info("records are fetched that cannot be read here: %s", error)
                 continue
             for entry in some:
-                raw = memoryview(got[entry.id])
-                record = decode_record_head(raw)
+                record, raw = got[entry.id]
                 bases = tuple(dict.fromkeys(base.id for base in record.bases))
                 same = (record.size, *record[:4], bases)
                 if same == (

@@ -301,7 +301,7 @@ def test_a_bucket(
     assert again.packs == 0 and again.later_packs >= done.later_packs
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(limits, "RECLAIM_BELOW", 0.0)
-        freed = engine.copies.reclaim("far", Terms(grace_s=0.001))
+        freed = engine.copies.reclaim("far", NOW)
     assert freed.done and freed.packs >= done.later_packs and freed.later_packs == 0
     chain, ids = read_all(open_link(engine._open.context, "far"))
     assert list(chain.state.points) == grown[2:] and reached(engine, grown[2]) <= ids

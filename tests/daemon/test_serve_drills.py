@@ -37,7 +37,7 @@ def test_drills_by_schedule_and_by_hand(make: Callable[..., Daemon]) -> None:
         assert (found.point, found.error, found.source) == (points["a"], "", "local")
         assert b"".join(api.attachment(found.output)[1]).decode().strip() == points["a"]
         job = api.drill(DrillSpec("b", into="out"))
-        until(lambda: os.listdir(daemon.root / "out") == [f"drill-{job.id}"])
+        until(lambda: [one[:-9] for one in os.listdir(daemon.root / "out")] == [f"drill-{job.id}"])
         until(lambda: api.job(job.id).progress.get("stage") == "verify")
         api.cancel_job(job.id)
         assert ended(api, job).state == "cancelled" and os.listdir(daemon.root / "out") == []

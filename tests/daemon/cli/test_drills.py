@@ -25,11 +25,10 @@ def told(*words: str | Path) -> str:
 
 def test_a_drill_through_the_service(served: Served) -> None:
     mine = ("--api", served.api, "--token-file", served.token)
-    done = good(asked(served, "drill", "m", "--into", "out", "--keep"))
-    first, second = done.splitlines()
+    done = asked(served, "drill", "m", "--into", "out", "--keep")
     # Which of the points is chance.
-    assert re.search("of m from local: [34] files, .* restored in", first)
-    kept = Path(second.removeprefix("kept in "))
+    assert re.search("of m from local: [34] files, .* restored in", good(done))
+    kept = Path(done.stderr.strip().removeprefix("kept in "))
     assert kept.parent.parent == served.base / "out" and (kept / "same").read_bytes() == b"same"
     point = json.loads(told(*mine, "points", "--json"))[0]["id"]
     row = json.loads(told(*mine, "drill", point, "--json"))

@@ -449,6 +449,28 @@ class BackendContract:
         with pytest.raises(NotFound):
             backend.restore(RestoreSpec(point))
 
+    def test_a_wish_with_a_name_is_granted_once(
+        self, backend: Backend, mount: str, point: str
+    ) -> None:
+        made = backend.snapshot(mount, label="x", once="one").point
+        assert backend.snapshot(mount, label="x", once="one").point == made
+        assert backend.snapshot(mount, label="x", once="two").point != made
+        job = backend.restore(RestoreSpec(point, "d"), once="three")
+        assert backend.restore(RestoreSpec(point, "d"), once="three").id == job.id
+        assert backend.restore(RestoreSpec(point, "d")).id != job.id
+        with pytest.raises(InvalidRequest):
+            backend.snapshot(mount, label="y", once="one")
+
+    def test_parts_of_a_point_are_restored(self, backend: Backend, mount: str, point: str) -> None:
+        job = backend.restore(RestoreSpec(point, paths=["d/e/f.bin", "/d/"]))
+        assert job.state == "done" and job.options["paths"] == ["d/e/f.bin", "d"]
+        for spec in (
+            RestoreSpec(point, "d", paths=["d"]), RestoreSpec(point, paths=["none"]), RestoreSpec(point, database="x"),
+            RestoreSpec(point, location="none"),
+        ):  # fmt: skip
+            with pytest.raises((InvalidRequest, NotFound)):
+                backend.restore(spec)
+
     def test_drills(self, backend: Backend, mount: str, point: str) -> None:
         job = backend.drill(DrillSpec(mount))
         assert (job.kind, job.state, job.mount) == ("drill", "done", mount)

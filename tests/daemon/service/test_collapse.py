@@ -150,6 +150,9 @@ def test_retention_of_a_mount_that_was_encrypted_waits_for_somebody(tmp_path: Pa
         assert found.point == bad.id and "encrypted" in found.frozen and found.last == 2
         assert service.mount("m").frozen == found.frozen
         assert [one["kind"] for one in service.incidents()] == ["expiry_frozen"]
+        assert [(one.act, one.origin) for one in service.audit()] == [
+            ("freeze retention", "retention")
+        ]
         for number in range(4):  # healthy ones do not thaw it
             mount.point({"log": text(number), "other": text(1)})
             assert mount.expire() == []

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,12 +20,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daemon.config import Config, Schedule
-from daemon.contract import DrillSpec, JobInfo, MountSpec
+from daemon.contract import DrillSpec, JobInfo, LocationSpec, MountSpec
 from daemon.job import request_of
 from daemon.service import Service, drilling, scratch
 from daemon.service.drills import KEPT, draw
 from engine import PointInfo, Store
 from engine.errors import InvalidRequest, NotFound
+from engine.keys import Identity
 from engine.progress import silent
 from tests.cli.support import packs
 from tests.daemon.service.support import DAY, HOUR, Clock, fill, new_store, served, settings
@@ -105,7 +108,7 @@ def test_a_drill_measures_and_leaves_nothing(path: str) -> None:
 
 def test_a_hook_that_fails_is_an_incident_with_what_it_said(path: str) -> None:
     with drilled(path, hooked(path, "echo no such table >&2; sleep 60 & exit 7")) as service:
-        job = service.drill(DrillSpec(point="m@latest"))
+        job = service.drill(DrillSpec(point="m@latest", keep=True))
         assert job.state == "failed" and job.error["kind"] == "corrupt"
         assert "exit code 7: no such table" in job.error["message"]
         (found,) = service.drills()
@@ -114,7 +117,8 @@ def test_a_hook_that_fails_is_an_incident_with_what_it_said(path: str) -> None:
         assert [(one["kind"], one["thing"]) for one in service.incidents()] == [
             ("drill_failed", "mount m")
         ]
-        assert service.mount("m").drilled_ns == 0 and left(path) == []
+        assert service.mount("m").drilled_ns == 0
+        assert left(path) == [Path(found.path).parent.name] and (Path(found.path) / "text").exists()
 
 
 def test_a_hook_that_takes_too_long_is_ended(path: str) -> None:
@@ -130,19 +134,21 @@ def test_without_a_hook_and_kept(path: str, tmp_path: Path) -> None:
     with drilled(path, config) as service:
         job = service.drill(DrillSpec(into="fast", keep=True))
         (found,) = service.drills()
-        assert not found.hook and found.path == str(place / f"kept-{job.id}" / "tree")
+        (kept,) = os.listdir(place)
+        assert not found.hook and found.path == str(place / kept / "tree")
+        assert kept.startswith(f"kept-{job.id}-")
         assert (Path(found.path) / "text").read_bytes() == FILES["text"]
         scratch.sweep(str(place))
-        assert os.listdir(place) == [f"kept-{job.id}"]
+        assert os.listdir(place) == [kept]
         with pytest.raises(InvalidRequest, match="fast"):
             service.drill(DrillSpec(into="slow"))
         failed = service.drill(DrillSpec(into=str(tmp_path / "nowhere")))
         assert failed.error["kind"] == "invalid_request" and service.drills()[0].error
-        (place / "drill-99").mkdir()  # left by somebody
-        (place / "drill-99" / "closed").mkdir(mode=0)
+        (place / "drill-99-0123abcd").mkdir()  # left by somebody
+        (place / "drill-99-0123abcd" / "closed").mkdir(mode=0)
         (place / "drill-x").mkdir()
         service.drill(DrillSpec(into="fast"))
-        assert set(os.listdir(place)) == {f"kept-{job.id}", "drill-x"}
+        assert set(os.listdir(place)) == {kept, "drill-x"}
 
 
 def test_which_point(path: str) -> None:
@@ -240,6 +246,64 @@ def test_one_that_is_overdue_is_an_incident(path: str) -> None:
         assert not service.late_drill("m", weekly, clock.now)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user for a moment")
+def test_closed_directories_are_removed_by_who_is_not_root() -> None:
+    place = tempfile.mkdtemp(prefix="hf-dr-", dir="/tmp")
+    try:
+        os.chown(place, 65534, 65534)
+        os.seteuid(65534)
+        tree = Path(place, "drill-1-00000000", "tree")
+        (tree / "a" / "b").mkdir(parents=True)
+        (tree / "a" / "b" / "f").touch()
+        (tree / "link").symlink_to(place)
+        for folder in (tree / "a" / "b", tree / "a", tree):
+            folder.chmod(0)
+        scratch.sweep(place)
+        assert os.listdir(place) == []
+    finally:
+        os.seteuid(0)
+        shutil.rmtree(place)
+
+
+# --- from a location -----------------------------------------------------------------------------------------
+
+
+def test_from_a_location_alone(
+    path: str, tmp_path: Path, expect_log: Callable[[str], None]
+) -> None:
+    expect_log("is suspect")
+    there = tmp_path / "there"
+    there.mkdir()
+    key = Identity.new().recipient.printed()
+    with drilled(path, hooked(path, LOOK)) as service:
+        service.add_location(LocationSpec("nas", f"file://{there}", keys=[key]))
+        with pytest.raises(NotFound, match="verified at location 'nas'"):
+            service.drill(DrillSpec("m", source="nas"))
+        made = service.snapshot("m", durability="remote").point
+        late = service.snapshot("m").point
+        before = {one: one.stat().st_mtime_ns for one in there.rglob("*") if one.is_file()}
+        for _ in range(3):  # the one that is not there yet is never drawn
+            service.snapshot("m")
+        job = service.drill(DrillSpec("m", source="nas", keep=True))
+        assert job.state == "done", job.error
+        found = service.drills()[0]
+        assert found.source == "nas" and found.bytes == 261_000 and found.files == 5 and found.hook
+        assert b"m from nas:" in b"".join(service.attachment(found.output)[1])
+        assert set(os.listdir(Path(found.path).parent)) == {"tree", "work", "hook"}
+        shutil.rmtree(Path(found.path).parent)
+        assert before == {one: one.stat().st_mtime_ns for one in there.rglob("*") if one.is_file()}
+        with pytest.raises(NotFound, match="verified at location"):
+            service.drill(DrillSpec(point=late.id, source="nas"))
+        for one in packs(Path(path)):  # what is here is not asked for
+            one.write_bytes(bytes(one.stat().st_size))
+        assert service.drill(DrillSpec(point=made.id, source="nas")).state == "done"
+        for one in there.glob("packs/*/*"):
+            one.write_bytes(bytes(one.stat().st_size))
+        job = service.drill(DrillSpec(point=made.id, source="nas"))
+        assert job.state == "failed" and left(path) == []
+        assert service.mount("m").drilled_ns == service.drills("m")[1].ended_ns
+
+
 # --- after a crash -------------------------------------------------------------------------------------------
 
 
@@ -277,7 +341,9 @@ def test_what_a_killed_drill_left_goes_with_the_next_start(path: str, tmp_path: 
                 assert time.monotonic() < end and process.poll() is None
                 time.sleep(0.01)
             scratch.sweep(scratch.usual(path))
-            assert left(path) == [f"drill-{job.id}"]  # it is at work
+            assert [one.startswith(f"drill-{job.id}-") for one in left(path)] == [
+                True
+            ]  # it is at work
             process.kill()
         hook = int(pid.read_text())
         assert alive(hook)
