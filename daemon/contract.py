@@ -20,7 +20,9 @@ T = TypeVar("T")
 MountState = Literal["stopped", "starting", "serving", "draining", "failed", "deleting"]
 SessionState = Literal["open", "committing", "committed", "abandoned"]
 JobState = Literal["queued", "running", "done", "failed", "cancelled"]
-JobKind = Literal["collect", "scrub", "check", "restore", "delete-mount", "upload", "drill"]
+JobKind = Literal[
+    "collect", "scrub", "check", "restore", "delete-mount", "upload", "drill", "reclaim"
+]
 UploadState = Literal["queued", "uploading", "verified", "failed"]
 Durability = Literal["local", "remote"]
 """When a commit or a snapshot answers: when the point is durable here, or when every location that it must go to has
@@ -296,7 +298,8 @@ class LocationChange:
 class LocationInfo:
     """A storage location. ``paused``: why nothing is sent there, "" when it is; ``queued`` to ``failed``: points by how
     far their copy is; ``requests``: asked of it so far, by kind as a server bills them, with bytes each way;
-    ``locking``: points there whose lock it has not been told of in full."""
+    ``locking``: points there whose lock it has not been told of in full;
+    ``stored``: bytes of packs there; ``needed``: of them when that was last found out, -1 never."""
 
     name: str
     url: str
@@ -314,6 +317,8 @@ class LocationInfo:
     requests: dict[str, int] = field(default_factory=dict)
     object_lock: bool = False
     locking: int = 0
+    stored: int = 0
+    needed: int = -1
 
 
 @dataclass(frozen=True)

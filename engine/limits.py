@@ -252,6 +252,19 @@ AWAY_MOST = 0.9  # of the free space, where somebody said how large the cache is
 AWAY_BLOCK = 256 * KIB  # fetched and kept as a whole: as much as a request costs
 AWAY_AHEAD = 32  # blocks fetched along when a pack is read in order
 
+# --- reclaiming what lies at a location -----------------------------------------------------------------------
+RECLAIM_BELOW = (
+    0.4  # part of a pack that is needed, up to which it is rewritten: 3 bytes freed for 2 moved
+)
+RECLAIM_LEAST = (
+    64 * KIB
+)  # bytes not needed: for less, the requests cost more than half a year of keeping it
+RECLAIM_GRACE = (
+    86_400.0  # s a pack stays after the journal said it is gone: restores elsewhere take hours
+)
+CHECKPOINT_EVERY = 1_000  # journal entries: who adopts reads up to twice as many
+ALONE_WAIT = 60.0  # s who sends waits for its turn: one pack is read, put and read back in less
+
 # --- adopting a location ------------------------------------------------------------------------------------
 ADOPT_THREADS = (
     8  # entries and trailers fetched at once, and in memory: 264 and 96 MiB at the very most

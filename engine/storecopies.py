@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # imported where they are used: no process needs all of them
     from engine.keys import Opener, Secret
     from engine.maintain.borrow import Lent
     from engine.maintain.drop import DropReport
-    from engine.maintain.reclaim import Reclaim
+    from engine.maintain.planning import Reclaim, Terms
     from engine.points.view import PointView
 
 
@@ -211,19 +211,20 @@ class StoreCopies(Generic[S]):
             return office.bring_locks(self._store, location, report=report)
 
     def reclaim(
-        self, location: str, *, dry_run: bool = False, report: Report = silent,
+        self, location: str, terms: Terms | None = None, *, dry_run: bool = False, report: Report = silent,
         stop: Callable[[], bool] = lambda: False,
     ) -> Reclaim:  # fmt: skip
         """Free at a location what no point there needs any more; see ``engine.maintain.reclaim``."""
         from engine.copies import connect
-        from engine.maintain import reclaim
+        from engine.maintain import planning, reclaim
 
+        terms = terms or planning.Terms()
         with self._noting():
             link = connect.open_link(self._store.context, location)
             try:
                 if dry_run:
-                    return reclaim.plan(self._store, link, report=report)
-                return reclaim.reclaim(self._store, link, report=report, stop=stop)
+                    return planning.plan(self._store, link, terms, report=report)
+                return reclaim.reclaim(self._store, link, terms, report=report, stop=stop)
             finally:
                 link.close()
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from daemon.cli.common import backend, beside, path_of
-from daemon.cli.output import as_json, counted, progress, say, shown, size, table
+from daemon.cli.freeing import reclaim
+from daemon.cli.output import as_json, counted, say, shown, table
 from daemon.cli.passphrases import passphrase_of, public_of, typed, write_new
 from daemon.contract import LocationChange, LocationSpec
 from engine import Store
@@ -260,31 +260,5 @@ def take_over(ctx: click.Context, name: str) -> None:
     say(f"location {name}: points of this store go there from now on")
 
 
-@location.command()
-@click.argument("name")
-@click.option("--dry-run", is_flag=True, help="Say what would be freed, and free nothing.")
-@click.option("--json", "json_", is_flag=True)
-@click.pass_context
-def reclaim(ctx: click.Context, name: str, dry_run: bool, json_: bool) -> None:
-    """Free at a location what none of its points needs any more: after points were deleted.
-
-    \b
-      holdfast location reclaim offsite --dry-run
-    """
-    beside(ctx)
-    with Store.open(path_of(ctx)) as store, progress() as report:
-        found = store.copies.reclaim(name, dry_run=dry_run, report=report)
-    if json_:
-        as_json(dataclasses.asdict(found))
-        return
-    what = "would be freed" if dry_run else "freed"
-    say(f"{name}: {counted(found.packs, 'pack')}, {size(found.bytes)} {what}")
-    if found.locked:
-        say(f"{counted(found.locked, 'pack')} more once the server lets go of them")
-    if found.waiting:
-        say(
-            f"{counted(found.waiting, 'pack')} more once 'holdfast gc' has freed chunks here that name them"
-        )
-
-
+location.add_command(reclaim)
 COMMANDS = (location,)

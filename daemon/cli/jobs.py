@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import click
 
 from daemon.cli import following
 from daemon.cli.common import backend
 from daemon.cli.output import as_json, every, lasting, say, shown, table, when
-from daemon.contract import JobInfo
+from daemon.contract import JobInfo, JobKind
 
-_KINDS = ["", "collect", "scrub", "check", "restore", "delete-mount", "upload", "drill"]
+_KINDS = ["", *get_args(JobKind)]
 _STATES = ["", "queued", "running", "done", "failed", "cancelled"]
 
 

@@ -54,6 +54,7 @@ def _host(text: str) -> str:
 
 
 HostName = Annotated[str, AfterValidator(_host)]
+Price = Annotated[float, Field(ge=0, le=1e9)]
 Part = Annotated[float, Field(ge=0, le=1)]
 Times = Annotated[str, AfterValidator(_schedule)]
 
@@ -115,12 +116,26 @@ class Maintenance(_Table):
     scrub_for: SomeSeconds = DAY / 4
 
 
+class Prices(_Table):
+    """Of 1,000 requests that write or list, of 1,000 that read, of a GB fetched, of a GB kept for a month."""
+
+    writes: Price = 0.005
+    reads: Price = 0.0004
+    egress: Price = 0.09
+    month: Price = 0.023
+
+
 class Uploads(_Table):
     """Copies at storage locations. ``wait_s``: how long who asks for durability "remote" waits; ``late_s``: a point
-    that is older and has not come to a location is an incident."""
+    that is older and has not come to a location is an incident; ``reclaim…``: when what no point needs is freed there,
+    how long at a time, and how long packs stay that are gone; ``prices``: by location."""
 
     wait_s: Annotated[SomeSeconds, Field(le=3000)] = 900.0  # a request may take an hour
     late_s: SomeSeconds = DAY
+    reclaim: Times = "every 7d"
+    reclaim_for: SomeSeconds = DAY / 24
+    reclaim_grace: Seconds = DAY
+    prices: dict[Name, Prices] = Field(default_factory=dict)
 
 
 class Drills(_Table):

@@ -86,6 +86,10 @@ MOVED = Family(
 OLDEST = Family(
     "oldest_pending_seconds", False, "Age of the oldest point without a verified copy; 0 for none.", ("location",)
 )  # fmt: skip
+STORED = Family("location_bytes", False, "Bytes of packs at a storage location.", ("location",))
+NEEDED = Family(
+    "location_needed_bytes", False, "Of these, needed when that was last found out.", ("location",)
+)
 RESTARTS = Family("worker_restarts", True, "Workers that died.", _BY_MOUNT)
 RESTORED = Family("restore_bytes", True, "Written by restores, or read as files and streams.")
 FROZEN = Family(
@@ -156,12 +160,14 @@ class Metrics:
         self, locations: Iterable[LocationInfo], sent: Mapping[str, int], oldest: Mapping[str, int], now: int
     ) -> None:  # fmt: skip
         """Storage locations: their points by state, bytes sent in this daemon's time, when the oldest point was made
-        that waits."""
+        that waits, bytes there and bytes needed."""
         known = list(locations)
         self._shown.show(
             UPLOADS, {(one.name, state): getattr(one, state) for one in known for state in get_args(UploadState)}
         )  # fmt: skip
         self._shown.show(UPLOADED, {(one.name,): sent.get(one.name, 0) for one in known})
+        self._shown.show(STORED, {(one.name,): one.stored for one in known})
+        self._shown.show(NEEDED, {(one.name,): one.needed for one in known if one.needed >= 0})
         counts = [(one.name, kind, count) for one in known for kind, count in one.requests.items()]
         moved = {"bytes_up": "up", "bytes_down": "down"}
         self._shown.show(ASKED, {(name, kind): n for name, kind, n in counts if kind not in moved})

@@ -20,14 +20,24 @@ from daemon.state.jobs import ENDS, Restored
 from engine.errors import TABLE, Busy, HoldfastError, InvalidRequest, NotFound, from_os
 
 _NUMBER = (int, float)
+PRICES = ("writes", "reads", "egress", "month")
+"""Options of reclaiming: as ``engine.maintain.costs.Prices``."""
 _EXPECTED: dict[type, str] = {bool: "true or false", str: "text"}
 OPTIONS: dict[str, dict[str, tuple[type, ...]]] = {
     "collect": {"dry_run": (bool,), "budget_s": _NUMBER},
     "scrub": {"rate": (int,), "budget_s": _NUMBER, "every_s": _NUMBER},
     "check": {"read_data": (bool,)},
     "upload": {"location": (str,)},
+    "reclaim": {
+        "location": (str,),
+        "dry_run": (bool,),
+        "budget_s": _NUMBER,
+        "bytes": (int,),
+        **dict.fromkeys(("grace_s", *PRICES), _NUMBER),
+    },
 }
 """Kinds of jobs that ``start_job`` starts, and what each may be told."""
+_OR_NONE = frozenset({"grace_s", *PRICES})  # numbers that may be 0
 
 PLACE_MOUNT = "mount"
 RESUMED_MAX = 5  # times a restore that was cut off goes on
@@ -38,7 +48,8 @@ class Jobs(Sessions):
     """The part of ``Backend`` about jobs and restores."""
 
     def start_job(self, kind: JobKind, options: dict[str, Any]) -> JobInfo:
-        """Start a collection, a scrub, a check or an upload. Raises InvalidRequest; NotFound for no location."""
+        """Start a collection, a scrub, a check, an upload or a reclaiming. Raises InvalidRequest; NotFound for no
+        location."""
         if kind not in OPTIONS:
             raise InvalidRequest(
                 f"job {kind!r}", expected=" or ".join(OPTIONS), found="another kind"
@@ -49,7 +60,8 @@ class Jobs(Sessions):
                 raise InvalidRequest(
                     f"option {name!r} of {kind}", expected=" or ".join(OPTIONS[kind])
                 )
-            sound = type(value) in types and (type(value) in (bool, str) or 0 < value < 2**53)
+            least = 0 if name in _OR_NONE else 2**-1074  # more than nothing
+            sound = type(value) in types and (type(value) in (bool, str) or least <= value < 2**53)
             if not sound and value is not None:
                 what = _EXPECTED.get(types[0], "a number over 0")
                 raise InvalidRequest(
@@ -57,6 +69,8 @@ class Jobs(Sessions):
                 )
         if kind == "upload":
             self._prepare_upload(str(options.get("location", "")))
+        if kind == "reclaim":
+            options = self._terms(str(options.get("location", ""))) | options
         return self._start(
             kind, {name: value for name, value in options.items() if value is not None}
         )
@@ -74,6 +88,14 @@ class Jobs(Sessions):
         text = self.policy(name).model_dump_json(exclude_defaults=True)
         if self.state.marks.get(SETTINGS + name) != text:
             self.state.marks.put(SETTINGS + name, text)
+
+    def _terms(self, location: str) -> dict[str, Any]:
+        """What the configuration says of reclaiming a location. Raises NotFound."""
+        self.location(location)
+        uploads = self._config().uploads
+        prices = uploads.prices.get(location)
+        found = {} if prices is None else {name: getattr(prices, name) for name in PRICES}
+        return {"grace_s": uploads.reclaim_grace, **found}
 
     def _start(
         self, kind: JobKind, options: dict[str, Any], mount: str = "", once: str = ""
@@ -146,7 +168,7 @@ class Jobs(Sessions):
         if (
             state == "failed"
             and job.kind != "drill"
-            and not (job.kind == "upload" and _passes(error or {}))
+            and not (job.kind in ("upload", "reclaim") and _passes(error or {}))
         ):
             text = (error or {}).get("message", "")
             thing = f"{job.kind} {job.mount}".strip()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
 from daemon.contract import JobInfo
@@ -13,7 +13,7 @@ from engine.errors import Corrupt, HoldfastError, NotFound
 from engine.maintain.check import Problem
 from engine.progress import Report
 
-STOPS = frozenset({"upload"})  # kinds of jobs that ask whether to stop
+STOPS = frozenset({"upload", "reclaim"})  # kinds of jobs that ask whether to stop
 
 
 class FoundDamaged(Corrupt):
@@ -61,10 +61,25 @@ def run(
             from daemon.service.sending import upload
 
             return upload(store, str(job.options["location"]), report, stop)
+        case "reclaim":
+            return _reclaim(store, dict(options), report, stop)
         case "drill":
             from daemon.service.drilling import drill
 
             return drill(store, job, report)
+
+
+def _reclaim(
+    store: Store, options: dict[str, Any], report: Report, stop: Callable[[], bool]
+) -> dict[str, Any]:
+    from engine.maintain.costs import Prices
+    from engine.maintain.planning import Terms
+
+    location, dry_run = str(options.pop("location")), bool(options.pop("dry_run", False))
+    names = [one.name for one in fields(Prices)]
+    given = {name: float(options.pop(name)) for name in names if name in options}
+    terms = Terms(**options, prices=Prices(**given) if given else None)
+    return asdict(store.copies.reclaim(location, terms, dry_run=dry_run, report=report, stop=stop))
 
 
 def _scrub(store: Store, options: dict[str, Any], report: Report) -> dict[str, Any]:

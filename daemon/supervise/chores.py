@@ -66,6 +66,8 @@ class Chores:
                 "scrub", Schedule.parse(maintenance.scrub), partial(self._job, "scrub", scrub)
             ),
         ]
+        reclaim = Schedule.parse(config.uploads.reclaim)
+        found.append(self._task("reclaim", reclaim, self._reclaim))
         for name, mount in config.mounts.items():
             if mount.snapshots:
                 schedule = Schedule.parse(mount.snapshots)
@@ -135,6 +137,18 @@ class Chores:
                 log.info("%s: the last one is still at work", kind)
                 return
         self._service.start_job(kind, options)
+
+    def _reclaim(self) -> None:
+        """At each location that is sent to, one job, unless the last one is still at work."""
+        busy = {
+            job.options.get("location")
+            for state in ("queued", "running")
+            for job in self._service.jobs(kind="reclaim", state=state).items
+        }
+        for place in self._service.locations():
+            if not place.paused and place.name not in busy:
+                options = {"location": place.name, "budget_s": self._config().uploads.reclaim_for}
+                self._service.start_job("reclaim", options)
 
     def _snapshot(self, name: str) -> None:
         """While a session is open its commit makes the point: one in its midst would be half of what is written."""

@@ -33,7 +33,7 @@ log = logging.getLogger("holdfast.supervise")
 
 AT_ONCE = {"restore": 2}  # of each other kind one: they would only wait for each other's disk
 POLITE = frozenset(
-    {"collect", "scrub", "check", "delete-mount", "upload"}
+    {"collect", "scrub", "check", "delete-mount", "upload", "reclaim"}
 )  # somebody waits for a restore
 PROGRESS_EVERY = 0.5  # s between two of a job's steps being written down: each is a transaction
 LEFT_BEHIND = (

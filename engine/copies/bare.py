@@ -25,6 +25,8 @@ from engine.packs.records import Entry
 from engine.progress import Progress, Report
 from engine.seam import Os
 
+_LISTS = 3  # of the journal, at the most
+
 Item = TypeVar("Item")
 Found = TypeVar("Found")
 
@@ -106,8 +108,11 @@ def _wrong_kind(location: Location, *, sealed: bool) -> None:
 # --- the journal ------------------------------------------------------------------------------------------
 
 
-def _read_journal(bare: Bare, report: Report) -> None:
-    """The run of entries that comes last: from entry 1 or a checkpoint on, each the next of the one before."""
+def _read_journal(bare: Bare, report: Report, lists: int = _LISTS) -> None:
+    """The run of entries that comes last: from entry 1 or a checkpoint on, each the next of the one before.
+
+    An entry that is gone since it was listed lay before a checkpoint: it is listed again.
+    """
     location, store = bare.location, bare.state.store
     numbers = [
         journal.seq_of(one.name.removeprefix(journal.FOLDER)) or 0
@@ -130,11 +135,19 @@ def _read_journal(bare: Bare, report: Report) -> None:
         try:
             entry = chain.take(number, future.result())
         except (Corrupt, NotFound) as error:
+            if isinstance(error, NotFound) and lists > 1:
+                bare.notes.clear()
+                bare.named.clear()
+                _read_journal(bare, report, lists - 1)
+                return
             if chain.seq:
                 bare.notes.append(f"journal entry {number} is left out: {error}")
                 best, chain = chain, Chain(bare.vault)
             continue
         _note_names(bare.named, entry)
+        if isinstance(entry.body, journal.Checkpoint):
+            gap = ""
+            bare.notes.clear()  # what could not be read before it, it says
     if not chain.seq and best.seq:
         chain = best
         bare.notes += [gap] if gap else []

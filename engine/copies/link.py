@@ -7,8 +7,9 @@ before a crash, and is taken as done; or by another writer, and then this store 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 from engine import codec, limits
@@ -19,6 +20,7 @@ from engine.copies.journal import Body, Entry
 from engine.copies.rings import LocationRings, machine_key
 from engine.copies.rows import (
     FOLDER,
+    GOING,
     NAMED,
     REMOVED,
     UNNAMED,
@@ -36,6 +38,7 @@ from engine.errors import (
     LocationUnavailable,
     NotFound,
     PermissionDenied,
+    ShuttingDown,
     from_os,
 )
 from engine.index import Table, Txn
@@ -44,28 +47,50 @@ from engine.keys import FileSeal, Opener, Vault, unlock
 from engine.locations import Location
 from engine.packs.records import encode_record_head
 
+_POLL = 0.02  # s between two looks whether it is one's turn
+
 
 @contextmanager
-def alone(context: Context, name: str, row: LocationRow) -> Iterator[None]:
+def alone(
+    context: Context, name: str, row: LocationRow, wait_s: float = 0.0,
+    stop: Callable[[], bool] = lambda: False,
+) -> Iterator[None]:  # fmt: skip
     """Be the only process that changes what is at a location, or relies on it staying, for as long as the block runs.
 
-    Raises Busy.
+    Whoever waits, up to ``wait_s``, comes before those that ask after him: work that is done in parts, again and again,
+    keeps nobody out. Raises Busy, and ShuttingDown when it is to ``stop`` while it waits.
     """
     system = context.system
     folder = os.path.join(context.root, FOLDER)
     path = os.path.join(folder, f"{row.id}.lock")
+    end = system.monotonic() + wait_s
     try:
         if not system.exists(folder):
             system.mkdir(folder)
         fd = system.open(path, os.O_RDWR | os.O_CREAT)
+        try:
+            turn = system.open(os.path.join(folder, f"{row.id}.next"), os.O_RDWR | os.O_CREAT)
+        except OSError:
+            system.close(fd)
+            raise
     except OSError as error:
         raise from_os(error, path) from None
     try:
-        if not system.try_lock(fd):
-            raise Busy(
-                f"location {name!r}", expected="nobody else at work on it",
-                found="another process of this store", do="wait for it to end",
-            )  # fmt: skip
+        try:
+            for one in (turn, fd):
+                while not system.try_lock(one):
+                    if stop():
+                        raise ShuttingDown(
+                            f"location {name!r}", expected="its turn", found="a request to stop"
+                        )
+                    if system.monotonic() >= end:
+                        raise Busy(
+                            f"location {name!r}", expected="nobody else at work on it",
+                            found="another process of this store", do="wait for it to end",
+                        )  # fmt: skip
+                    time.sleep(_POLL)
+        finally:
+            system.close(turn)
         yield
     finally:
         system.close(fd)
@@ -85,13 +110,20 @@ class Link:
         self.name = name
         self.location = location
         self.vault = vault
+        self._seen = False  # the last entry that is known was there
         self._tallied: dict[str, int] = {}
         with context.index.read() as txn:
             self.row = outbox.location(txn, name)
 
-    def alone(self) -> AbstractContextManager[None]:
-        """See ``alone``."""
-        return alone(self.context, self.name, self.row)
+    @contextmanager
+    def alone(
+        self, wait_s: float = 0.0, stop: Callable[[], bool] = lambda: False
+    ) -> Iterator[None]:
+        """See ``alone``; ``row`` is then as others have left it."""
+        with alone(self.context, self.name, self.row, wait_s, stop):
+            with self.context.index.read() as txn:
+                self.row = outbox.location(txn, self.name)
+            yield
 
     def tally(self) -> None:
         """Have the location's row say what was asked of it since the last time."""
@@ -170,6 +202,7 @@ class Link:
             try:
                 raw = self.location.read(journal.path_of(seq))
             except NotFound:
+                self._see_last()
                 return
             entry = self._decoded(seq, raw)
             if entry.prev.hex() != (self.row.last or journal.FIRST_PREV.hex()):
@@ -188,6 +221,21 @@ class Link:
             if not self.vault.sealed or not self.renew(self._ring):
                 raise
             return journal.decode(self.vault, seq, raw)
+
+    def _see_last(self) -> None:
+        """Whether the last entry that is known is there: after checkpoints those before are not, and one that does not
+        know that would append where entries were. Raises Corrupt."""
+        if not self.row.seq or self._seen:
+            return
+        try:
+            self.location.stat(journal.path_of(self.row.seq))
+        except NotFound:
+            raise Corrupt(
+                f"{self.location.shown}: journal entry {self.row.seq}", expected="the last one that is known here",
+                found="none", do="if this store was put back from an older copy, adopt the location anew; else find "
+                "out who removed it",
+            ) from None  # fmt: skip
+        self._seen = True
 
     def append(self, body: Body, since_ns: int = 0) -> int:
         """Write an entry; its number. ``since_ns``: when what it tells of happened, at the latest, whatever the clock
@@ -231,6 +279,7 @@ class Link:
     def take_over(self) -> None:
         """Become the only writer, in place of who wrote the last entry that is known here. Raises Busy when there are
         newer ones: this store does not know what they say."""
+        self._see_last()
         seq, known = self.row.seq, bytes.fromhex(self.row.last)
         last = journal.decode(self.vault, seq, self.location.read(journal.path_of(seq)))
         mine = bytes.fromhex(self.row.writer)
@@ -304,13 +353,15 @@ class Link:
         with self.context.index.write() as txn:
             row = outbox.location(txn, self.name)
             row = replace(row, seq=entry.seq, last=journal.digest(raw).hex())
+            if isinstance(entry.body, journal.Checkpoint):
+                row = replace(row, checkpoints=[*row.checkpoints[-1:], entry.seq])
             outbox.save(txn, self.name, row)
             match entry.body:
                 case journal.PointMade(point, packs):
                     self._name(txn, packs)
                     self._verified(txn, point, entry.seq)
-                case journal.PacksChanged(packs, _):
-                    self._name(txn, packs)
+                case journal.PacksChanged(packs, gone):
+                    self._name(txn, packs, gone, entry.seq)
                 case journal.Removed(names):
                     for name in names:
                         txn.delete(Table.OUTBOX, outbox.key(row.id, name))
@@ -321,12 +372,33 @@ class Link:
                             outbox.put(txn, row.id, name, replace(known, locked_ns=until_ns))
         self.row = row
 
-    def _name(self, txn: Txn, packs: tuple[PackRow, ...]) -> None:
-        names = {bytes.fromhex(pack.name) for pack in packs}
-        known = [(key, rows.away_row(raw)) for key, raw in txn.scan(Table.AWAY)] if names else []
+    def _name(
+        self, txn: Txn, packs: tuple[PackRow, ...], gone: tuple[str, ...] = (), seq: int = 0
+    ) -> None:
+        """States of packs, as an entry says them. Raises Corrupt when this index is older than the entry: a pack has a
+        row before it is named, and is going before it is gone."""
+        named = {bytes.fromhex(pack.name) for pack in packs}
+        going = {bytes.fromhex(name) for name in gone}
+        known = (
+            [(key, rows.away_row(raw)) for key, raw in txn.scan(Table.AWAY)]
+            if named | going
+            else []
+        )
         for key, row in known:
-            if row.location == self.row.id and row.name in names:
+            if row.location != self.row.id:
+                continue
+            if row.name in going and row.state == GOING:
+                txn.put(Table.AWAY, key, row._replace(said=seq).pack_bytes())
+                going.remove(row.name)
+            elif row.name in named and row.state != GOING:
                 txn.put(Table.AWAY, key, row._replace(state=NAMED).pack_bytes())
+                named.remove(row.name)
+        if named | going:
+            raise Corrupt(
+                f"{self.location.shown}: journal", expected="packs that this store's index knows",
+                found=f"{len(named | going)} that it does not",
+                do="if this store was put back from an older copy, adopt the location anew",
+            )  # fmt: skip
 
     def _verified(self, txn: Txn, point: journal.Point, seq: int) -> None:
         # One deleted since is there all the same, until an entry says so.

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from engine.chunks import Context
 from engine.copies import outbox
-from engine.copies.rows import FAILED, QUEUED, UPLOADING, VERIFIED, OutboxRow
+from engine.copies.rows import FAILED, QUEUED, UPLOADING, VERIFIED, OutboxRow, away_row
 from engine.index import Table, Txn
 from engine.nodes.point import decode_point
 
@@ -19,7 +19,8 @@ PENDING = "pending"
 class LocationInfo(NamedTuple):
     """A storage location; ``queued`` to ``failed``: points by how far their copy is. ``paused``: why nothing is sent,
     or ""; ``requests``: asked of it so far, by kind, with ``bytes_up`` and ``bytes_down``; ``locking``: points there
-    whose lock it does not have in full."""
+    whose lock it does not have in full;
+    ``stored``: bytes of packs there; ``needed``: of them when that was last found out, -1 never."""
 
     name: str
     url: str
@@ -35,6 +36,8 @@ class LocationInfo(NamedTuple):
     bandwidth: str
     read_bandwidth: str
     requests: dict[str, int]
+    stored: int
+    needed: int
     object_lock: bool = False
     locking: int = 0
 
@@ -58,13 +61,17 @@ def locations(context: Context) -> list[LocationInfo]:
     """All locations, by name."""
     found = []
     with context.index.read() as txn:
+        stored: Counter[int] = Counter()
+        for _, raw in txn.scan(Table.AWAY):
+            away = away_row(raw)
+            stored[away.location] += away.size
         for name, row in sorted(outbox.locations(txn).items()):
             counts = Counter(one.state for _, one in outbox.of_location(txn, row.id))
             found.append(
                 LocationInfo(
                     name, row.url, row.sealed, tuple(row.mounts), row.verify, row.local, row.paused,
                     counts[QUEUED], counts[UPLOADING], counts[VERIFIED], counts[FAILED],
-                    row.bandwidth, row.read_bandwidth, row.requests, row.object_lock,
+                    row.bandwidth, row.read_bandwidth, row.requests, stored[row.id], row.needed, row.object_lock,
                     len(outbox.owed(txn, row, context.system.time_ns())),
                 )
             )  # fmt: skip

@@ -68,7 +68,7 @@ def send(
     """
     context = store.context
     done = []
-    with _sending(context, location) as link:
+    with _sending(context, location, stop) as link:
         link.tell_removed()
         holding = Holding(store, link, report=report, stop=stop)
         trouble = None
@@ -108,19 +108,23 @@ def _bring(holding: Holding) -> HoldfastError | None:
 def bring_locks(store: OpenStore, location: str, *, report: Report) -> Brought:
     """Have a location know the locks of the points it has, now. Raises Busy while another process sends there, and
     what the location raises."""
-    with _sending(store.context, location) as link:
-        return Holding(store, link, report=report, stop=lambda: False).bring()
+    with _sending(store.context, location, _never) as link:
+        return Holding(store, link, report=report, stop=_never).bring()
+
+
+def _never() -> bool:
+    return False
 
 
 @contextmanager
-def _sending(context: Context, location: str) -> Iterator[Link]:
+def _sending(context: Context, location: str, stop: Callable[[], bool]) -> Iterator[Link]:
     """A location that this process alone sends to, as long as the block runs. Raises Busy."""
     link = connect.open_link(context, location)
     try:
         if link.row.paused:
             raise Busy(f"location {location!r}", expected="one that is sent to", found=link.row.paused,
                        do="see 'holdfast location list'")  # fmt: skip
-        with link.alone():
+        with link.alone(limits.ALONE_WAIT, stop):
             link.forget_older_rings()
             link.catch_up()
             yield link

@@ -10,7 +10,7 @@ from zlib import crc32
 
 from engine.codec import ID_LEN
 from engine.errors import Corrupt
-from engine.index.rows import U32, ChunkRow
+from engine.index.rows import U32, U64, ChunkRow
 from engine.packs.records import Entry
 
 FOLDER = "locations"
@@ -38,7 +38,9 @@ class LocationRow:
     ``locations.parse_windows`` reads it, "" for no limit; ``requests``: asked of it so far by kind (and bytes);
     ``tidied_ns``: when leftovers of uploads were looked for last; ``ring_here``: this machine's key opens a ring that
     the store keeps, not the one there; ``object_lock``: what locked points need there is retained; ``held_s``: until
-    when (s since the epoch), and of the journal and the rings what up to ``held_seq`` and ``held_ring``."""
+    when (s since the epoch), and of the journal and the rings what up to ``held_seq`` and ``held_ring``;
+    ``checkpoints``: numbers of the last two journal entries of that kind;
+    ``needed``: bytes of packs that were needed when that was last found out, -1 never."""
 
     id: int
     url: str
@@ -62,6 +64,8 @@ class LocationRow:
     held_s: int = 0
     held_seq: int = 0
     held_ring: int = 0
+    checkpoints: list[int] = field(default_factory=list)
+    needed: int = -1
 
     def takes(self, mount: str) -> bool:
         """Do points of this mount go there?"""
@@ -167,7 +171,8 @@ UNNAMED, NAMED, GOING = 1, 2, 3
 
 class AwayRow(NamedTuple):
     """A sealed pack at a location. ``kind``: as in its header; ``trailer``, ``trailer_len``: its trailer's frame;
-    ``locked_s``: retention until (s since the epoch), 0 none."""
+    ``locked_s``: retention until (s since the epoch), 0 none; ``said``: the journal entry that says it is gone, of one
+    that is GOING."""
 
     location: int
     state: int
@@ -180,18 +185,20 @@ class AwayRow(NamedTuple):
     locked_s: int
     salt: bytes
     name: bytes
+    said: int = 0
 
     def pack_bytes(self) -> bytes:
-        return _AWAY.pack(*self)
+        return _AWAY.pack(*self[:-1]) + (U64.pack(self.said) if self.said else b"")
 
 
 def away_row(raw: bytes) -> AwayRow:
     """Decode; raises Corrupt."""
-    if len(raw) != _AWAY.size:
+    if len(raw) not in (_AWAY.size, _AWAY.size + U64.size):
         raise Corrupt(
             "index row of a sealed pack", expected=f"{_AWAY.size} bytes", found=f"{len(raw)} bytes"
         )
-    row = AwayRow(*_AWAY.unpack(raw))
+    said = U64.unpack_from(raw, _AWAY.size)[0] if len(raw) > _AWAY.size else 0
+    row = AwayRow(*_AWAY.unpack_from(raw))._replace(said=said)
     if row.state not in (UNNAMED, NAMED, GOING):
         raise Corrupt("index row of a sealed pack", expected="a known state", found=str(row.state))
     return row

@@ -77,6 +77,12 @@ def path_of(name: str) -> str:
     return f"{_FOLDER}/{name[:2]}/{name}"
 
 
+def name_in(path: str) -> str | None:
+    """The name of the pack that lies there; None when it is none."""
+    name = path.rpartition("/")[2]
+    return name if _NAME.fullmatch(name) and path == path_of(name) else None
+
+
 def name_of(data: Bytes) -> str:
     """The name of a pack with these bytes."""
     digest = codec.Digest()

@@ -40,7 +40,7 @@ def drop(store: OpenStore, *, report: Report) -> DropReport:
         places = outbox.locations(txn)
     with ExitStack() as stack:
         for name, row in places.items():
-            stack.enter_context(alone(context, name, row))
+            stack.enter_context(alone(context, name, row, limits.ALONE_WAIT))
         return _drop(store, report)
 
 

@@ -1,177 +1,293 @@
 """Freeing what no point at a storage location needs there any more: plan, then execute.
 
-Nobody uploads meanwhile (``Link.alone``), so what is needed can only shrink; a point made after the marking is sent
-later, and then whatever was freed is sent again.  Order: flags, rows, journal, bytes.
-
-1. Copies of nodes that are not needed lose WHOLE, all of them, before any row goes: a walk never ends at a node of
-   which something was freed.
-2. Rows of copies that are not needed go; packs without any are *going*. (A pack of which a part is needed stays whole.)
-3. The journal says that those packs are gone; then they are removed; then their rows.
-
-Cut off anywhere the next run goes on: rows that are gone only cost another upload.
+What is needed is found beside uploads. The rest is done in steps, each while nobody uploads (``Link.alone``) and short,
+so that others have their turn: rows of what is not needed go, the journal says which packs are gone, packs of which
+little is needed are rewritten, and packs whose grace is over are removed. Cut off anywhere the next run goes on.
+FORMAT-copies.md, "Reclaiming", has what holds at each moment and what a crash leaves.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import replace
 
 from engine import limits
-from engine.copies import journal, outbox, rows
+from engine.chunks.segments import next_pack
+from engine.copies import checkpoint, journal, outbox, rows
 from engine.copies.link import Link
-from engine.copies.rows import GOING, REMOVED, WHOLE, AwayRow
-from engine.copies.sealed import path_of
-from engine.errors import Corrupt
+from engine.copies.rows import GOING, WHOLE, AwayRow
+from engine.copies.sealed import name_in, path_of
+from engine.errors import Busy, ShuttingDown
 from engine.home import OpenStore
 from engine.index import Table, Txn
-from engine.index.rows import chunk_row
-from engine.maintain.mark import Marker
-from engine.maintain.marks import Marks
+from engine.maintain.needed import Found, Needed, removable
+from engine.maintain.planning import SECOND, Reclaim, Terms, prices_of, told
+from engine.maintain.rewrite import Rewriter, groups
 from engine.progress import Progress, Report
 
-
-@dataclass
-class Reclaim:
-    """What can be freed at a location, or was. ``waiting``: packs that are not needed but named by chunks that the next
-    collection here has to free first; ``locked``: packs that are not needed, but retained by the server."""
-
-    location: str
-    packs: int = 0
-    bytes: int = 0
-    copies: int = 0
-    waiting: int = 0
-    locked: int = 0
-    requests: int = 0
-    done: bool = False
-
-
-@dataclass
-class _Found:
-    """Of a location: its packs, bytes needed of each, copies that are not needed."""
-
-    packs: dict[int, AwayRow] = field(default_factory=dict)
-    live: Counter[int] = field(default_factory=Counter)
-    dead: list[tuple[bytes, int]] = field(default_factory=list)  # key in COPIES, flags
-    held: set[int] = field(default_factory=set)  # packs that rows of CHUNKS name
-    locked: set[int] = field(default_factory=set)  # packs that the server retains
-
-
-def plan(store: OpenStore, link: Link, *, report: Report) -> Reclaim:
-    """What ``reclaim`` would do now. Raises Corrupt when a node that is needed cannot be read."""
-    with store.context.index.read() as txn:
-        return _told(link, _look(store, link, txn, report))
+_TRIES = 3  # markings beside uploads; the next one keeps them out
 
 
 def reclaim(
-    store: OpenStore, link: Link, *, report: Report, stop: Callable[[], bool] = lambda: False
+    store: OpenStore, link: Link, terms: Terms, *, report: Report, stop: Callable[[], bool]
 ) -> Reclaim:
-    """Free it. ``stop`` is asked between steps; what is left is done by the next run."""
-    with link.alone():
-        link.catch_up()
-        link.tell_removed()
-        with store.context.index.read() as txn:
-            found = _look(store, link, txn, report)
-        result = _told(link, found)
-        _unmark(store, found)
-        _forget(store, found)
-        going = [number for number, _ in _empty(found)]
-        with store.context.index.write() as txn:
-            for number in going:
-                row = found.packs[number]._replace(state=GOING)
-                txn.put(Table.AWAY, rows.away_key(number), row.pack_bytes())
-        names = [found.packs[number].name.hex() for number in going]
+    """Free it. ``stop`` is asked between steps; what is left is done by the next run.
+
+    Raises Corrupt when a node that is needed cannot be read, Busy when another writer took over, or while others have
+    the location, and what the location raises.
+    """
+    run = _Run(store, link, terms, report, stop)
+    try:
+        run.all()
+    except _Cut:
+        run.result.done = False
+    finally:
+        run.later()
+        freed = run.result.bytes + run.result.later_bytes - run.result.added
+        run.result.count(run.counts(), prices_of(link, terms), freed)
+    return run.result
+
+
+class _Cut(Exception):
+    """Somebody asked to stop, or the budget is used up."""
+
+
+class _Run:
+    """One reclaiming."""
+
+    def __init__(
+        self, store: OpenStore, link: Link, terms: Terms, report: Report, stop: Callable[[], bool]
+    ) -> None:  # fmt: skip
+        self._store = store
+        self._index = store.context.index
+        self._system = store.context.system
+        self._link = link
+        self._terms = terms
+        self._report = report
+        self._stop = stop
+        self._before = link.location.counts()
+        self._began = self._system.monotonic()
+        self._first = True
+        self._there_ns = 0
+        self._over: dict[int, bool] = {}  # whether the grace of what an entry said is over
+        self.result = Reclaim(link.name)
+
+    def all(self) -> None:
+        """Every step, in order. Raises _Cut."""
+        found = self._forgotten()
+        self._remove()  # first what costs nothing
+        together = groups(found, self._now_s(found))
+        for done, group in enumerate(together):
+            self._report(Progress("rewrite", done, len(together), "packs"))
+            self._go_on(moved=True)
+            with self._turn():
+                made = Rewriter(self._store, self._link).run(group)
+                self.result.rewritten += made.packs
+                self.result.added += made.new
+                self.result.left += made.left
+                self._say()
+        self._remove()
+        if checkpoint.due(self._link):
+            self._go_on()
+            with self._turn():
+                self.result.entries = checkpoint.write(self._link, self._report)
+        self.result.done = True
+
+    # --- turns and budget ---------------------------------------------------------------------------------
+
+    def _left(self) -> float:
+        """Seconds of the budget."""
+        budget = self._terms.budget_s
+        if budget is None:
+            return float("inf")
+        return budget - (self._system.monotonic() - self._began)
+
+    def _go_on(self, *, moved: bool = False) -> None:
+        """Raises _Cut when it is time to leave the rest. ``moved``: also when enough bytes were."""
+        counts = self.counts() if moved and self._terms.bytes else {}
+        over = sum(counts.get(kind, 0) for kind in ("bytes_up", "bytes_down")) >= self._terms.bytes
+        if self._stop() or self._left() <= 0 or (counts and over):
+            raise _Cut
+
+    def counts(self) -> dict[str, int]:
+        """Requests and bytes since this began."""
+        found = self._link.location.counts()
+        return {kind: count - self._before.get(kind, 0) for kind, count in found.items()}
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Nobody else changes what is there. The first turn is waited for as long as any, others as long as may be."""
+        wait = max(self._left(), limits.ALONE_WAIT) if self._terms.budget_s else limits.ALONE_WAIT
+        wait = wait if self._first else self._left()
+        entered = False
+        try:
+            with self._link.alone(wait, self._stop):
+                entered = True
+                self._first = False
+                if self._link.row.paused:
+                    raise Busy(
+                        f"location {self._link.name!r}", expected="one that this store sends to",
+                        found=self._link.row.paused, do="see 'holdfast location list'",
+                    )  # fmt: skip
+                self._link.catch_up()
+                yield
+        except (Busy, ShuttingDown) as error:
+            if entered or (self._first and isinstance(error, Busy)):
+                raise
+            raise _Cut from None
+
+    # --- rows ---------------------------------------------------------------------------------------------
+
+    def _forgotten(self) -> Found:
+        """Find what is needed; rows of the rest go, and the journal says which packs do."""
+
+        def report(progress: Progress) -> None:
+            if self._stop():
+                raise _Cut
+            self._report(progress)
+
+        needed = Needed(self._store, self._link, report)
+        for _ in range(_TRIES):
+            with self._index.read() as txn:
+                needed.mark(txn)
+            with self._turn():
+                with self._index.read() as txn:
+                    still = needed.still(txn)
+                if still:
+                    return self._forget(needed)
+        with self._turn():
+            with self._index.read() as txn:
+                needed.mark(txn)
+            return self._forget(needed)
+
+    def _forget(self, needed: Needed) -> Found:
+        self._link.tell_removed()
+        with self._index.read() as txn:
+            found = needed.look(txn)
+        self.result = told(self._link, found)
+        self._unmark(found)
+        for at in range(0, len(found.dead), limits.TXN_DELETES_MAX):
+            self._go_on()
+            with self._index.write() as txn:
+                for key, _ in found.dead[at : at + limits.TXN_DELETES_MAX]:
+                    txn.delete(Table.COPIES, key)
+        with self._index.write() as txn:
+            for number in found.empty():
+                if found.packs[number].state != GOING:
+                    row = found.packs[number]._replace(state=GOING, said=0)
+                    txn.put(Table.AWAY, rows.away_key(number), row.pack_bytes())
+            place = outbox.location(txn, self._link.name)
+            outbox.save(txn, self._link.name, replace(place, needed=self.result.needed))
+        self._unknown(found)
+        self._say()
+        return found
+
+    def _unmark(self, found: Found) -> None:
+        """A walk must not end at a node of which something is freed: all of them, before any row goes."""
+        keys = [key for key, flags in found.dead if flags & WHOLE]
+        for at in range(0, len(keys), limits.GC_SWEEP_ROWS):
+            self._go_on()
+            with self._index.write() as txn:
+                for key in keys[at : at + limits.GC_SWEEP_ROWS]:
+                    raw = txn.get(Table.COPIES, key)
+                    if raw is not None:
+                        row = rows.copy_row(raw)
+                        txn.put(
+                            Table.COPIES, key, row._replace(flags=row.flags & ~WHOLE).pack_bytes()
+                        )
+
+    def _unknown(self, found: Found) -> None:
+        """Packs there that have no row: an upload put them, and was killed, or another store let them go."""
+        known = {row.name for row in found.packs.values()}
+        strange = []
+        for one in self._link.location.list("packs/"):
+            name = name_in(one.name)
+            if name and bytes.fromhex(name) not in known and self._is_old(one.modified_ns):
+                strange.append((bytes.fromhex(name), one.size))
+        for at in range(0, len(strange), limits.GC_SWEEP_ROWS):
+            with self._index.write() as txn:
+                for digest, size in strange[at : at + limits.GC_SWEEP_ROWS]:
+                    row = AwayRow(
+                        self._link.row.id, GOING, 0, 0, size, 0, 0, 0, 0, bytes(32), digest
+                    )
+                    txn.put(Table.AWAY, rows.away_key(next_pack(txn)), row.pack_bytes())
+        self.result.unknown = len(strange)
+
+    # --- packs --------------------------------------------------------------------------------------------
+
+    def _say(self) -> None:
+        """Have the journal say which packs are gone, and in the same entry which are there that it has not named."""
+        with self._index.read() as txn:
+            names = [
+                row.name.hex() for _, row in self._rows(txn) if row.state == GOING and not row.said
+            ]
         for at in range(0, len(names), limits.JOURNAL_NAMES_MAX):
-            if stop():
-                return result
             some = names[at : at + limits.JOURNAL_NAMES_MAX]
-            link.append(journal.PacksChanged((), tuple(some)))
-            link.location.remove([path_of(name) for name in some])
-            with store.context.index.write() as txn:
-                for number in going[at : at + limits.JOURNAL_NAMES_MAX]:
+            self._link.append(journal.PacksChanged(self._link.unnamed(), tuple(some)))
+
+    def _remove(self) -> None:
+        """Remove packs that an entry said are gone, once their grace and their retention are over."""
+        ready = self._ready(self._gone())
+        for at in range(0, len(ready), limits.LIST_PAGE):
+            self._go_on()
+            some = ready[at : at + limits.LIST_PAGE]
+            self._link.location.remove([path_of(row.name.hex()) for _, row in some])
+            with self._index.write() as txn:
+                for number, _ in some:
                     txn.delete(Table.AWAY, rows.away_key(number))
-            report(Progress("reclaim", at + len(some), len(names), "packs"))
-        result.done = True
-    return result
+            self.result.packs += len(some)
+            self.result.bytes += sum(row.size for _, row in some)
+            self._report(Progress("remove", at + len(some), len(ready), "packs"))
 
+    def later(self) -> None:
+        """Count what stays for now."""
+        gone = self._gone()
+        self.result.later_packs = len(gone)
+        self.result.later_bytes = sum(row.size for _, row in gone)
 
-def _look(store: OpenStore, link: Link, txn: Txn, report: Report) -> _Found:
-    points, extras = set(), set()
-    for point, row in outbox.of_location(txn, link.row.id):
-        if row.state != REMOVED:
-            points.add(point)
-            extras |= {bytes.fromhex(one) for one in row.extras}
-    strange = sorted(one for one in points if txn.get(Table.POINTS, one.encode()) is None)
-    if strange:
-        raise Corrupt(
-            f"location {link.name!r}", expected="every point there to be a point here, or deleted here",
-            found=f"{len(strange)} that are neither, first {strange[0]}", do="nothing is freed; run 'holdfast check'",
-        )  # fmt: skip
-    marks = Marks(txn)
-    lost: list[bytes] = []
+    def _gone(self) -> list[tuple[int, AwayRow]]:
+        """Packs that an entry said are gone, and that are there."""
+        with self._index.read() as txn:
+            return [(number, row) for number, row in self._rows(txn) if removable(row)]
 
-    def step(done: int) -> None:
-        report(Progress("mark", done, None, "references"))
+    def _ready(self, gone: list[tuple[int, AwayRow]]) -> list[tuple[int, AwayRow]]:
+        over = self._over
+        for _, row in gone:
+            if row.said not in over:
+                over[row.said] = not self._terms.grace_s or self._is_old(self._written(row.said))
+        return [
+            (number, row)
+            for number, row in gone
+            if over[row.said] and (not row.locked_s or row.locked_s <= self._there() // SECOND)
+        ]
 
-    Marker(marks, store.reader, store.context.key, lost.append).points(step, points)
-    if lost:
-        raise Corrupt(
-            f"location {link.name!r}", expected="all that its points need", found=f"{len(lost)} chunks without a row",
-            do="nothing is freed; run 'holdfast check'",
-        )  # fmt: skip
-    found = _Found()
-    for key, raw in txn.scan(Table.AWAY):
-        away = rows.away_row(raw)
-        if away.location == link.row.id:
-            found.packs[int.from_bytes(key, "big")] = away
-            # Removing those would only hide them, and nobody would ever remove what is hidden.
-            if away.locked_s * 10**9 > store.context.system.time_ns():
-                found.locked.add(int.from_bytes(key, "big"))
-    for key, raw in txn.scan(Table.COPIES, prefix=rows.copy_key(link.row.id, b"")):
-        copy, cid = rows.copy_row(raw), key[rows.U16.size :]
-        if cid in extras or marks.lives(
-            cid
-        ):  # the same bytes may be of a tree and the service's as well
-            found.live[copy.pack] += copy.stored
-        else:
-            found.dead.append((key, copy.flags))
-    for _, raw in txn.scan(Table.CHUNKS):
-        pack = chunk_row(raw).pack
-        if pack in found.packs:
-            found.held.add(pack)
-    return found
+    def _written(self, seq: int) -> int:
+        """When a journal entry was written, by the location; of one before a checkpoint, the next that is there."""
+        listed = self._link.location.list(journal.FOLDER, journal.path_of(seq - 1))
+        return next((one.modified_ns for one in listed), self._there())
 
+    def _is_old(self, time_ns: int) -> bool:
+        grace = int(self._terms.grace_s * SECOND)
+        return not grace or self._there() - time_ns >= grace
 
-def _empty(found: _Found) -> Iterator[tuple[int, AwayRow]]:
-    for number, row in found.packs.items():
-        if not found.live[number] and number not in found.held | found.locked:
-            yield number, row
+    def _there(self) -> int:
+        """The time there: of this machine's clock nobody knows who has set it."""
+        if not self._there_ns:
+            name = f"probe-{self._system.random(8).hex()}"
+            self._link.location.put(name, b"")
+            try:
+                self._there_ns = self._link.location.stat(name).modified_ns
+            finally:
+                self._link.location.remove([name])
+        return self._there_ns
 
+    def _now_s(self, found: Found) -> int:
+        retained = any(row.locked_s for row in found.packs.values())
+        return self._there() // SECOND if retained else 0
 
-def _told(link: Link, found: _Found) -> Reclaim:
-    empty = list(_empty(found))
-    waiting = sum(not found.live[n] and n in found.held for n in found.packs)
-    locked = sum(not found.live[n] for n in found.locked - found.held)
-    return Reclaim(
-        link.name, len(empty), sum(row.size for _, row in empty), len(found.dead), waiting, locked,
-        requests=2 * -(-len(empty) // limits.JOURNAL_NAMES_MAX),
-    )  # fmt: skip
-
-
-def _unmark(store: OpenStore, found: _Found) -> None:
-    keys = [key for key, flags in found.dead if flags & WHOLE]
-    for at in range(0, len(keys), limits.GC_SWEEP_ROWS):
-        with store.context.index.write() as txn:
-            for key in keys[at : at + limits.GC_SWEEP_ROWS]:
-                raw = txn.get(Table.COPIES, key)
-                if raw is not None:
-                    row = rows.copy_row(raw)
-                    txn.put(Table.COPIES, key, row._replace(flags=row.flags & ~WHOLE).pack_bytes())
-
-
-def _forget(store: OpenStore, found: _Found) -> None:
-    """Rows of what is not needed. What a row of CHUNKS still names stays readable: its pack is held."""
-    for at in range(0, len(found.dead), limits.TXN_DELETES_MAX):
-        with store.context.index.write() as txn:
-            for key, _ in found.dead[at : at + limits.TXN_DELETES_MAX]:
-                txn.delete(Table.COPIES, key)
+    def _rows(self, txn: Txn) -> Iterator[tuple[int, AwayRow]]:
+        for key, raw in txn.scan(Table.AWAY):
+            row = rows.away_row(raw)
+            if row.location == self._link.row.id:
+                yield int.from_bytes(key, "big"), row

@@ -13,11 +13,13 @@ from engine.copies import journal, outbox
 from engine.copies.chain import Chain
 from engine.copies.connect import Wanted, add, open_link
 from engine.copies.link import Link
+from engine.copies.rings import newest_ring
 from engine.copies.sealed import path_of, read_pack
 from engine.copies.upload import Uploader, UploadReport
 from engine.errors import (
     AlreadyExists,
     Busy,
+    Corrupt,
     HoldfastError,
     LocationDenied,
     LocationUnavailable,
@@ -57,11 +59,17 @@ def send(engine: Store, link: Link, point: str) -> UploadReport:
 
 def read_all(link: Link) -> tuple[Chain, set[bytes]]:
     """What somebody finds who has the location and the passphrase alone: the journal, and ids of all chunks."""
-    raw = link.location.read("keys/00000001.json")
-    vault = unlock(raw, SECRET)
+    vault = unlock(newest_ring(link.location)[1], SECRET)
     chain = Chain(vault)
     for one in link.location.list("journal/"):
-        chain.take(journal.seq_of(one.name.rpartition("/")[2]) or 0, link.location.read(one.name))
+        seq = journal.seq_of(one.name.rpartition("/")[2]) or 0
+        if chain.seq and seq != chain.seq + 1:
+            chain = Chain(vault)  # entries before a checkpoint go
+        try:
+            chain.take(seq, link.location.read(one.name))
+        except Corrupt:
+            if chain.seq:
+                raise
     ids = set()
     for name in chain.state.packs:
         entries, every = read_pack(vault, link.location.read(path_of(name)))

@@ -25,9 +25,11 @@ ENDED = ("done", "failed", "cancelled")
 
 
 class NewJob(Body):
-    """A job to be started: collection, scrub or check of the store. Restores and deletions have their own routes."""
+    """A job to be started: collection, scrub or check of the store; an upload to, or the freeing of what no point needs
+    at, a storage location (``location``; of ``reclaim`` also ``dry_run``, ``budget_s``, ``bytes``, ``grace_s``, and
+    prices). Restores and deletions have their own routes."""
 
-    kind: Literal["collect", "scrub", "check"]
+    kind: Literal["collect", "scrub", "check", "upload", "reclaim"]
     options: Annotated[
         dict[
             Annotated[str, Field(max_length=100)],

@@ -137,6 +137,13 @@ def test_through_a_daemon(served: Served, tmp_path: Path, key: Path) -> None:
         )
         assert point in [one["point"] for one in found]
         assert good(asked(served, "upload")) == "nothing waits\n"
+        reclaim = ("location", "reclaim", "far")
+        planned = _told(asked(served, *reclaim, "--dry-run", "--price-month", "1", "--json"))
+        assert planned["requests"] and planned["packs"] == 0
+        assert "requests: " in good(asked(served, *reclaim, "--for", "10m", "--grace", "0s"))
+        refused(asked(served, "location", "reclaim", "near"), 10, "near")
+        ran = _told(asked(served, "jobs", "--kind", "reclaim", "--json"))
+        assert [one["state"] for one in ran] == ["done", "done"]
     finally:
         good(asked(served, "location", "remove", "far"))
     shutil.rmtree(there)

@@ -25,6 +25,7 @@ from daemon.config import (
     reloadable,
 )
 from daemon.config.lines import lines, nearest
+from daemon.config.models import Prices
 from engine.errors import InvalidRequest
 
 STORE = "/srv/holdfast"
@@ -119,14 +120,15 @@ def test_the_example_is_the_defaults(tmp_path: Path) -> None:
 
 def test_the_example_names_every_key() -> None:
     config = read(uncommented().encode(), "example")
+    assert config.uploads.prices == {"offsite": Prices()}
     assert config.restore_targets == {"scratch": "/var/lib/holdfast/restored"}
     mount = config.mounts["oracle"]
     assert mount.hooks["before_commit"].command == ["/usr/local/bin/quiesce", "oracle"]
     assert mount.exports == [Export(client="10.1.0.0/16")]
     assert mount.model_copy(update={"hooks": {}, "exports": []}) == Mount()
     said = set(lines(uncommented()))
-    for table in ("api", "phoenix", "sessions", "maintenance", "log", "nfs"):
-        fields = type(getattr(config, table)).model_fields
+    for table in ("api", "phoenix", "sessions", "maintenance", "uploads", "log", "nfs"):
+        fields = set(type(getattr(config, table)).model_fields) - {"prices"}  # a table of its own
         assert {(table, key) for key in fields} <= said
     assert {("mounts", "oracle", key) for key in Mount.model_fields} <= said
     assert {(key,) for key in Config.model_fields} <= said

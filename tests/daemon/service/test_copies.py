@@ -14,9 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daemon.contract import LocationSpec, MountSpec
+from daemon.observe import Audit
 from daemon.service import Service, extras
 from daemon.service.extras import Kept, KeptSession, KeptText
 from daemon.service.sending import kept, settings_of
+from daemon.supervise.chores import Chores
 from engine import limits
 from engine.errors import (
     AlreadyExists,
@@ -118,6 +120,62 @@ def test_a_location_that_does_not_answer(service: Service, tmp_path: Path, key: 
     (tmp_path / "gone").rename(tmp_path / "there")
     assert service.start_job("upload", {"location": "there"}).state == "done"
     assert service.mount("a").pending == 0
+
+
+def test_what_no_point_needs_is_freed_by_a_job(
+    service: Service, tmp_path: Path, key: Identity
+) -> None:
+    fill(service.path, "a", {"x": os.urandom(300_000)})
+    first = service.snapshot("a").point
+    fill(service.path, "a", {"x": os.urandom(5000)})
+    last = service.snapshot("a").point
+    assert service.add_location(spec(tmp_path, key)).needed == -1
+    service.start_job("upload", {"location": "there"})
+    service.remove_points([first.id])
+    planned = service.start_job("reclaim", {"location": "there", "dry_run": True, "egress": 1.0})
+    assert planned.options["grace_s"] == 86_400 and planned.result["bytes"] > 300_000
+    assert planned.result["cost"] > 0 and planned.result["requests"]
+    done = service.start_job("reclaim", {"location": "there", "budget_s": 60})
+    assert done.state == "done" and done.result["packs"] == 0
+    assert done.result["later_bytes"] == planned.result["bytes"]
+    known = service.location("there")
+    assert 0 < known.needed < 50_000 and known.stored > 300_000
+    freed = service.start_job("reclaim", {"location": "there", "grace_s": 0})
+    assert freed.result["bytes"] == done.result["later_bytes"]
+    assert service.location("there").stored < 60_000
+    assert service.point(last.id).copies == {"there": "verified"}
+    for options in (
+        {"location": "there", "grace_s": -1},
+        {"location": "there", "bytes": 0},
+        {"x": 1},
+    ):
+        with pytest.raises(InvalidRequest):
+            service.start_job("reclaim", options)
+    with pytest.raises(NotFound, match="locations: there"):
+        service.start_job("reclaim", {"location": "elsewhere"})
+
+
+def test_locations_are_reclaimed_by_schedule(
+    service: Service, tmp_path: Path, key: Identity
+) -> None:
+    """One after the other; what fails is an incident."""
+    service.add_location(spec(tmp_path, key))
+    service.add_location(spec(tmp_path, key, "other"))
+    chores = Chores(service, service._config, Audit(str(tmp_path / "audit")))
+
+    def ran() -> dict[str, str]:
+        chores._reclaim()
+        jobs = service.jobs(kind="reclaim", limit=2).items
+        assert all(job.options["budget_s"] == 3600 for job in jobs)
+        return {job.options["location"]: job.state for job in jobs}
+
+    def failures() -> list[dict[str, Any]]:
+        return [one for one in service.incidents() if one["kind"] == "job_failed"]
+
+    assert ran() == {"there": "done", "other": "done"} and failures() == []
+    (tmp_path / "other").rename(tmp_path / "gone")
+    assert ran() == {"there": "done", "other": "failed"}
+    assert [one["thing"] for one in failures()] == ["reclaim"]
 
 
 class Idle:

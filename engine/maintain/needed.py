@@ -1,0 +1,184 @@
+"""What of a storage location its points need: bytes of each pack there, copies that nothing needs.
+
+Chunks are marked from the points, by the rows that they have here. A record at the location may be of another form than
+the one here (a chunk that was stored again is no delta any more): what that one is a delta of is needed as well.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from engine.copies import outbox, rows
+from engine.copies.link import Link, pack_of
+from engine.copies.rows import EXTRA, GOING, REMOVED, AwayRow, CopyRow
+from engine.copies.sealed import path_of, read_trailer
+from engine.errors import Corrupt, NotFound
+from engine.home import OpenStore
+from engine.index import Table, Txn
+from engine.index.rows import ChunkRow, chunk_row
+from engine.keys import FRAME_OVERHEAD
+from engine.maintain.mark import Marker
+from engine.maintain.marks import Marks
+from engine.packs.records import Entry
+from engine.progress import Progress, Report
+
+
+@dataclass
+class Found:
+    """Of a location: its packs, bytes needed of each (sealed), of them those that lie here in the same form, copies
+    that are not needed (key in COPIES, flags), packs that rows of CHUNKS name without need, or as well."""
+
+    packs: dict[int, AwayRow] = field(default_factory=dict)
+    live: Counter[int] = field(default_factory=Counter)
+    here: Counter[int] = field(default_factory=Counter)
+    dead: list[tuple[bytes, int]] = field(default_factory=list)
+    held: set[int] = field(default_factory=set)
+
+    def empty(self) -> Iterator[int]:
+        """Packs of which nothing is needed, not even by a row here; those that are going already among them."""
+        return (
+            number for number in self.packs if not self.live[number] and number not in self.held
+        )
+
+    def waiting(self) -> int:
+        """How many packs are only named by rows here, which the next collection frees."""
+        return sum(not self.live[number] and number in self.held for number in self.packs)
+
+
+class Needed:
+    """What is needed at one moment: found in a read transaction, beside whoever uploads."""
+
+    def __init__(self, store: OpenStore, link: Link, report: Report) -> None:
+        self._store = store
+        self._link = link
+        self._report = report
+        self._trailers: dict[int, dict[bytes, Entry]] = {}
+
+    def mark(self, txn: Txn) -> None:
+        """Mark from the points of the location. Raises Corrupt: nothing may be freed then."""
+        link = self._link
+        self.begun = begun(txn, link)
+        points: set[str] = set()
+        self._extras: set[bytes] = set()
+        for point, row in outbox.of_location(txn, link.row.id):
+            if row.state != REMOVED:
+                points.add(point)
+                self._extras |= {bytes.fromhex(one) for one in row.extras}
+        strange = sorted(one for one in points if txn.get(Table.POINTS, one.encode()) is None)
+        if strange:
+            raise Corrupt(
+                f"location {link.name!r}", expected="every point there to be a point here, or deleted here",
+                found=f"{len(strange)} that are neither, first {strange[0]}",
+                do="nothing is freed; run 'holdfast check'",
+            )  # fmt: skip
+        self._marks = Marks(txn)
+        lost: list[bytes] = []
+
+        def step(done: int) -> None:
+            self._report(Progress("mark", done, None, "references"))
+
+        context = self._store.context
+        Marker(self._marks, self._store.reader, context.key, lost.append).points(step, points)
+        if lost:
+            raise Corrupt(
+                f"location {link.name!r}", expected="all that its points need",
+                found=f"{len(lost)} chunks without a row", do="nothing is freed; run 'holdfast check'",
+            )  # fmt: skip
+
+    def still(self, txn: Txn) -> bool:
+        """Whether nothing was sent since it was marked from: what is sent relies on what is there."""
+        return begun(txn, self._link).items() <= self.begun.items()
+
+    def look(self, txn: Txn) -> Found:
+        """What is there, by what was marked. Raises Corrupt, and what reading the location raises."""
+        found = Found()
+        for key, raw in txn.scan(Table.AWAY):
+            away = rows.away_row(raw)
+            if away.location == self._link.row.id:
+                found.packs[int.from_bytes(key, "big")] = away
+        prefix = rows.copy_key(self._link.row.id, b"")
+        dead: dict[bytes, CopyRow] = {}
+        other: list[bytes] = []
+        for key, raw in txn.scan(Table.COPIES, prefix=prefix):
+            copy, cid = rows.copy_row(raw), key[len(prefix) :]
+            if cid not in self._extras and not self._marks.lives(cid):
+                dead[cid] = copy  # the same bytes may be of a tree and the service's as well
+                continue
+            found.live[copy.pack] += copy.stored + FRAME_OVERHEAD
+            row = self._row(txn, cid)
+            if row is not None and not _same(row, copy):
+                other.append(cid)
+            elif row is not None and row.pack not in found.packs:
+                found.here[copy.pack] += copy.stored + FRAME_OVERHEAD
+        self._bases(txn, found, other, dead)
+        found.dead = [(prefix + cid, copy.flags) for cid, copy in dead.items()]
+        for _, raw in txn.scan(Table.CHUNKS):
+            pack = chunk_row(raw).pack
+            if pack in found.packs:
+                found.held.add(pack)
+        return found
+
+    def _bases(self, txn: Txn, found: Found, todo: list[bytes], dead: dict[bytes, CopyRow]) -> None:
+        """Copies that these are deltas of at the location are needed there, and so on."""
+        seen = set(todo)
+        while todo:
+            cid = todo.pop()
+            raw = txn.get(Table.COPIES, rows.copy_key(self._link.row.id, cid))
+            if raw is None:
+                raise Corrupt(
+                    f"location {self._link.name!r}", expected=f"chunk {cid.hex()}, of which another is a delta there",
+                    found="none", do="nothing is freed; run 'holdfast check'",
+                )  # fmt: skip
+            copy = rows.copy_row(raw)
+            if dead.pop(cid, None) is not None:
+                found.live[copy.pack] += copy.stored + FRAME_OVERHEAD
+            row = self._row(txn, cid)
+            if row is not None and _same(row, copy):
+                bases = row.bases
+            else:
+                bases = () if copy.flags & EXTRA else self._there(found, cid, copy)
+            for base in bases:
+                if base not in seen:
+                    seen.add(base)
+                    todo.append(base)
+
+    def _there(self, found: Found, cid: bytes, copy: CopyRow) -> tuple[bytes, ...]:
+        """What the record at the location is a delta of, by its pack's trailer."""
+        entries = self._trailers.get(copy.pack)
+        if entries is None:
+            row = found.packs[copy.pack]
+            pack = pack_of(row)
+            frame = self._link.location.read(path_of(pack.name), row.trailer, row.trailer_len)
+            listed = read_trailer(pack.seal(self._link.vault), row.trailer, frame)
+            entries = self._trailers[copy.pack] = {entry.id: entry for entry in listed}
+        if cid not in entries:
+            raise NotFound(f"chunk {cid.hex()}", expected="in its pack at the location", found="not there",
+                           do="run 'holdfast check'")  # fmt: skip
+        return entries[cid].bases
+
+    @staticmethod
+    def _row(txn: Txn, cid: bytes) -> ChunkRow | None:
+        raw = txn.get(Table.CHUNKS, cid)
+        return None if raw is None else chunk_row(raw)
+
+
+def begun(txn: Txn, link: Link) -> dict[str, tuple[int, int, int]]:
+    """Points whose sending was ever begun, each with what changes when it is begun again: ``office.send`` writes that
+    down before it looks at what the location has."""
+    found = outbox.of_location(txn, link.row.id)
+    return {
+        point: (row.tries, row.entry, row.since_ns)
+        for point, row in found
+        if row.tries or row.entry
+    }
+
+
+def _same(row: ChunkRow, copy: CopyRow) -> bool:
+    return (row.stored, rows.form_of(row)) == (copy.stored, copy.form)
+
+
+def removable(row: AwayRow) -> bool:
+    """Whether an entry has said that a pack is gone."""
+    return row.state == GOING and row.said > 0
