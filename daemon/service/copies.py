@@ -20,6 +20,7 @@ from daemon.service.core import Core
 from engine.errors import Busy, HoldfastError, InvalidRequest, LocationUnavailable, NotFound
 
 WAITERS = 8  # who wait for a copy at once: each takes a thread that commits need
+ADOPTED = "adopted settings "  # the same as another machine's configuration had them: only sent along, never followed
 SETTINGS = "settings "  # of a mark, before a mount's name: its settings, as they are sent along with its points
 _FIRST, _LONGEST = 0.02, 1.0  # s between two looks
 

@@ -276,6 +276,7 @@ _all = st.builds(
         ),
         max_size=3,
     ),
+    st.lists(st.just("01m7zwvqp3kbcmpzq4a503h7zy"), max_size=2),
 )  # fmt: skip
 
 
