@@ -27,6 +27,7 @@ from engine.seam import Os
 from tests.engine.process import run
 from tests.maintain.support import MortalOs, noise, put, restored, sound, three_points
 
+UNTIL = 2_500_000_000 * 10**9
 Work = Callable[[str, Os], None]
 
 
@@ -232,6 +233,28 @@ def test_a_deletion_of_a_point(made: Path, scratch: Path) -> None:
             sound(store)
             killed.check_points(store, {first}, {})
     assert left == {2, 3}, "killed before and behind the deletion"
+
+
+def lock(home: str, system: Os) -> None:
+    with opened(home, system) as store:
+        store.lock_point(store.points()[0].id, until_ns=UNTIL)
+
+
+def test_a_locking_of_a_point(made: Path, scratch: Path) -> None:
+    """Once the index has the lock, an index made anew has it too."""
+    killed = Killed(made, scratch)
+    first = min(killed.points)
+    found = set()
+    for home in killed.everywhere(lock):
+        with Store.open(str(home)) as store:
+            sound(store)
+            before = store.point(first).locked_ns
+        rebuild_index(str(home), report=silent)
+        with Store.open(str(home)) as store:
+            after = store.point(first).locked_ns
+        assert before <= after <= UNTIL
+        found.add((before, after))
+    assert (0, 0) in found and (0, UNTIL) in found
 
 
 def test_lock_files_of_the_dead_are_taken_away(made: Path, scratch: Path) -> None:
