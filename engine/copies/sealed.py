@@ -138,6 +138,11 @@ class PackBuilder:
         self.entries: list[Entry] = []
 
     @property
+    def kind(self) -> int:
+        """What is in it."""
+        return self._seal.kind
+
+    @property
     def size(self) -> int:
         """Bytes so far."""
         return self._at

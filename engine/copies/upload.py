@@ -2,9 +2,11 @@
 
 One thread walks the tree, reads records, checks what they hold, and seals them; others close packs, put them and look
 at them there.  A pack is taken into the index as soon as it is verified, and is not sent again whatever happens; but
-one of nodes only when all that were closed before it are, so that a node is known to be whole only when all it refers
-to is.  Memory: the packs that are being filled (3), those on their way (``UPLOADS``) and one that waits for its turn,
-each at most ``SEALED_PACK``.  What a crash leaves: FORMAT-copies.md, "Crash table".
+only when what its records are deltas of is, and one of nodes only when all packs that were closed before it are: a
+chunk that is known to be there can be decoded there, a node that is known to be whole is.
+
+Memory: the packs that are being filled (3), those on their way (``UPLOADS``) and one that waits for its turn, each at
+most ``SEALED_PACK``.  What a crash leaves: FORMAT-copies.md, "Crash table".
 """
 
 from __future__ import annotations
@@ -65,8 +67,7 @@ class _Batch:
     """A closed pack on its way, and what is to be known once it is there. ``sent``: its row, and whether its bytes were
     read back."""
 
-    kind: int
-    entries: list[Entry]
+    pack: PackBuilder
     whole: set[bytes]
     sent: Future[tuple[PackRow, bool]]
     marks: list[bytes] = field(default_factory=list)
@@ -233,7 +234,7 @@ class Uploader:
         self._settle(self._threads)
         self._idle = False
         sent = self._pool.submit(self._put, pack)
-        self._sent.append(_Batch(kind, pack.entries, whole, sent, marks))
+        self._sent.append(_Batch(pack, whole, sent, marks))
 
     # --- on the threads -----------------------------------------------------------------------------------
 
@@ -273,20 +274,31 @@ class Uploader:
     def _take_done(self) -> None:
         """Take packs that are there into the index."""
         for batch in list(self._sent):
-            if batch.sent.done() and (batch.kind != METADATA or batch is self._sent[0]):
+            if batch.sent.done() and (batch is self._sent[0] or self._stands_alone(batch)):
                 self._sent.remove(batch)
                 self._take(batch)
+
+    def _stands_alone(self, batch: _Batch) -> bool:
+        """Whether nothing in a pack needs what is on its way in another: who finds a chunk at the location asks no more
+        whether its bases are there."""
+        if batch.pack.kind == METADATA:
+            return False
+        return not any(
+            base in self._flight and base not in batch.pack
+            for entry in batch.pack.entries
+            for base in entry.bases
+        )
 
     def _take(self, batch: _Batch) -> None:
         pack, read_back = batch.sent.result()
         number = 0
-        for at in range(0, len(batch.entries), limits.GC_SWEEP_ROWS):
+        for at in range(0, len(batch.pack.entries), limits.GC_SWEEP_ROWS):
             with self._index.write() as txn:
                 if not number:  # with rows of its chunks: without them it would be sent again
                     number = next_pack(txn)
                     row = away_of(pack, self._link.row.id, UNNAMED)
                     txn.put(Table.AWAY, rows.away_key(number), row.pack_bytes())
-                for entry in batch.entries[at : at + limits.GC_SWEEP_ROWS]:
+                for entry in batch.pack.entries[at : at + limits.GC_SWEEP_ROWS]:
                     flags = WHOLE if entry.id in batch.whole else self._flight[entry.id] & EXTRA
                     copy = CopyRow(number, entry.offset, entry.stored, rows.form_of(entry), flags)
                     txn.put(
@@ -294,11 +306,11 @@ class Uploader:
                     )
         if batch.marks:
             self._mark_whole(batch.marks)
-        for entry in batch.entries:
+        for entry in batch.pack.entries:
             self._flight.pop(entry.id, None)
         made = self._made
         made.packs += 1
-        made.chunks += len(batch.entries)
+        made.chunks += len(batch.pack.entries)
         made.bytes += pack.size
         made.read_back += read_back
         self._report(Progress("upload", made.bytes, None, "bytes"))

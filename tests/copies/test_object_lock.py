@@ -21,7 +21,8 @@ from engine.errors import (
 )
 from engine.index import Table
 from engine.locations import Location
-from engine.maintain.reclaim import reclaim
+from engine.maintain import reclaim
+from engine.maintain.planning import Terms
 from engine.progress import silent
 from tests.copies.test_locks import DAY, SECOND, cheap, owed, state
 from tests.copies.test_reach import grown, reached
@@ -214,12 +215,12 @@ def test_reclaiming_leaves_what_is_retained(
     engine.remove_points(grown)  # no lock holds any more, but servers retain for whole days
     make.tree.barrier()
     engine.collect()
-    link = open_link(engine._open.context, "far")
-    result = reclaim(engine._open, link, report=silent)
-    assert result.done and result.locked
+    result = engine.copies.reclaim("far", Terms(grace_s=0))
+    assert result.done and result.later_packs >= len(needed)
     assert needed <= set(bucket.until())
-    monkeypatch.setattr(system, "time_ns", lambda: real_time() + 2 * DAY * SECOND)
-    assert reclaim(engine._open, link, report=silent).packs >= len(needed)
+    later = real_time() + 2 * DAY * SECOND
+    monkeypatch.setattr(reclaim._Run, "_there", lambda _: later)  # the time is the server's
+    assert engine.copies.reclaim("far", Terms(grace_s=0)).packs >= len(needed)
 
 
 def test_only_where_the_server_has_it(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from engine import Store
+from engine import Store, limits
 from engine.copies import journal, outbox
 from engine.copies.chain import Chain
 from engine.copies.connect import Wanted, add, open_link
@@ -25,13 +26,15 @@ from engine.errors import (
     LocationUnavailable,
     StoreFull,
 )
+from engine.index import Table
+from engine.index.rows import chunk_row
 from engine.keys import Passphrase, unlock
 from engine.keys.primitives import Cost
 from engine.progress import silent
 from tests.copies.test_reach import grown, reached, top
 from tests.locations.conftest import Server
-from tests.locations.faulty import Delay, Fail, Fault, Faulty, Flip, Lose, Tear
-from tests.restore.support import Maker
+from tests.locations.faulty import Call, Delay, Fail, Fault, Faulty, Flip, Lose, Tear
+from tests.restore.support import Maker, noise
 
 CHEAP = Cost(memory_kib=64, passes=1, lanes=1)
 SECRET = Passphrase("a word or two")
@@ -183,6 +186,35 @@ def test_whatever_the_location_does_it_ends_verified_or_says_why(
     send(engine, open_link(engine._open.context, "far"), grown[0])
     chain, ids = read_all(link)
     assert list(chain.state.points) == grown[:1] and reached(engine, grown[0]) <= ids
+
+
+@pytest.mark.parametrize("late", [0, 2, 5])
+def test_what_is_known_to_be_there_can_be_decoded_there(
+    engine: Store, make: Maker, link: Link, grown: list[str], late: int, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    """A pack comes late, and then not at all: nothing is known of those that need it."""
+    monkeypatch.setattr(limits, "SEALED_PACK", 300 << 10)
+    data = bytearray(noise(3_000_000, 7))
+    for at in range(0, len(data), 1 << 16):  # deltas of what lies in many packs
+        data[at : at + 100] = bytes(100)
+    make.tree.write(make.inodes[b"big"], 0, bytes(data))
+    point = make.point(engine)
+
+    def fail(*_: object) -> None:
+        time.sleep(0.3)
+        raise LocationUnavailable("a server", found="no answer")
+
+    faulty = link.location = Faulty(link.location)
+    faulty.on("put", Call(fail), after=late)
+    with pytest.raises(LocationUnavailable):
+        send(engine, link, point)
+    with engine._open.context.index.read() as txn:
+        known = {key[2:] for key, _ in txn.scan(Table.COPIES)}
+        rows = [txn.get(Table.CHUNKS, cid) for cid in known]
+    bases = {base for raw in rows if raw is not None for base in chunk_row(raw).bases}
+    assert bases <= known
+    send(engine, link, point)
+    assert reached(engine, point) <= read_all(link)[1]
 
 
 def test_a_bucket(engine: Store, grown: list[str], server: Server, tmp_path: Path) -> None:
