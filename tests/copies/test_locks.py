@@ -14,6 +14,7 @@ from engine.copies.holding import Holding
 from engine.copies.journal import Locked, PacksChanged, Removed
 from engine.copies.link import Link
 from engine.errors import (
+    Corrupt,
     Held,
     LocationUnavailable,
 )
