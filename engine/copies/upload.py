@@ -37,7 +37,7 @@ from engine.copies.sealed import (
 )
 from engine.errors import Corrupt, LocationUnavailable, NotFound, ShuttingDown
 from engine.home import OpenStore
-from engine.index import Table
+from engine.index import Table, Txn
 from engine.nodes.point import decode_point
 from engine.packs.records import Entry, decode_record_head
 from engine.progress import Progress, Report
@@ -99,6 +99,7 @@ class Uploader:
         self._whole: set[bytes] = set()
         self._marks: list[bytes] = []
         self._sent: deque[_Batch] = deque()
+        self._early: list[tuple[Entry, CopyRow]] = []  # deltas that came before their bases
         self._rooms = Rooms()
         self._idle = True  # no pack was put yet: the first is a small one, so that the line has something to do
 
@@ -131,6 +132,7 @@ class Uploader:
                     self._fetch()
                     self._close_all()
                     self._settle(0)
+                    self._see_none_early()
                     self._mark_whole(self._marks)
                 except ShuttingDown:
                     self._link.location.close()  # who waits for his turn to put waits no longer
@@ -272,22 +274,11 @@ class Uploader:
             self._take_done()
 
     def _take_done(self) -> None:
-        """Take packs that are there into the index."""
+        """Take packs that are there into the index; those of nodes in order, behind all that they refer to."""
         for batch in list(self._sent):
-            if batch.sent.done() and (batch is self._sent[0] or self._stands_alone(batch)):
+            if batch.sent.done() and (batch is self._sent[0] or batch.pack.kind != METADATA):
                 self._sent.remove(batch)
                 self._take(batch)
-
-    def _stands_alone(self, batch: _Batch) -> bool:
-        """Whether nothing in a pack needs what is on its way in another: who finds a chunk at the location asks no more
-        whether its bases are there."""
-        if batch.pack.kind == METADATA:
-            return False
-        return not any(
-            base in self._flight and base not in batch.pack
-            for entry in batch.pack.entries
-            for base in entry.bases
-        )
 
     def _take(self, batch: _Batch) -> None:
         pack, read_back = batch.sent.result()
@@ -301,19 +292,42 @@ class Uploader:
                 for entry in batch.pack.entries[at : at + limits.GC_SWEEP_ROWS]:
                     flags = WHOLE if entry.id in batch.whole else self._flight[entry.id] & EXTRA
                     copy = CopyRow(number, entry.offset, entry.stored, rows.form_of(entry), flags)
-                    txn.put(
-                        Table.COPIES, rows.copy_key(self._link.row.id, entry.id), copy.pack_bytes()
-                    )
+                    self._there(txn, entry, copy)
+        self._take_early()
         if batch.marks:
             self._mark_whole(batch.marks)
-        for entry in batch.pack.entries:
-            self._flight.pop(entry.id, None)
         made = self._made
         made.packs += 1
         made.chunks += len(batch.pack.entries)
         made.bytes += pack.size
         made.read_back += read_back
         self._report(Progress("upload", made.bytes, None, "bytes"))
+
+    def _take_early(self) -> None:
+        """Deltas whose base has come since count from now on."""
+        left = -1
+        while self._early and len(self._early) != left:  # one may be the base of another
+            left = len(self._early)
+            with self._index.write() as txn:
+                early, self._early = self._early, []
+                for entry, copy in early:
+                    self._there(txn, entry, copy)
+
+    def _see_none_early(self) -> None:
+        """Raises Corrupt: no point is named of which a base was not sent."""
+        for entry, _ in self._early:
+            raise Corrupt(f"chunk {entry.id.hex()}", expected="what it is a delta of at the location", found="none",
+                          do="report it: this is a bug")  # fmt: skip
+
+    def _there(self, txn: Txn, entry: Entry, copy: CopyRow) -> None:
+        """A record is there. A delta whose base is not is of no use to anybody: it counts when the base has come, and
+        after a crash before that it is sent again."""
+        place = self._link.row.id
+        if any(txn.get(Table.COPIES, rows.copy_key(place, base)) is None for base in entry.bases):
+            self._early.append((entry, copy))
+            return
+        txn.put(Table.COPIES, rows.copy_key(place, entry.id), copy.pack_bytes())
+        self._flight.pop(entry.id, None)
 
     def _mark_whole(self, cids: Sequence[bytes]) -> None:
         with self._index.write() as txn:
@@ -330,6 +344,7 @@ class Uploader:
         for batch in self._sent:
             batch.sent.cancel()
         self._sent.clear()
+        self._early.clear()
         self._flight.clear()
         self._wanted.clear()
         self._lanes.clear()

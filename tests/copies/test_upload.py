@@ -15,6 +15,7 @@ from engine.copies.chain import Chain
 from engine.copies.connect import Wanted, add, open_link
 from engine.copies.link import Link
 from engine.copies.rings import newest_ring
+from engine.copies.rows import CopyRow
 from engine.copies.sealed import path_of, read_pack
 from engine.copies.upload import Uploader, UploadReport
 from engine.errors import (
@@ -27,9 +28,10 @@ from engine.errors import (
     StoreFull,
 )
 from engine.index import Table
-from engine.index.rows import chunk_row
+from engine.index.rows import ENC_DELTA, KIND_DATA, chunk_row
 from engine.keys import Passphrase, unlock
 from engine.keys.primitives import Cost
+from engine.packs.records import Entry
 from engine.progress import silent
 from tests.copies.test_reach import grown, reached, top
 from tests.locations.conftest import Server
@@ -128,6 +130,33 @@ def test_who_was_replaced_stops(engine: Store, link: Link, grown: list[str]) -> 
         send(engine, link, grown[1])
     with engine._open.context.index.read() as txn:
         assert "replaced" in outbox.location(txn, "far").paused
+
+
+def test_a_delta_counts_when_its_base_is_there(engine: Store, link: Link) -> None:
+    """Packs come in any order, and a crash leaves some: what has no base there is sent again."""
+    base, delta, further = (bytes([number]) * 32 for number in range(3))
+    sender = Uploader(engine._open, link, report=silent)
+    index = engine._open.context.index
+
+    def there() -> set[bytes]:
+        with index.read() as txn:
+            return {key[2:] for key in txn.keys(Table.COPIES)}
+
+    def take(cid: bytes, *bases: bytes) -> None:
+        sender._flight[cid] = 0
+        with index.write() as txn:
+            entry = Entry(cid, 64, 100, 90, KIND_DATA, ENC_DELTA, len(bases), bases)
+            sender._there(txn, entry, CopyRow(1, 64, 100, 0))
+        sender._take_early()
+
+    take(further, delta)
+    take(delta, base)
+    assert there() == set() and sender._has(delta) is not None  # on its way still
+    with pytest.raises(Corrupt, match="a delta of"):
+        sender._see_none_early()
+    take(base)
+    assert there() == {base, delta, further} and not sender._flight
+    sender._see_none_early()
 
 
 @pytest.mark.parametrize("done", [False, True])

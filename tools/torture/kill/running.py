@@ -48,7 +48,7 @@ out = "{home}/out"
 # What a daemon may say when what it needs was killed, or when it was killed itself and tells of it as it starts.
 _KNOWN = re.compile(
     r"worker of mount \w+: .*it is started again"
-    r"|job \d+ \((restore|upload)\): "
+    r"|job \d+ \((restore|upload)\)(: | was killed, and goes on$)"
     r"|mount \w+ cannot be served: mounter: "
     r"|mount \w+ cannot be served: .*(ended|killed|dead|connection)"
 )
