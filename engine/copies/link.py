@@ -16,6 +16,7 @@ from engine.chunks import Context
 from engine.chunks.encode import plain
 from engine.copies import journal, outbox, rows
 from engine.copies.journal import Body, Entry
+from engine.copies.rings import LocationRings, machine_key
 from engine.copies.rows import (
     FOLDER,
     NAMED,
@@ -31,13 +32,15 @@ from engine.errors import (
     Busy,
     Corrupt,
     HoldfastError,
+    LocationDenied,
     LocationUnavailable,
     NotFound,
+    PermissionDenied,
     from_os,
 )
 from engine.index import Table, Txn
 from engine.index.rows import KIND_DATA
-from engine.keys import Vault
+from engine.keys import FileSeal, Opener, Vault, unlock
 from engine.locations import Location
 from engine.packs.records import encode_record_head
 
@@ -71,7 +74,13 @@ def alone(context: Context, name: str, row: LocationRow) -> Iterator[None]:
 class Link:
     """An open location of this store. ``row`` is as the index has it. Of processes, one at a time (``alone``)."""
 
-    def __init__(self, context: Context, name: str, location: Location, vault: Vault) -> None:
+    def __init__(
+        self, context: Context, name: str, location: Location, vault: Vault, ring: int = 0,
+        secret: Opener | None = None,
+    ) -> None:  # fmt: skip
+        """``ring``: number of the key ring that was opened, with ``secret``; None is this machine's key."""
+        self._ring = ring
+        self._secret = secret
         self.context = context
         self.name = name
         self.location = location
@@ -106,6 +115,52 @@ class Link:
         with suppress(HoldfastError):
             self.tally()
 
+    # --- keys ---------------------------------------------------------------------------------------------
+
+    def newest_vault(self) -> Vault:
+        """The keys to seal with: those of the newest key ring that this store knows of, which other processes change.
+        Asks the location only when there is a newer one."""
+        with self.context.index.read() as txn:
+            row = outbox.location(txn, self.name)
+        if row.sealed and row.ring > self._ring:
+            self.renew(row.ring)
+        return self.vault
+
+    def opened(self, ring: int, vault: Vault) -> None:
+        """The key ring of this number was opened."""
+        self._ring, self.vault = ring, vault
+
+    def renew(self, least: int) -> bool:
+        """Open the newest key ring; False: it is the one that is open, or not this store's. Raises PermissionDenied."""
+        with self.context.index.read() as txn:
+            if outbox.location(txn, self.name).ring_here:
+                return False
+        number, raw = LocationRings(self.location).newest()
+        if number == self._ring:
+            return False
+        secret = self._secret or machine_key(self.context, self.name)
+        here, system = self.vault.location, self.context.system
+        self.opened(number, unlock(raw, secret, location=here, least=least, system=system))
+        return True
+
+    def forget_older_rings(self) -> None:
+        """A ring that counts no more may have slots that were taken out: it goes, also where whoever changed the ring
+        died before. That it cannot go is no reason to send nothing."""
+        try:
+            if self.vault.sealed:
+                LocationRings(self.location).remove_older(self._ring)
+        except LocationDenied as error:
+            self.context.incidents.note("rings_left", f"location {self.name}", str(error))
+
+    def seal_of(self, pack: PackRow) -> FileSeal:
+        """What opens the frames of a pack, also of one that was sealed after this location was opened."""
+        try:
+            return pack.seal(self.vault)
+        except PermissionDenied:
+            if not self.vault.sealed or not self.renew(self._ring):
+                raise
+            return pack.seal(self.vault)
+
     # --- the journal --------------------------------------------------------------------------------------
 
     def catch_up(self) -> None:
@@ -116,7 +171,7 @@ class Link:
                 raw = self.location.read(journal.path_of(seq))
             except NotFound:
                 return
-            entry = journal.decode(self.vault, seq, raw)
+            entry = self._decoded(seq, raw)
             if entry.prev.hex() != (self.row.last or journal.FIRST_PREV.hex()):
                 raise Corrupt(
                     f"{self.location.shown}: journal entry {seq}", expected="one that follows what this store wrote",
@@ -126,13 +181,22 @@ class Link:
                 self._replaced(entry)
             self._take(entry, raw)
 
-    def append(self, body: Body) -> int:
-        """Write an entry; its number. Raises Busy when another writer took over."""
+    def _decoded(self, seq: int, raw: bytes) -> Entry:
+        try:
+            return journal.decode(self.vault, seq, raw)
+        except PermissionDenied:  # perhaps of a newer epoch
+            if not self.vault.sealed or not self.renew(self._ring):
+                raise
+            return journal.decode(self.vault, seq, raw)
+
+    def append(self, body: Body, since_ns: int = 0) -> int:
+        """Write an entry; its number. ``since_ns``: when what it tells of happened, at the latest, whatever the clock
+        says now. Raises Busy when another writer took over."""
         entry = Entry(
             self.row.seq + 1, bytes.fromhex(self.row.last) if self.row.last else journal.FIRST_PREV,
-            bytes.fromhex(self.row.writer), self.context.system.time_ns(), body,
+            bytes.fromhex(self.row.writer), max(self.context.system.time_ns(), since_ns), body,
         )  # fmt: skip
-        raw = journal.encode(self.vault, entry)
+        raw = journal.encode(self.newest_vault(), entry)
         if not self.location.create(journal.path_of(entry.seq), raw):
             before = self.row.seq
             self.catch_up()
@@ -141,7 +205,7 @@ class Link:
                     f"{self.location.shown}: journal entry {entry.seq}", expected="to be made or to be there",
                     found="neither", do="look whether the server keeps conditional creates",
                 )  # fmt: skip
-            return self.append(body)
+            return self.append(body, since_ns)
         self._look(entry.seq, raw)
         self._take(entry, raw)
         return entry.seq
@@ -201,9 +265,10 @@ class Link:
     def tell_removed(self) -> int:
         """Have the journal say which points were deleted here; how many."""
         with self.context.index.read() as txn:
-            points = outbox.to_tell(txn, self.row.id)
+            gone = outbox.to_tell(txn, self.row.id)
+        points, last = list(gone), max(gone.values(), default=0)
         for at in range(0, len(points), limits.JOURNAL_NAMES_MAX):
-            self.append(journal.Removed(tuple(points[at : at + limits.JOURNAL_NAMES_MAX])))
+            self.append(journal.Removed(tuple(points[at : at + limits.JOURNAL_NAMES_MAX])), last)
         return len(points)
 
     def entry_of(self, point: str) -> int | None:
@@ -249,6 +314,11 @@ class Link:
                 case journal.Removed(names):
                     for name in names:
                         txn.delete(Table.OUTBOX, outbox.key(row.id, name))
+                case journal.Locked(names, until_ns):
+                    for name in names:
+                        known = outbox.get(txn, row.id, name)
+                        if known is not None and known.locked_ns < until_ns:
+                            outbox.put(txn, row.id, name, replace(known, locked_ns=until_ns))
         self.row = row
 
     def _name(self, txn: Txn, packs: tuple[PackRow, ...]) -> None:
