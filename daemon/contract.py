@@ -9,7 +9,7 @@ table only.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
@@ -264,7 +264,8 @@ class LocationSpec:
     """A storage location to be made. The passphrase and each of the keys, as printed, open it alone; they are told to
     nobody. ``mounts``: whose points go there, empty for all; ``verify``: part of what is sent that is read back;
     ``local``: what becomes of the bytes here once they are verified there; ``bandwidth``, ``read_bandwidth``: limits of
-    bytes a second sent and fetched, as ``08:00-18:00=5M,20M``."""
+    bytes a second sent and fetched, as ``08:00-18:00=5M,20M``; ``object_lock``: the server retains what locked points
+    need."""
 
     name: str
     url: str
@@ -277,6 +278,7 @@ class LocationSpec:
     local: Literal["keep", "drop"] = "keep"
     bandwidth: str = ""
     read_bandwidth: str = ""
+    object_lock: bool = False
 
 
 @dataclass(frozen=True)
@@ -289,13 +291,15 @@ class LocationChange:
     credentials: str | None = None
     bandwidth: str | None = None
     read_bandwidth: str | None = None
+    object_lock: bool | None = None
 
 
 @dataclass(frozen=True)
 class LocationInfo:
     """A storage location. ``paused``: why nothing is sent there, "" when it is; ``queued`` to ``failed``: points by how
     far their copy is; ``requests``: asked of it so far, by kind as a server bills them, with bytes each way;
-    ``stored``: bytes of packs there; ``needed``: of them when that was last found out, -1 never."""
+    ``locking``: points there whose lock it has not been told of in full; ``stored``: bytes of packs there;
+    ``needed``: of them when that was last found out, -1 never."""
 
     name: str
     url: str
@@ -311,8 +315,42 @@ class LocationInfo:
     bandwidth: str = ""
     read_bandwidth: str = ""
     requests: dict[str, int] = field(default_factory=dict)
+    object_lock: bool = False
+    locking: int = 0
     stored: int = 0
     needed: int = -1
+
+
+@dataclass(frozen=True)
+class SecretSpec:
+    """What opens a location: a passphrase, a key as printed (also of a recipient), or with both what needs both. It is
+    told to nobody."""
+
+    passphrase: str = field(default="", repr=False)
+    key: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True)
+class KeySlot:
+    """A way into a location. ``kind``: passphrase, key, both or recipient; ``own``: this store's own key."""
+
+    id: str
+    kind: str
+    made_ns: int
+    own: bool = False
+
+
+@dataclass(frozen=True)
+class KeyRing:
+    """Who may open a location. ``ring``: its number; ``epochs``: of data keys, the last is in use; ``fingerprint``: to
+    be compared by who opens it with a recipient's key; ``left``: why older rings are still there, "" when none is."""
+
+    location: str
+    ring: int
+    slots: list[KeySlot]
+    epochs: list[int]
+    fingerprint: str
+    left: str = ""
 
 
 @dataclass(frozen=True)
@@ -404,6 +442,7 @@ class Backend(Protocol):
     def points(self, query: PointQuery) -> Page[PointInfo]: ...
     def point(self, reference: str) -> PointDetail: ...
     def keep(self, reference: str, *, kept: bool = True) -> PointDetail: ...
+    def lock(self, reference: str, *, until_ns: int = 0, for_s: float = 0) -> PointDetail: ...
     def remove_points(self, references: list[str]) -> list[PointInfo]: ...
     def forecast(self, references: list[str]) -> dict[str, int]: ...
     def entries(
@@ -436,7 +475,17 @@ class Backend(Protocol):
     def add_location(self, spec: LocationSpec) -> LocationInfo: ...
     def change_location(self, name: str, change: LocationChange) -> LocationInfo: ...
     def remove_location(self, name: str) -> None: ...
-    def uploads(self, location: str = "", state: str = "") -> list[UploadInfo]: ...
+    def keys(self, location: str) -> KeyRing: ...
+    def change_keys(
+        self, location: str, *, add: Sequence[SecretSpec] = (), remove: Sequence[str] = (), machine: bool = False,
+        force: bool = False, opened_with: SecretSpec | None = None,
+    ) -> KeyRing: ...  # fmt: skip
+    def rotate_keys(
+        self, location: str, *, master_for: Sequence[SecretSpec] = (), opened_with: SecretSpec | None = None
+    ) -> KeyRing: ...  # fmt: skip
+    def uploads(
+        self, location: str = "", state: str = "", points: Collection[str] | None = None
+    ) -> list[UploadInfo]: ...
     def retry_uploads(self, location: str) -> int: ...
 
     # retention and drills

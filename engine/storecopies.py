@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
@@ -10,13 +10,15 @@ from engine.home import OpenStore
 from engine.progress import Report, silent
 
 if TYPE_CHECKING:  # imported where they are used: no process needs all of them
+    from engine.copies.holding import Brought
+    from engine.copies.keyring import KeyringInfo
     from engine.copies.listing import LocationInfo, UploadInfo
     from engine.copies.office import Extras, Settings
     from engine.copies.upload import UploadReport
-    from engine.keys import Secret
+    from engine.keys import Opener, Secret
+    from engine.maintain.borrow import Lent
     from engine.maintain.drop import DropReport
     from engine.maintain.planning import Reclaim, Terms
-    from engine.maintain.refill import AdoptReport
     from engine.points.view import PointView
 
 
@@ -33,7 +35,7 @@ class StoreCopies(Generic[S]):
 
     def __init__(
         self, store: OpenStore, noting: Callable[[], AbstractContextManager[None]],
-        facade: Callable[[OpenStore, AdoptReport], S],
+        facade: Callable[[OpenStore, Lent], S],
     ) -> None:  # fmt: skip
         """``noting``: within it, what goes wrong is an incident of the store; a borrowed one refuses it;
         ``facade``: makes the facade of another store."""
@@ -44,7 +46,7 @@ class StoreCopies(Generic[S]):
     def add(
         self, name: str, url: str, *, secrets: Sequence[Secret] = (), credentials: str = "environment",
         sealed: bool = True, mounts: Sequence[str] = (), verify: float = 0.02, local: str = "keep",
-        bandwidth: str = "", read_bandwidth: str = "",
+        bandwidth: str = "", read_bandwidth: str = "", object_lock: bool = False,
     ) -> LocationInfo:  # fmt: skip
         """A storage location for points of these mounts, or of all; ``secrets`` open it where this machine is gone.
 
@@ -53,7 +55,16 @@ class StoreCopies(Generic[S]):
         from engine.copies import connect, office
 
         wanted = connect.Wanted(
-            url, secrets, credentials, sealed, mounts, verify, local, bandwidth, read_bandwidth
+            url,
+            secrets,
+            credentials,
+            sealed,
+            mounts,
+            verify,
+            local,
+            bandwidth,
+            read_bandwidth,
+            object_lock,
         )
         with self._noting():
             return office.add(self._store.context, name, wanted)
@@ -80,6 +91,36 @@ class StoreCopies(Generic[S]):
         with self._noting():
             office.take_over(self._store.context, name)
 
+    def keys(self, location: str, secret: Opener | None = None) -> KeyringInfo:
+        """Who may open a location; ``secret``: what opens its key ring, by default this machine's key."""
+        from engine.copies import keyring
+
+        with self._noting():
+            return keyring.show(self._store.context, location, secret)
+
+    def change_keys(
+        self, location: str, *, add: Sequence[Secret] = (), remove: Sequence[str] = (), machine: bool = False,
+        force: bool = False, secret: Opener | None = None,
+    ) -> KeyringInfo:  # fmt: skip
+        """Have others open a location, or some no longer (by ids of slots), in one step; ``machine``: this one, where
+        it does not; ``force``: also what leaves only this machine, or not even that. Raises InvalidRequest, Busy …"""
+        from engine.copies import keyring
+
+        with self._noting():
+            return keyring.change(
+                self._store.context, location, secret, add=add, drop=remove, machine=machine, force=force
+            )  # fmt: skip
+
+    def rotate_keys(
+        self, location: str, *, master_for: Sequence[Secret] = (), secret: Opener | None = None
+    ) -> KeyringInfo:  # fmt: skip
+        """What is sent from now on has a new key. ``master_for``: and so has the ring, opened by these and by this
+        machine alone."""
+        from engine.copies import keyring
+
+        with self._noting():
+            return keyring.rotate(self._store.context, location, secret, master_for)
+
     @contextmanager
     def borrow(
         self, location: str, *, scratch: str | None = None, report: Report = silent
@@ -91,11 +132,8 @@ class StoreCopies(Generic[S]):
         from engine.maintain import borrow
 
         with (
-            borrow.of_store(self._store.context, location, scratch=scratch, report=report) as (
-                opened,
-                found,
-            ),
-            closing(self._facade(opened, found)) as store,
+            borrow.of_store(self._store.context, location, scratch=scratch, report=report) as lent,
+            closing(self._facade(lent.store, lent)) as store,
         ):
             yield store
 
@@ -125,12 +163,14 @@ class StoreCopies(Generic[S]):
 
         return listing.locations(self._store.context)
 
-    def uploads(self, location: str = "", state: str = "", point: str = "") -> list[UploadInfo]:
-        """How far points are at a location, or at all of them; ``state`` may be ``pending``: all but verified. Raises
-        NotFound."""
+    def uploads(
+        self, location: str = "", state: str = "", points: Collection[str] | None = None
+    ) -> list[UploadInfo]:
+        """How far points, all or these, are at a location, or at all of them; ``state`` may be ``pending``: all but
+        verified. Raises NotFound."""
         from engine.copies import listing
 
-        return listing.uploads(self._store.context, location, state, point)
+        return listing.uploads(self._store.context, location, state, points)
 
     def has_extras(self, point: str) -> bool:
         """Whether a location has something that the service kept with a point."""
@@ -162,6 +202,13 @@ class StoreCopies(Generic[S]):
             return office.send(
                 self._store, location, extras=extras, settings=settings, report=report, stop=stop
             )
+
+    def bring_locks(self, location: str, *, report: Report = silent) -> Brought:
+        """Have a location know the locks of the points it has; see ``engine.copies.holding``. ``send`` does so too."""
+        from engine.copies import office
+
+        with self._noting():
+            return office.bring_locks(self._store, location, report=report)
 
     def reclaim(
         self, location: str, terms: Terms | None = None, *, dry_run: bool = False, report: Report = silent,

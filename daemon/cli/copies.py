@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
@@ -11,10 +9,10 @@ import click
 from daemon.cli.common import backend, beside, path_of
 from daemon.cli.freeing import reclaim
 from daemon.cli.output import as_json, counted, say, shown, table
-from daemon.cli.passphrases import passphrase_of
+from daemon.cli.passphrases import passphrase_of, public_of, typed, write_new
 from daemon.contract import LocationChange, LocationSpec
 from engine import Store
-from engine.errors import AlreadyExists, InvalidRequest, from_os
+from engine.errors import AlreadyExists
 
 if TYPE_CHECKING:
     from daemon.contract import Backend
@@ -48,7 +46,7 @@ def location() -> None:
 @click.option(
     "--passphrase-file",
     metavar="FILE",
-    help="A file with a passphrase that opens the location; without any secret it is asked for.",
+    help="A file with a passphrase that opens the location, - for standard input; without any secret it is asked for.",
 )
 @click.option(
     "--key-file",
@@ -86,6 +84,11 @@ def location() -> None:
     show_default=True,
     help="Where the service finds the server's credentials.",
 )
+@click.option(
+    "--object-lock",
+    is_flag=True,
+    help="Have the server retain what locked points need, until their locks end; its bucket must have Object Lock.",
+)
 @_BANDWIDTH
 @_READ_BANDWIDTH
 @click.option("--not-sealed", is_flag=True, help="Do not encrypt: only for file: locations.")
@@ -94,7 +97,8 @@ def location() -> None:
 def add(
     ctx: click.Context, name: str, url: str, passphrase_file: str | None, key_files: tuple[str, ...],
     recovery_key_out: str | None, mounts: tuple[str, ...], verify: float, local: Literal["keep", "drop"],
-    credentials: str, bandwidth: str | None, read_bandwidth: str | None, not_sealed: bool, json_: bool,
+    credentials: str, object_lock: bool, bandwidth: str | None, read_bandwidth: str | None, not_sealed: bool,
+    json_: bool,
 ) -> None:  # fmt: skip
     """Keep a copy of every recovery point at URL, from now on and of those there are.
 
@@ -106,18 +110,18 @@ def add(
         --passphrase-file /root/offsite.pass --recovery-key-out /media/usb/offsite.key
     """
     passphrase = passphrase_of(passphrase_file) if passphrase_file else ""
-    keys = [_key(path) for path in key_files]
+    keys = [public_of(path) for path in key_files]
     if not_sealed and (passphrase or keys or recovery_key_out):
         raise click.UsageError("--not-sealed takes no secrets: nothing is encrypted")
     if not (not_sealed or passphrase or keys or recovery_key_out):
-        passphrase = _asked(name)
+        passphrase = typed(f"Passphrase of {name}", twice=True)
     with backend(ctx) as asked:
         if recovery_key_out:
             keys.append(_recovery_key(recovery_key_out, asked, name))
         made = asked.add_location(
             LocationSpec(
                 name, url, passphrase, keys, credentials, not not_sealed, list(mounts), verify, local,
-                bandwidth or "", read_bandwidth or "",
+                bandwidth or "", read_bandwidth or "", object_lock,
             )
         )  # fmt: skip
     if json_:
@@ -129,27 +133,6 @@ def add(
         click.echo(
             f"recovery key in {shown(recovery_key_out)}: keep it in a safe, not here", err=True
         )
-
-
-def _asked(name: str) -> str:
-    """A passphrase, typed twice. Raises InvalidRequest where nobody can be asked."""
-    if not sys.stdin.isatty():
-        raise InvalidRequest(
-            f"location {name!r}", expected="a secret that opens it", found="none, and no terminal to ask at",
-            do="give --passphrase-file, --key-file or --recovery-key-out",
-        )  # fmt: skip
-    found: str = click.prompt(
-        f"Passphrase of {name}", hide_input=True, confirmation_prompt=True, err=True
-    )
-    return found
-
-
-def _key(path: str) -> str:
-    """The key in a file, as printed; of a private half only the public one is told."""
-    from engine.keys import Identity, load
-
-    found = load(path)
-    return found.recipient.printed() if isinstance(found, Identity) else found.printed()
 
 
 def _recovery_key(path: str, asked: Backend, name: str) -> str:
@@ -164,20 +147,12 @@ def _recovery_key(path: str, asked: Backend, name: str) -> str:
         )
     made = Identity.new()
     try:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with open(fd, "w", encoding="ascii") as file:
-            file.write(made.printed() + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-    except FileExistsError:
+        write_new(path, made.printed(), "recovery key file")
+    except AlreadyExists:
         known = load(path) if name in begun else None
         if isinstance(known, Identity):
             return known.recipient.printed()
-        raise AlreadyExists(
-            f"recovery key file {path}", expected="a new file", found="one that is there"
-        ) from None
-    except OSError as error:
-        raise from_os(error, f"recovery key file {path}") from None
+        raise
     return made.recipient.printed()
 
 
@@ -197,11 +172,12 @@ def list_(ctx: click.Context, json_: bool) -> None:
         return
     rows = [
         [one.name, str(one.verified), str(one.queued + one.uploading), str(one.failed),
-         "sealed" if one.sealed else "open", one.local, ", ".join(one.mounts) or "all",
+         "sealed" if one.sealed else "open", "yes" if one.object_lock else "no", one.local,
+         ", ".join(one.mounts) or "all",
          shown(one.paused) or "-", shown(one.url)]
         for one in found
     ]  # fmt: skip
-    heads = "LOCATION VERIFIED WAITING FAILED CONTENT LOCAL MOUNTS PAUSED URL"
+    heads = "LOCATION VERIFIED WAITING FAILED CONTENT LOCKS LOCAL MOUNTS PAUSED URL"
     table(rows, heads.split())
 
 
@@ -220,6 +196,12 @@ def list_(ctx: click.Context, json_: bool) -> None:
 @click.option("--credentials", metavar="SOURCE", help="Where they are; they are tried first.")
 @_BANDWIDTH
 @_READ_BANDWIDTH
+@click.option(
+    "--object-lock",
+    is_flag=True,
+    default=None,
+    help="Have the server retain what locked points need; nobody switches that off again.",
+)
 @click.option("--json", "json_", is_flag=True)
 @click.pass_context
 def change(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -15,7 +14,7 @@ import click
 
 from daemon.cli.common import open_store
 from daemon.cli.output import shown
-from daemon.cli.passphrases import passphrase_of
+from daemon.cli.passphrases import passphrase_of, typed
 from engine import Report, Store
 from engine.errors import InvalidRequest
 
@@ -34,7 +33,7 @@ _OPTIONS = (
     click.option(
         "--passphrase-file",
         metavar="FILE",
-        help="A file with the passphrase, else it is asked for.",
+        help="A file with the passphrase, - for standard input; else it is asked for.",
     ),
     click.option(
         "--key-file", metavar="FILE", help="A key file, or a recovery key or identity as printed."
@@ -89,17 +88,9 @@ def _secret(given: Given) -> Opener:
         return key
     if given.both and not isinstance(key, Key):
         raise InvalidRequest("--both", expected="a --key-file with a key", found="none")
-    passphrase = Passphrase(_passphrase(given.passphrase_file))
+    file = given.passphrase_file
+    passphrase = Passphrase(passphrase_of(file) if file else typed("Passphrase", twice=False))
     return Both(passphrase, key) if isinstance(key, Key) else passphrase
-
-
-def _passphrase(file: str | None) -> str:
-    if file is not None:
-        return passphrase_of(file)
-    if not os.isatty(0):
-        raise InvalidRequest("passphrase", expected="--passphrase-file, --key-file, or a terminal to ask at",
-                             found="none")  # fmt: skip
-    return str(click.prompt("Passphrase", hide_input=True, err=True))
 
 
 def is_url(place: str) -> bool:

@@ -1,20 +1,32 @@
-"""Commands about recovery points: points, diff, restore, rm, keep."""
+"""Commands about recovery points: points, diff, restore, rm, keep, lock."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import click
 
 from daemon.cli.common import alone, backend, is_far, open_store, plain
 from daemon.cli.opening import Given, lent, opens
-from daemon.cli.output import as_json, counted, every, moment, progress, say, shown, size, table
+from daemon.cli.output import (
+    Until,
+    as_json,
+    counted,
+    every,
+    moment,
+    progress,
+    say,
+    shown,
+    size,
+    table,
+)
 from daemon.cli.wishes import Wish
 from engine import Report, Store
-from engine.errors import Corrupt, InvalidRequest
+from engine.errors import Corrupt, HoldfastError, InvalidRequest, PermissionDenied
 
 if TYPE_CHECKING:
     from daemon.contract import Backend
@@ -34,22 +46,47 @@ def points(ctx: click.Context, name: str | None, json_: bool) -> None:
     \b
       holdfast points oracle --json
     """
+    uploads: list[tuple[str, str, str]] = []
     if alone(ctx):
         with open_store(ctx) as store:
             found = store.points(name)
+            uploads = [(one.point, one.location, one.state) for one in store.copies.uploads()]
     else:
         from daemon.contract import PointQuery
 
         with backend(ctx) as asked:
             found = list(every(lambda c: asked.points(PointQuery(mount=name or "", cursor=c))))
+            with suppress(PermissionDenied):  # a restorer's token browses points only
+                uploads = [(one.point, one.location, one.state) for one in asked.uploads()]
+    copies: dict[str, dict[str, str]] = {}
+    for point, location, state in uploads:
+        copies.setdefault(point, {})[location] = state
     if json_:
-        as_json(found)
+        as_json([{**one._asdict(), "copies": copies.get(one.id, {})} for one in found])
         return
-    rows = [
-        [p.id, shown(p.mount), str(p.seq), moment(p.time_ns), size(p.logical_bytes), shown(p.label)]
-        for p in found
+    heads = [
+        "POINT",
+        "MOUNT",
+        "NO",
+        "TIME",
+        "SIZE",
+        "LOCKED",
+        *(["COPIES"] if copies else []),
+        "LABEL",
     ]
-    table(rows, ["POINT", "MOUNT", "NO", "TIME", "SIZE", "LABEL"])
+    rows = [
+        [p.id, shown(p.mount), str(p.seq), moment(p.time_ns), size(p.logical_bytes),
+         moment(p.locked_ns) if p.locked_ns else "-",
+         *([_told(copies.get(p.id, {}))] if copies else []), shown(p.label)]
+        for p in found
+    ]  # fmt: skip
+    table(rows, heads)
+
+
+def _told(copies: dict[str, str]) -> str:
+    """How far a point's copies are, in few words."""
+    waiting = [f"{name}: {state}" for name, state in sorted(copies.items()) if state != "verified"]
+    return ", ".join(waiting) or f"{len(copies)} verified" if copies else "-"
 
 
 @click.command()
@@ -305,4 +342,47 @@ def keep(ctx: click.Context, point: str, no: bool, json_: bool) -> None:
         say(f"point {found.point.id} " + ("kept" if found.kept else "no longer kept"))
 
 
-COMMANDS = (points, diff, restore, rm, keep)
+@click.command()
+@click.argument("point")
+@click.option(
+    "--until",
+    type=Until(),
+    required=True,
+    help="A day or a time in UTC (2027-01-31, 2027-01-31T12:00), or how long from now on (30d).",
+)
+@click.option("--json", "json_", is_flag=True)
+@click.pass_context
+def lock(ctx: click.Context, point: str, until: tuple[int, float], json_: bool) -> None:
+    """Have nobody delete a point before a time: nobody can take that back, or make it shorter.
+
+    Neither by name, nor with its mount, nor by retention, whatever the clock is set to. Locations that have
+    the point are told, and where they were added with --object-lock the server keeps what it needs.
+
+    \b
+      holdfast lock oracle@latest --until 30d
+      holdfast lock 01jdq3 --until 2033-12-31
+    """
+    with backend(ctx) as asked:
+        found = asked.lock(point, until_ns=until[0], for_s=until[1])
+    if json_:
+        as_json(found)
+    else:
+        say(f"point {found.point.id} locked until {moment(found.point.locked_ns)}")
+    if alone(ctx):
+        _tell_locations(ctx)
+
+
+def _tell_locations(ctx: click.Context) -> None:
+    """Where no service does it: locations that answer are told at once, the others with what is sent next."""
+    with open_store(ctx) as store:
+        for one in store.copies.locations():
+            if not one.locking or one.paused:
+                continue
+            try:
+                with progress() as report:
+                    store.copies.bring_locks(one.name, report=report)
+            except HoldfastError as error:
+                click.echo(f"{one.name} will be told of it later: {shown(str(error))}", err=True)
+
+
+COMMANDS = (points, diff, restore, rm, keep, lock)

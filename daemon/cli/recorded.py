@@ -27,10 +27,11 @@ ACTS = {
     "create_mount": "create mount", "delete_mount": "delete mount", "start_mount": "start mount",
     "stop_mount": "stop mount", "snapshot": "take snapshot", "begin": "begin session", "renew": "renew session",
     "commit": "commit session", "abandon": "abandon session", "attach_log": "attach log",
-    "keep": "keep point", "remove_points": "delete points", "restore": "restore", "delete_restore": "delete restore",
-    "release_retention": "release retention", "drill": "start drill",
+    "keep": "keep point", "lock": "lock point", "remove_points": "delete points", "restore": "restore",
+    "delete_restore": "delete restore", "release_retention": "release retention", "drill": "start drill",
     "start_job": "start job", "cancel_job": "cancel job", "export": "export mount", "unexport": "end export",
     "add_location": "add location", "remove_location": "remove location", "retry_uploads": "retry uploads",
+    "change_keys": "change keys", "rotate_keys": "rotate keys",
     "reset_incidents": "reset incidents", "create_token": "create token", "revoke_token": "revoke token",
 }  # fmt: skip
 """What changes something, and what the audit log calls it, as it does for the API."""

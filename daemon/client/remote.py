@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any, Self
 
@@ -19,6 +19,7 @@ from daemon.contract import (
     ExportInfo,
     JobInfo,
     JobKind,
+    KeyRing,
     LocationChange,
     LocationInfo,
     LocationSpec,
@@ -31,6 +32,7 @@ from daemon.contract import (
     RestoreSpec,
     RetentionInfo,
     Role,
+    SecretSpec,
     SessionInfo,
     TokenInfo,
     UploadInfo,
@@ -162,6 +164,11 @@ class Remote:
         path = f"/v1/points/{part(reference)}/keep"
         return self._link.post(PointDetail, path, {"kept": kept}, long=True)
 
+    def lock(self, reference: str, *, until_ns: int = 0, for_s: float = 0) -> PointDetail:
+        path = f"/v1/points/{part(reference)}/lock"
+        asked = {"until_ns": until_ns, "for_s": for_s}
+        return self._link.post(PointDetail, path, asked, long=True)
+
     def remove_points(self, references: list[str]) -> list[PointInfo]:
         asked = {"points": list(references)}
         return self._link.post(list[PointInfo], "/v1/points/delete", asked)
@@ -248,8 +255,41 @@ class Remote:
     def remove_location(self, name: str) -> None:
         self._link.remove(f"/v1/locations/{part(name)}", long=True)
 
-    def uploads(self, location: str = "", state: str = "") -> list[UploadInfo]:
-        return self._all(UploadInfo, "/v1/uploads", {"location": location, "state": state})
+    def keys(self, location: str) -> KeyRing:
+        return self._link.get(KeyRing, f"/v1/locations/{part(location)}/keys", long=True)
+
+    def change_keys(
+        self, location: str, *, add: Sequence[SecretSpec] = (), remove: Sequence[str] = (), machine: bool = False,
+        force: bool = False, opened_with: SecretSpec | None = None,
+    ) -> KeyRing:  # fmt: skip
+        asked = {
+            "add": [asdict(one) for one in add],
+            "remove": list(remove),
+            "machine": machine,
+            "force": force,
+        }
+        return self._keys(location, "keys", asked, opened_with)
+
+    def rotate_keys(
+        self, location: str, *, master_for: Sequence[SecretSpec] = (), opened_with: SecretSpec | None = None
+    ) -> KeyRing:  # fmt: skip
+        asked = {"master_for": [asdict(one) for one in master_for]}
+        return self._keys(location, "keys/rotate", asked, opened_with)
+
+    def _keys(
+        self, location: str, path: str, asked: dict[str, Any], opened_with: SecretSpec | None
+    ) -> KeyRing:
+        if opened_with is not None:
+            asked["opened_with"] = asdict(opened_with)
+        path = f"/v1/locations/{part(location)}/{path}"
+        return self._link.post(KeyRing, path, asked, long=True, keyed=False)
+
+    def uploads(
+        self, location: str = "", state: str = "", points: Collection[str] | None = None
+    ) -> list[UploadInfo]:
+        query: Query = {"location": location, "state": state}
+        found: list[UploadInfo] = self._all(UploadInfo, "/v1/uploads", query)
+        return found if points is None else [one for one in found if one.point in set(points)]
 
     def retry_uploads(self, location: str) -> int:
         found = self._link.post(dict[str, int], "/v1/uploads/retry", {"location": location})

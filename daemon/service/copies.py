@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, get_args
 
 from daemon.contract import (
@@ -20,6 +20,7 @@ from daemon.service.core import Core
 from engine.errors import Busy, HoldfastError, InvalidRequest, LocationUnavailable, NotFound
 
 WAITERS = 8  # who wait for a copy at once: each takes a thread that commits need
+ADOPTED = "adopted settings "  # the same as another machine's configuration had them: only sent along, never followed
 SETTINGS = "settings "  # of a mark, before a mount's name: its settings, as they are sent along with its points
 _FIRST, _LONGEST = 0.02, 1.0  # s between two looks
 
@@ -63,7 +64,7 @@ class Copies(Core):
         self.store.copies.add(
             spec.name, spec.url, secrets=secrets, credentials=spec.credentials, sealed=spec.sealed,
             mounts=spec.mounts, verify=spec.verify, local=spec.local, bandwidth=spec.bandwidth,
-            read_bandwidth=spec.read_bandwidth,
+            read_bandwidth=spec.read_bandwidth, object_lock=spec.object_lock,
         )  # fmt: skip
         self.ports.uploads.wake()
         return self.location(spec.name)
@@ -96,11 +97,15 @@ class Copies(Core):
                            do="delete that restore first")  # fmt: skip
         self.store.copies.remove(name)
 
-    def uploads(self, location: str = "", state: str = "") -> list[UploadInfo]:
-        """Points and how far their copies are, of one location or all. Raises NotFound, InvalidRequest."""
+    def uploads(
+        self, location: str = "", state: str = "", points: Collection[str] | None = None
+    ) -> list[UploadInfo]:
+        """Points, all or these, and how far their copies are, of one location or all. Raises NotFound,
+        InvalidRequest."""
         if state and state not in get_args(UploadState):
             raise InvalidRequest(f"state {state!r}", expected=" or ".join(get_args(UploadState)))
-        return [UploadInfo(**one._asdict()) for one in self.store.copies.uploads(location, state)]
+        found = self.store.copies.uploads(location, state, points)
+        return [UploadInfo(**one._asdict()) for one in found]
 
     def pending_uploads(self, location: str) -> list[UploadInfo]:
         """Those to a location that are not verified. Raises NotFound."""
@@ -118,7 +123,7 @@ class Copies(Core):
 
     def copies_of(self, point: str) -> dict[str, UploadInfo]:
         """Of each location that the point goes to, how far it is."""
-        found = self.store.copies.uploads(point=point)
+        found = self.store.copies.uploads(points=[point])
         return {one.location: UploadInfo(**one._asdict()) for one in found}
 
     def pending(self) -> dict[str, int]:

@@ -9,7 +9,7 @@ from collections.abc import Collection
 
 from daemon.contract import DrillInfo, ExportInfo, JobInfo, MountInfo, MountSpec
 from daemon.service.collapse import MARK, Watch
-from daemon.service.copies import Copies
+from daemon.service.keyrings import Keyrings
 from daemon.service.ports import Shown
 from daemon.state.records import DELETED
 from daemon.state.sessions import occupied
@@ -28,7 +28,7 @@ def stays_deleted(name: str) -> str:
     return f"mounts.{name}: was deleted, and is not made again: {again}"
 
 
-class Mounts(Copies):
+class Mounts(Keyrings):
     """The part of ``Backend`` about mounts."""
 
     def mounts(self) -> list[MountInfo]:
@@ -176,10 +176,10 @@ class Mounts(Copies):
             return False
 
     def delete_mount(self, name: str) -> JobInfo:
-        """Delete a mount with its points and everything in it. Raises Busy while a session is open, or a point is shown
-        or read."""
+        """Delete a mount with its points and everything in it. Raises Held while a point of it is locked, Busy while a
+        session is open, or a point is shown or read."""
         with self.locked(name):
-            self.store.mount(name)
+            self.store.refuse_held(name)
             known = self.state.sessions.open_of(name)
             if known is not None:
                 raise occupied(known)

@@ -6,22 +6,22 @@ This machine has a key of its own in the ring (``locations/NAME.key``, 0600): se
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from engine import limits
 from engine.chunks import Context
 from engine.copies import journal, marker, outbox
 from engine.copies.link import Link
-from engine.copies.rows import FOLDER, KEEP, LocationRow, OutboxRow
-from engine.errors import AlreadyExists, Corrupt, InvalidRequest, NotFound, Unsupported, from_os
+from engine.copies.rings import LocationRings, bounded, machine_key, new_machine_key, own_ring
+from engine.copies.rows import KEEP, LocationRow, OutboxRow
+from engine.errors import AlreadyExists, Corrupt, InvalidRequest, NotFound, Unsupported
 from engine.index import Table, Txn
-from engine.keys import COST, Key, Opener, Secret, Vault, load, make, unlock
+from engine.keys import COST, Keyring, Opener, Secret, Vault, make, unlock
 from engine.keys.primitives import Cost
 from engine.locations import (
     Bandwidth,
     Credentials,
+    Features,
     Location,
     Retry,
     Throttle,
@@ -29,9 +29,8 @@ from engine.locations import (
     parse_windows,
 )
 from engine.nodes.point import decode_point
-from engine.seam import Os, save
+from engine.seam import Os
 
-RINGS = "keys/"
 _MAKING = "it is not finished"
 
 
@@ -39,7 +38,8 @@ _MAKING = "it is not finished"
 class Wanted:
     """What a new location is to be. ``secrets``: who may open it beside this machine, at least one; ``mounts``: whose
     points go there, none for all; ``verify``: part of the packs that is read back; ``local``: KEEP or DROP;
-    ``bandwidth``, ``read_bandwidth``: bytes a second of what is sent and fetched, by the time of day."""
+    ``bandwidth``, ``read_bandwidth``: bytes a second of what is sent and fetched, by the time of day; ``object_lock``:
+    have the server retain what locked points need."""
 
     url: str
     secrets: Sequence[Secret] = field(repr=False, default=())
@@ -50,6 +50,7 @@ class Wanted:
     local: str = KEEP
     bandwidth: str = ""
     read_bandwidth: str = ""
+    object_lock: bool = False
 
 
 def add(context: Context, name: str, wanted: Wanted, *, cost: Cost = COST) -> Link:
@@ -68,14 +69,18 @@ def add(context: Context, name: str, wanted: Wanted, *, cost: Cost = COST) -> Li
         raise InvalidRequest(
             f"location {name!r}", expected="sealing of whatever leaves the machine", found="none"
         )
-    if not location.features().create:
+    features = location.features()
+    if wanted.object_lock:
+        refuse_without_lock(location, features)
+    if not features.create:
         raise Unsupported(
             location.shown, expected="a server that keeps conditional creates", found="one that does not",
-            do="use another: two writers could not be told apart there",
+            do="use another, as two writers could not be told apart there; or a bucket that keeps versions, with"
+            " versions=1 in its URL",
         )  # fmt: skip
     row = _row(context, name, wanted)
-    vault = _vault(context, name, row, location, wanted, cost)
-    link = Link(context, name, location, vault)
+    number, vault = _keys(context, name, row, location, wanted, cost)
+    link = Link(context, name, location, vault, number)
     with link.alone():
         link.catch_up()
         if not link.row.seq:
@@ -84,52 +89,52 @@ def add(context: Context, name: str, wanted: Wanted, *, cost: Cost = COST) -> Li
     return open_link(context, name)
 
 
+def refuse_without_lock(location: Location, features: Features) -> None:
+    """Raises Unsupported where the server retains nothing."""
+    if not features.lock:
+        raise Unsupported(
+            location.shown, expected="a bucket made with Object Lock", found="one without",
+            do="make such a bucket, or leave out --object-lock",
+        )  # fmt: skip
+
+
 def open_link(context: Context, name: str, secret: Opener | None = None) -> Link:
     """A location of this store. ``secret``: what opens its ring, by default this machine's key."""
     with context.index.read() as txn:
         row = outbox.location(txn, name)
     location = opened(row.url, row.credentials, context.system, lambda: _bandwidth(context, row.id))
+    found = look(location, row)
+    if not row.sealed:
+        return Link(context, name, location, Vault(found.location, context.key, None))
+    if row.ring_here and secret is None:
+        raw, key = own_ring(context, name), machine_key(context, name)
+        return Link(context, name, location, unlock(raw, key, location=found.location))
+    opener = secret or machine_key(context, name)
+    number, raw = LocationRings(location).newest()
+    vault = unlock(raw, opener, location=found.location, least=row.ring, system=context.system)
+    seen_ring(context, name, number)
+    return Link(context, name, location, vault, number, opener)
+
+
+def look(location: Location, row: LocationRow) -> marker.Marker:
+    """See that this is the location of the row. Raises Corrupt, NotFound."""
     found = read_marker(location)
     if found.location.hex() != row.location or found.sealed != row.sealed:
         raise Corrupt(
             location.shown, expected=f"location {row.location}", found=found.location.hex(),
             do="look whether the URL still leads to the same place",
         )  # fmt: skip
-    if not row.sealed:
-        return Link(context, name, location, Vault(found.location, context.key, None))
-    if row.ring_here and secret is None:
-        raw, key = own_ring(context, name), machine_key(context, name)
-        return Link(context, name, location, unlock(raw, key, location=found.location))
-    number, raw = newest_ring(location)
-    vault = unlock(
-        raw, secret or machine_key(context, name), location=found.location, least=row.ring, system=context.system
-    )  # fmt: skip
-    if number > row.ring:
-        with context.index.write() as txn:
-            outbox.save(txn, name, replace(outbox.location(txn, name), ring=number))
-    return Link(context, name, location, vault)
+    return found
 
 
-def newest_ring(location: Location) -> tuple[int, bytes]:
-    """(number, bytes) of the key ring that counts. Raises NotFound."""
-    numbers = [ring_number(one.name) for one in location.list(RINGS)]
-    newest = max(numbers, default=0)
-    if not newest:
-        raise NotFound(
-            f"key ring of {location.shown}", expected="one", found="none", do="is it a location?"
-        )
-    return newest, bounded(location, ring_path(newest), limits.RING_MAX)
-
-
-def ring_path(number: int) -> str:
-    """Where the key ring of this number lies."""
-    return f"{RINGS}{number:08d}.json"
-
-
-def ring_number(name: str) -> int:
-    """The number of a key ring by its name; 0 when it is none."""
-    text = name.removeprefix(RINGS).removesuffix(".json")
-    return int(text) if text.isascii() and text.isdigit() and ring_path(int(text)) == name else 0
+def seen_ring(context: Context, name: str, number: int) -> None:
+    """No key ring of the location with a lower number is taken from now on."""
+    with context.index.read() as txn:
+        if outbox.location(txn, name).ring >= number:
+            return
+    with context.index.write() as txn:
+        row = outbox.location(txn, name)
+        outbox.save(txn, name, replace(row, ring=max(row.ring, number)))
 
 
 def opened(
@@ -154,17 +159,6 @@ def _bandwidth(context: Context, number: int) -> Bandwidth:
     return Bandwidth()
 
 
-def bounded(location: Location, name: str, most: int) -> bytes:
-    """All of a small thing. Raises Corrupt when it is larger than it may be, before any of it is fetched."""
-    size = location.stat(name).size
-    if size > most:
-        raise Corrupt(
-            f"{location.shown}: {name}", expected=f"at most {most} bytes", found=str(size),
-            do="find out who wrote it",
-        )  # fmt: skip
-    return location.read(name, 0, size)
-
-
 def read_marker(location: Location) -> marker.Marker:
     """What the location says it is. Raises NotFound, Corrupt, FormatTooNew."""
     try:
@@ -183,23 +177,36 @@ def _row(context: Context, name: str, wanted: Wanted) -> LocationRow:
         if known is not None:
             if known.paused != _MAKING or known.url != wanted.url:
                 raise AlreadyExists(f"location {name!r}", expected="a new name", found=known.url)
-            return known
+            if known.sealed != wanted.sealed:
+                kind = "sealed" if known.sealed else "not sealed"
+                raise AlreadyExists(
+                    f"location {name!r}", expected=f"one that is {kind}, as it was begun", found="the other",
+                    do="'holdfast location remove' it, and give another prefix",
+                )  # fmt: skip
+            again = replace(
+                known, credentials=wanted.credentials, mounts=list(wanted.mounts), verify=float(wanted.verify),
+                local=wanted.local, bandwidth=wanted.bandwidth, read_bandwidth=wanted.read_bandwidth,
+            )  # fmt: skip
+            outbox.save(txn, name, again)
+            return again
         row = LocationRow(
             0, wanted.url, context.system.random(16).hex(), context.system.random(16).hex(),
             wanted.sealed, wanted.credentials, mounts=list(wanted.mounts), verify=float(wanted.verify),
             local=wanted.local, paused=_MAKING, bandwidth=wanted.bandwidth, read_bandwidth=wanted.read_bandwidth,
+            object_lock=wanted.object_lock,
         )  # fmt: skip
         return outbox.add(txn, name, row)
 
 
-def _vault(
+def _keys(
     context: Context, name: str, row: LocationRow, location: Location, wanted: Wanted, cost: Cost
-) -> Vault:
-    """Marker and key ring, made or found."""
+) -> tuple[int, Vault]:
+    """Marker and key ring, made or found; of a ring that was there, with slots for these secrets as well."""
     here = bytes.fromhex(row.location)
     made = marker.Marker(here, context.store_id, row.sealed, b"" if row.sealed else context.key)
-    if not location.create(marker.NAME, marker.encode(made)):
-        found = marker.decode(location.read(marker.NAME))
+    begun = not location.create(marker.NAME, marker.encode(made))
+    if begun:
+        found = read_marker(location)
         if (found.location, found.store) != (here, context.store_id):
             with context.index.write() as txn:
                 txn.delete(Table.LOCATIONS, name.encode())
@@ -209,69 +216,28 @@ def _vault(
                 do="give another prefix, or 'holdfast adopt' it",
             )  # fmt: skip
     if not row.sealed:
-        return Vault(here, context.key, None)
-    key = _new_machine_key(context, name)
-    raw, vault = make(
-        here, context.key, [*wanted.secrets, key],
-        now_ns=context.system.time_ns(), cost=cost, system=context.system,
-    )  # fmt: skip
-    if location.create(ring_path(1), raw):
-        return vault
-    return unlock(newest_ring(location)[1], key, location=here, system=context.system)
-
-
-def key_path(context: Context, name: str) -> str:
-    """Where this machine's key to a location lies."""
-    return os.path.join(context.root, FOLDER, f"{name}.key")
-
-
-def ring_file(context: Context, name: str) -> str:
-    """Where the ring of an adopted location lies, as long as it is not taken over; see ``ownring``."""
-    return os.path.join(context.root, FOLDER, f"{name}.ring")
-
-
-def own_ring(context: Context, name: str) -> bytes:
-    """The ring of an adopted location that this store keeps. Raises NotFound."""
-    path = ring_file(context, name)
-    try:
-        fd = context.system.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-        try:
-            return context.system.pread(fd, limits.RING_MAX + 1, 0)
-        finally:
-            context.system.close(fd)
-    except OSError as error:
-        raise from_os(error, path) from None
-
-
-def machine_key(context: Context, name: str) -> Key:
-    """This machine's key to a location. Raises NotFound, PermissionDenied where others may read it."""
-    key = load(key_path(context, name), context.system)
-    assert isinstance(key, Key)
-    return key
-
-
-def _new_machine_key(context: Context, name: str) -> Key:
-    """Written before the ring that needs it; that of an earlier try, when there is one."""
-    path = key_path(context, name)
-    try:
-        folder = os.path.dirname(path)
-        if not context.system.exists(folder):
-            context.system.mkdir(folder)
-            context.system.fsync_dir(context.root)
-        if context.system.exists(path):
-            return machine_key(context, name)
-        key = Key.new(context.system)
-        save(context.system, path, f"{key.printed()}\n".encode("ascii"))
-    except OSError as error:
-        raise from_os(error, path) from None
-    return key
+        return 0, Vault(here, context.key, None)
+    key = new_machine_key(context, name)
+    system = context.system
+    rings = LocationRings(location, lambda number: seen_ring(context, name, number))
+    if not (begun and rings.any()):
+        raw, vault = make(
+            here, context.key, [*wanted.secrets, key], now_ns=system.time_ns(), cost=cost, system=system
+        )  # fmt: skip
+        if rings.create(1, raw):
+            rings.seen(1)
+            return 1, vault
+    ring = Keyring(rings, here, key, key, row.ring, cost, system)
+    now = ring.change(missing=wanted.secrets)
+    rings.seen(now.number)
+    return now.number, now.vault
 
 
 def _activate(context: Context, name: str) -> None:
     """From now on points go there: those that are here, and those to come."""
     now = context.system.time_ns()
     with context.index.write() as txn:
-        row = replace(outbox.location(txn, name), paused="", ring=1)
+        row = replace(outbox.location(txn, name), paused="")
         outbox.save(txn, name, row)
         enqueue_all(txn, row, now)
 

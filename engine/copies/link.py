@@ -6,8 +6,6 @@ before a crash, and is taken as done; or by another writer, and then this store 
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -17,86 +15,44 @@ from engine.chunks import Context
 from engine.chunks.encode import plain
 from engine.copies import journal, outbox, rows
 from engine.copies.journal import Body, Entry
+from engine.copies.rings import LocationRings, machine_key
 from engine.copies.rows import (
-    FOLDER,
     GOING,
     NAMED,
     REMOVED,
     UNNAMED,
     VERIFIED,
     AwayRow,
-    LocationRow,
     OutboxRow,
 )
 from engine.copies.sealed import PackRow
+from engine.copies.turns import alone
 from engine.errors import (
     Busy,
     Corrupt,
     HoldfastError,
+    LocationDenied,
     LocationUnavailable,
     NotFound,
-    ShuttingDown,
-    from_os,
+    PermissionDenied,
 )
 from engine.index import Table, Txn
 from engine.index.rows import KIND_DATA
-from engine.keys import Vault
+from engine.keys import FileSeal, Opener, Vault, unlock
 from engine.locations import Location
 from engine.packs.records import encode_record_head
-
-_POLL = 0.02  # s between two looks whether it is one's turn
-
-
-@contextmanager
-def alone(
-    context: Context, name: str, row: LocationRow, wait_s: float = 0.0,
-    stop: Callable[[], bool] = lambda: False,
-) -> Iterator[None]:  # fmt: skip
-    """Be the only process that changes what is at a location, or relies on it staying, for as long as the block runs.
-
-    Whoever waits, up to ``wait_s``, comes before those that ask after him: work that is done in parts, again and again,
-    keeps nobody out. Raises Busy, and ShuttingDown when it is to ``stop`` while it waits.
-    """
-    system = context.system
-    folder = os.path.join(context.root, FOLDER)
-    path = os.path.join(folder, f"{row.id}.lock")
-    end = system.monotonic() + wait_s
-    try:
-        if not system.exists(folder):
-            system.mkdir(folder)
-        fd = system.open(path, os.O_RDWR | os.O_CREAT)
-        try:
-            turn = system.open(os.path.join(folder, f"{row.id}.next"), os.O_RDWR | os.O_CREAT)
-        except OSError:
-            system.close(fd)
-            raise
-    except OSError as error:
-        raise from_os(error, path) from None
-    try:
-        try:
-            for one in (turn, fd):
-                while not system.try_lock(one):
-                    if stop():
-                        raise ShuttingDown(
-                            f"location {name!r}", expected="its turn", found="a request to stop"
-                        )
-                    if system.monotonic() >= end:
-                        raise Busy(
-                            f"location {name!r}", expected="nobody else at work on it",
-                            found="another process of this store", do="wait for it to end",
-                        )  # fmt: skip
-                    time.sleep(_POLL)
-        finally:
-            system.close(turn)
-        yield
-    finally:
-        system.close(fd)
 
 
 class Link:
     """An open location of this store. ``row`` is as the index has it. Of processes, one at a time (``alone``)."""
 
-    def __init__(self, context: Context, name: str, location: Location, vault: Vault) -> None:
+    def __init__(
+        self, context: Context, name: str, location: Location, vault: Vault, ring: int = 0,
+        secret: Opener | None = None,
+    ) -> None:  # fmt: skip
+        """``ring``: number of the key ring that was opened, with ``secret``; None is this machine's key."""
+        self._ring = ring
+        self._secret = secret
         self.context = context
         self.name = name
         self.location = location
@@ -138,6 +94,52 @@ class Link:
         with suppress(HoldfastError):
             self.tally()
 
+    # --- keys ---------------------------------------------------------------------------------------------
+
+    def newest_vault(self) -> Vault:
+        """The keys to seal with: those of the newest key ring that this store knows of, which other processes change.
+        Asks the location only when there is a newer one."""
+        with self.context.index.read() as txn:
+            row = outbox.location(txn, self.name)
+        if row.sealed and row.ring > self._ring:
+            self.renew(row.ring)
+        return self.vault
+
+    def opened(self, ring: int, vault: Vault) -> None:
+        """The key ring of this number was opened."""
+        self._ring, self.vault = ring, vault
+
+    def renew(self, least: int) -> bool:
+        """Open the newest key ring; False: it is the one that is open, or not this store's. Raises PermissionDenied."""
+        with self.context.index.read() as txn:
+            if outbox.location(txn, self.name).ring_here:
+                return False
+        number, raw = LocationRings(self.location).newest()
+        if number == self._ring:
+            return False
+        secret = self._secret or machine_key(self.context, self.name)
+        here, system = self.vault.location, self.context.system
+        self.opened(number, unlock(raw, secret, location=here, least=least, system=system))
+        return True
+
+    def forget_older_rings(self) -> None:
+        """A ring that counts no more may have slots that were taken out: it goes, also where whoever changed the ring
+        died before. That it cannot go is no reason to send nothing."""
+        try:
+            if self.vault.sealed:
+                LocationRings(self.location).remove_older(self._ring)
+        except LocationDenied as error:
+            self.context.incidents.note("rings_left", f"location {self.name}", str(error))
+
+    def seal_of(self, pack: PackRow) -> FileSeal:
+        """What opens the frames of a pack, also of one that was sealed after this location was opened."""
+        try:
+            return pack.seal(self.vault)
+        except PermissionDenied:
+            if not self.vault.sealed or not self.renew(self._ring):
+                raise
+            return pack.seal(self.vault)
+
     # --- the journal --------------------------------------------------------------------------------------
 
     def catch_up(self) -> None:
@@ -149,7 +151,7 @@ class Link:
             except NotFound:
                 self._see_last()
                 return
-            entry = journal.decode(self.vault, seq, raw)
+            entry = self._decoded(seq, raw)
             if entry.prev.hex() != (self.row.last or journal.FIRST_PREV.hex()):
                 raise Corrupt(
                     f"{self.location.shown}: journal entry {seq}", expected="one that follows what this store wrote",
@@ -174,13 +176,22 @@ class Link:
             ) from None  # fmt: skip
         self._seen = True
 
-    def append(self, body: Body) -> int:
-        """Write an entry; its number. Raises Busy when another writer took over."""
+    def _decoded(self, seq: int, raw: bytes) -> Entry:
+        try:
+            return journal.decode(self.vault, seq, raw)
+        except PermissionDenied:  # perhaps of a newer epoch
+            if not self.vault.sealed or not self.renew(self._ring):
+                raise
+            return journal.decode(self.vault, seq, raw)
+
+    def append(self, body: Body, since_ns: int = 0) -> int:
+        """Write an entry; its number. ``since_ns``: when what it tells of happened, at the latest, whatever the clock
+        says now. Raises Busy when another writer took over."""
         entry = Entry(
             self.row.seq + 1, bytes.fromhex(self.row.last) if self.row.last else journal.FIRST_PREV,
-            bytes.fromhex(self.row.writer), self.context.system.time_ns(), body,
+            bytes.fromhex(self.row.writer), max(self.context.system.time_ns(), since_ns), body,
         )  # fmt: skip
-        raw = journal.encode(self.vault, entry)
+        raw = journal.encode(self.newest_vault(), entry)
         if not self.location.create(journal.path_of(entry.seq), raw):
             before = self.row.seq
             self.catch_up()
@@ -189,7 +200,7 @@ class Link:
                     f"{self.location.shown}: journal entry {entry.seq}", expected="to be made or to be there",
                     found="neither", do="look whether the server keeps conditional creates",
                 )  # fmt: skip
-            return self.append(body)
+            return self.append(body, since_ns)
         self._look(entry.seq, raw)
         self._take(entry, raw)
         return entry.seq
@@ -250,9 +261,10 @@ class Link:
     def tell_removed(self) -> int:
         """Have the journal say which points were deleted here; how many."""
         with self.context.index.read() as txn:
-            points = outbox.to_tell(txn, self.row.id)
+            gone = outbox.to_tell(txn, self.row.id)
+        points, last = list(gone), max(gone.values(), default=0)
         for at in range(0, len(points), limits.JOURNAL_NAMES_MAX):
-            self.append(journal.Removed(tuple(points[at : at + limits.JOURNAL_NAMES_MAX])))
+            self.append(journal.Removed(tuple(points[at : at + limits.JOURNAL_NAMES_MAX])), last)
         return len(points)
 
     def entry_of(self, point: str) -> int | None:
@@ -300,6 +312,11 @@ class Link:
                 case journal.Removed(names):
                     for name in names:
                         txn.delete(Table.OUTBOX, outbox.key(row.id, name))
+                case journal.Locked(names, until_ns):
+                    for name in names:
+                        known = outbox.get(txn, row.id, name)
+                        if known is not None and known.locked_ns < until_ns:
+                            outbox.put(txn, row.id, name, replace(known, locked_ns=until_ns))
         self.row = row
 
     def _name(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 from engine.chunks import Context
@@ -18,8 +18,9 @@ PENDING = "pending"
 
 class LocationInfo(NamedTuple):
     """A storage location; ``queued`` to ``failed``: points by how far their copy is. ``paused``: why nothing is sent,
-    or ""; ``requests``: asked of it so far, by kind, with ``bytes_up`` and ``bytes_down``;
-    ``stored``: bytes of packs there; ``needed``: of them when that was last found out, -1 never."""
+    or ""; ``requests``: asked of it so far, by kind, with ``bytes_up`` and ``bytes_down``; ``locking``: points there
+    whose lock it does not have in full; ``stored``: bytes of packs there; ``needed``: of them when that was last
+    found out, -1 never."""
 
     name: str
     url: str
@@ -35,8 +36,10 @@ class LocationInfo(NamedTuple):
     bandwidth: str
     read_bandwidth: str
     requests: dict[str, int]
-    stored: int
-    needed: int
+    object_lock: bool = False
+    locking: int = 0
+    stored: int = 0
+    needed: int = -1
 
 
 class UploadInfo(NamedTuple):
@@ -68,7 +71,8 @@ def locations(context: Context) -> list[LocationInfo]:
                 LocationInfo(
                     name, row.url, row.sealed, tuple(row.mounts), row.verify, row.local, row.paused,
                     counts[QUEUED], counts[UPLOADING], counts[VERIFIED], counts[FAILED],
-                    row.bandwidth, row.read_bandwidth, row.requests,
+                    row.bandwidth, row.read_bandwidth, row.requests, row.object_lock,
+                    len(outbox.owed(txn, row, context.system.time_ns())),
                     stored[row.id], row.needed,
                 )
             )  # fmt: skip
@@ -76,9 +80,9 @@ def locations(context: Context) -> list[LocationInfo]:
 
 
 def uploads(
-    context: Context, location: str = "", state: str = "", point: str = ""
+    context: Context, location: str = "", state: str = "", points: Collection[str] | None = None
 ) -> list[UploadInfo]:
-    """Points and how far they are, of one location or all, of one point or all, oldest first. ``state``: only those
+    """Points and how far they are, of one location or all, of these points or all, oldest first. ``state``: only those
     in it, or all that are ``PENDING``. Raises NotFound."""
     found = []
     with context.index.read() as txn:
@@ -86,7 +90,7 @@ def uploads(
         if location:
             places = {location: outbox.location(txn, location)}
         for name, place in sorted(places.items()):
-            for one, row in _rows(txn, place.id, point):
+            for one, row in _rows(txn, place.id, points):
                 wanted = state in ("", row.state) or (state == PENDING and row.state != VERIFIED)
                 raw = txn.get(Table.POINTS, one.encode()) if wanted else None
                 if raw is not None:
@@ -99,8 +103,10 @@ def uploads(
     return found
 
 
-def _rows(txn: Txn, location_id: int, point: str) -> Iterable[tuple[str, OutboxRow]]:
-    if not point:
+def _rows(
+    txn: Txn, location_id: int, points: Collection[str] | None
+) -> Iterable[tuple[str, OutboxRow]]:
+    if points is None:
         return outbox.of_location(txn, location_id)
-    row = outbox.get(txn, location_id, point)
-    return [] if row is None else [(point, row)]
+    found = ((point, outbox.get(txn, location_id, point)) for point in points)
+    return [(point, row) for point, row in found if row is not None]

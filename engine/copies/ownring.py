@@ -7,18 +7,15 @@ nothing is written at a location that is adopted. Taking over lets the key into 
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 
 from engine.chunks import Context
-from engine.copies import outbox
-from engine.copies.connect import machine_key, newest_ring, own_ring, ring_file, ring_path
+from engine.copies.connect import seen_ring
 from engine.copies.link import Link
+from engine.copies.rings import LocationRings, machine_key, own_ring, ring_file
 from engine.copies.rows import FOLDER
-from engine.errors import Busy, from_os
-from engine.keys import Key, let_in
+from engine.errors import from_os
+from engine.keys import Key, Keyring
 from engine.seam import save
-
-_TRIES = 5  # others may write a ring at the same time
 
 
 def keep(context: Context, name: str, ring: bytes, key: Key) -> None:
@@ -42,26 +39,13 @@ def take_over(link: Link) -> None:
 
 
 def _let_in(link: Link) -> None:
-    context, system = link.context, link.context.system
-    key, kept = machine_key(context, link.name), own_ring(context, link.name)
-    for _ in range(_TRIES):
-        number, raw = newest_ring(link.location)
-        made, vault = let_in(
-            raw, kept, key, least=link.row.ring, now_ns=system.time_ns(), system=system
-        )
-        if made != raw:
-            if not link.location.create(ring_path(number + 1), made):
-                continue
-            link.location.remove([ring_path(number)])
-            number += 1
-        link.vault = vault
-        with context.index.write() as txn:
-            outbox.save(txn, link.name, replace(outbox.location(txn, link.name), ring=number))
-        return
-    raise Busy(
-        f"key ring of {link.location.shown}", expected="nobody else changing it", found="other rings each time",
-        do="try again",
-    )  # fmt: skip
+    context, name = link.context, link.name
+    key = machine_key(context, name)
+    rings = LocationRings(link.location, lambda number: seen_ring(context, name, number))
+    ring = Keyring(rings, link.vault.location, key, key, link.row.ring, system=context.system)
+    made = ring.let_in(own_ring(context, name))
+    rings.seen(made.number)
+    link.opened(made.number, made.vault)
 
 
 def _forget(link: Link) -> None:

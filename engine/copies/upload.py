@@ -199,7 +199,9 @@ class Uploader:
             self._close(kind)
             pack = None
         if pack is None:
-            pack = self._lanes[kind] = PackBuilder(self._link.vault, kind, self._rooms.take())
+            pack = self._lanes[kind] = PackBuilder(
+                self._link.newest_vault(), kind, self._rooms.take()
+            )
         pack.take(entry, raw)
 
     def _extra(self, data: bytes) -> bytes:

@@ -14,13 +14,14 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from engine import home, limits
 from engine.chunks import Context
 from engine.copies import outbox, ownring
 from engine.copies.bare import Bare, open_bare
-from engine.copies.connect import machine_key, own_ring
 from engine.copies.link import Link
+from engine.copies.rings import machine_key, own_ring
 from engine.copies.rows import LocationRow
 from engine.errors import Corrupt, LocationUnavailable, StoreFull, from_os
 from engine.home import OpenStore
@@ -65,10 +66,28 @@ class Known:
             )  # fmt: skip
 
 
+@dataclass
+class Scratch:
+    """The directory of a borrowed store. ``fd`` has it locked; ``given_away``: to another process, which inherited that
+    and removes it."""
+
+    folder: str
+    fd: int
+    given_away: bool = False
+
+
+class Lent(NamedTuple):
+    """An open store to be read, what was found at the location, and where it is."""
+
+    store: OpenStore
+    found: AdoptReport
+    scratch: Scratch
+
+
 @contextmanager
 def of_store(
     context: Context, name: str, *, scratch: str | None, report: Report
-) -> Iterator[tuple[OpenStore, AdoptReport]]:  # fmt: skip
+) -> Iterator[Lent]:  # fmt: skip
     """As ``borrowed``, from a location of a store, with what opens it there. Raises NotFound as well."""
     with context.index.read() as txn:
         row = outbox.location(txn, name)
@@ -85,13 +104,14 @@ def of_store(
 def borrowed(
     url: str, secret: Opener | None, *, credentials: str, scratch: str | None, report: Report,
     known: Known | None = None, system: Os = REAL,
-) -> Iterator[tuple[OpenStore, AdoptReport]]:  # fmt: skip
+) -> Iterator[Lent]:  # fmt: skip
     """An open store that only reads, made from what lies at a location, to be closed in the block; and what was found.
 
     ``scratch``: the directory to make it below. Raises PermissionDenied for a wrong secret, NotFound, Corrupt,
     FormatTooNew, InvalidRequest, StoreFull, and what the location raises.
     """
-    with _scratch(scratch or _usual(), system) as folder:
+    with _scratch(scratch or _usual(), system) as mine:
+        folder = mine.folder
         path = os.path.join(folder, _STORE)
         ring = known.ring if known is not None else (0, b"")
         bare = open_bare(url, secret, credentials, system=system, report=report, ring=ring)
@@ -100,24 +120,25 @@ def borrowed(
                 known.compare(bare)
             result = AdoptReport(bare.location.shown, bare.vault.fingerprint, done=list(bare.notes))
             result.left_out = len(bare.notes)
-            _fill(path, url, credentials, bare, result, report, system)
+            limit = known.row.read_bandwidth if known is not None else ""
+            row = LocationRow(
+                0, url, bare.vault.location.hex(), system.random(16).hex(), bare.vault.sealed, credentials,
+                seq=bare.seq, last=bare.digest.hex(), paused=NOT_TAKEN_OVER, ring=bare.number,
+                ring_here=bare.key is not None, read_bandwidth=limit,
+            )  # fmt: skip
+            _fill(path, row, bare, result, report, system)
         except OSError as error:
             raise from_os(error, f"scratch directory {folder}") from None
         finally:
             bare.location.close()
-        yield OpenStore(path, system=system, borrowed=result.location), result
+        yield Lent(OpenStore(path, system=system, borrowed=result.location), result, mine)
 
 
 def _fill(
-    path: str, url: str, credentials: str, bare: Bare, result: AdoptReport, report: Report, system: Os
+    path: str, row: LocationRow, bare: Bare, result: AdoptReport, report: Report, system: Os
 ) -> None:  # fmt: skip
     _room(path, bare, system)
     home.init(path, identity=(bare.state.store, bare.vault.id_key), system=system)
-    row = LocationRow(
-        0, url, bare.vault.location.hex(), system.random(16).hex(), bare.vault.sealed, credentials,
-        seq=bare.seq, last=bare.digest.hex(), paused=NOT_TAKEN_OVER, ring=bare.number,
-        ring_here=bare.key is not None,
-    )  # fmt: skip
     with home.opened(path, system=system) as store:
         with store.context.index.write() as txn:
             outbox.add(txn, NAME, row)
@@ -151,28 +172,29 @@ def _usual() -> str:
 
 
 @contextmanager
-def _scratch(below: str, system: Os) -> Iterator[str]:
+def _scratch(below: str, system: Os) -> Iterator[Scratch]:
     """A new directory for this process alone, gone at the end; those that the dead left beside it go before."""
     below = home.named(below)
     try:
         _tidy(below)
-        folder, fd = _locked(below, system)
+        mine = _locked(below, system)
     except OSError as error:
         raise from_os(error, f"scratch directory {below}") from None
     try:
-        yield folder
+        yield mine
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        os.close(fd)
+        if not mine.given_away:
+            shutil.rmtree(mine.folder, ignore_errors=True)
+        os.close(mine.fd)
 
 
-def _locked(below: str, system: Os) -> tuple[str, int]:
+def _locked(below: str, system: Os) -> Scratch:
     for _ in range(_TRIES):
         folder = tempfile.mkdtemp(prefix=_PREFIX, dir=below)
         with suppress(FileNotFoundError):
             fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
             if system.try_lock(fd) and os.fstat(fd).st_nlink:
-                return folder, fd
+                return Scratch(folder, fd)
             os.close(fd)  # somebody is about to remove it
     raise LocationUnavailable(
         f"scratch directory {below}", expected="a directory that stays", found="each gone at once",

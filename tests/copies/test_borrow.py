@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from engine import Store, limits
-from engine.copies.connect import Wanted, add, newest_ring
+from engine.copies.connect import Wanted, add
+from engine.copies.rings import newest_ring
 from engine.errors import Corrupt, NotFound, PermissionDenied, ReadOnly, StoreFull
 from engine.keys import Key, Passphrase
 from engine.locations import open_location
@@ -23,10 +24,10 @@ from engine.restore import tree
 from tests.copies.test_adopt import SETTINGS, content, everything, filled, upload
 from tests.copies.test_reach import grown
 from tests.copies.test_upload import CHEAP, SECRET, place
-from tests.locations.conftest import Server, moto
+from tests.locations.conftest import Server
 from tests.restore.support import Maker
 
-__all__ = ["grown", "moto", "place"]
+__all__ = ["grown", "place"]
 
 
 @pytest.fixture
@@ -64,8 +65,10 @@ def test_from_a_location_of_the_store(
     Store.adopt(str(tmp_path / "new"), f"file://{place}", SECRET)
     with Store.open(str(tmp_path / "new")) as adopted:
         for store, name in ((engine, "far"), (adopted, "origin")):
+            store.copies.change(name, read_bandwidth="100M")
             with store.copies.borrow(name, scratch=str(scratch)) as found:
                 assert found.points() == engine.points()
+                assert found.copies.locations()[0].read_bandwidth == "100M"
             with pytest.raises(NotFound, match="nowhere"), store.copies.borrow("nowhere"):
                 pass
         (place / "journal" / f"{4:016d}").unlink()
@@ -220,12 +223,12 @@ def test_helpers_open_it_too(
 
 
 def test_from_a_server_and_unsealed(
-    engine: Store, grown: list[str], moto: Server, place: Path, scratch: Path,
+    engine: Store, grown: list[str], server: Server, place: Path, scratch: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    for key, value in moto.credentials.items():
+    for key, value in server.credentials.items():
         monkeypatch.setenv(key, value)
-    for name, url, secret in (("far", moto.url(), SECRET), ("near", f"file://{place}", None)):
+    for name, url, secret in (("far", server.url(), SECRET), ("near", f"file://{place}", None)):
         wanted = Wanted(url, [secret] if secret else [], sealed=secret is not None)
         add(engine._open.context, name, wanted, cost=CHEAP).location.close()
         upload(engine, name)

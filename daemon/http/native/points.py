@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import make_dataclass
 from typing import Annotated, Any
 
 from fastapi import Path, Query
@@ -48,6 +49,13 @@ class Keeping(Body):
     kept: bool = True
 
 
+class Locking(Body):
+    """Until when a point is locked, or for how long from now on: one of them."""
+
+    until_ns: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0
+    for_s: Annotated[float, Field(ge=0, le=4e9, allow_inf_nan=False)] = 0
+
+
 def seen(ask: Asked, reference: str) -> PointDetail:
     """A point this caller is for; others are not there. Raises NotFound, InvalidRequest."""
     mount, at, _ = reference.partition("@")
@@ -58,16 +66,32 @@ def seen(ask: Asked, reference: str) -> PointDetail:
     return found
 
 
-@route("GET", "/v1/points", Page[PointInfo])
+ListedPoint: Any = make_dataclass(
+    "ListedPoint",
+    [*wire.fields_of(PointInfo).items(), ("copies", dict[str, str])],
+    frozen=True,
+    namespace={
+        "__doc__": "A recovery point in a list. ``copies``: how far its copy is, by location."
+    },
+)
+
+
+@route("GET", "/v1/points", Page[ListedPoint])
 def list_points(
     ask: Ask, mount: Text = "", label: Text = "", since_ns: Time = 0, until_ns: Time = 0,
     cursor: Cursor = "", limit: Limit = 100,
-) -> Page[PointInfo]:  # fmt: skip
+) -> Page[Any]:  # fmt: skip
     """Points, oldest first. A page may have fewer than ``limit`` and still not be the last: see ``cursor``."""
     if mount:
         ask.mount(mount)
     page = ask.backend.points(PointQuery(mount, label, since_ns, until_ns, cursor, limit))
-    return Page([one for one in page.items if ask.caller.sees(one.mount)], page.cursor)
+    points = [one for one in page.items if ask.caller.sees(one.mount)]
+    copies: dict[str, dict[str, str]] = {one.id: {} for one in points}
+    for row in ask.backend.uploads(points=list(copies)):
+        copies[row.point][row.location] = row.state
+    return Page(
+        [ListedPoint(**one._asdict(), copies=copies[one.id]) for one in points], page.cursor
+    )
 
 
 @route("GET", "/v1/points/{ref}", PointDetail)
@@ -96,6 +120,16 @@ def keep_point(ask: Ask, ref: Reference, how: Keeping) -> PointDetail:
     point = seen(ask, ref).point
     ask.about = f"point {point.id} of mount {point.mount}" + ("" if how.kept else ": no longer")
     return ask.backend.keep(point.id, kept=how.kept)
+
+
+@route("POST", "/v1/points/{ref}/lock", PointDetail)
+def lock_point(ask: Ask, ref: Reference, how: Locking) -> PointDetail:
+    """Have nobody delete a point before a time. Nobody can take it back, or make it shorter."""
+    point = seen(ask, ref).point
+    ask.about = f"point {point.id} of mount {point.mount}"
+    found = ask.backend.lock(point.id, until_ns=how.until_ns, for_s=how.for_s)
+    ask.about += f", until {found.point.locked_ns // 10**9} s after 1970"
+    return found
 
 
 @route("GET", "/v1/points/{ref}/entries", Page[EntryInfo])
