@@ -298,8 +298,8 @@ class LocationChange:
 class LocationInfo:
     """A storage location. ``paused``: why nothing is sent there, "" when it is; ``queued`` to ``failed``: points by how
     far their copy is; ``requests``: asked of it so far, by kind as a server bills them, with bytes each way;
-    ``locking``: points there whose lock it has not been told of in full;
-    ``stored``: bytes of packs there; ``needed``: of them when that was last found out, -1 never."""
+    ``locking``: points there whose lock it has not been told of in full; ``stored``: bytes of packs there;
+    ``needed``: of them when that was last found out, -1 never."""
 
     name: str
     url: str

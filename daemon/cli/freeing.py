@@ -65,6 +65,8 @@ def _tell(name: str, found: dict[str, Any], *, dry: bool) -> None:
         say(
             f"{counted(found['later_packs'], 'pack')}, {size(found['later_bytes'])} more once their grace is over"
         )
+    if found["locked"]:
+        say(f"{counted(found['locked'], 'pack')} more once the server lets go of them")
     if found["waiting"]:
         say(
             f"{counted(found['waiting'], 'pack')} more once 'holdfast gc' has freed chunks here that name them"

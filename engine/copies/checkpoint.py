@@ -56,18 +56,15 @@ def _read(link: Link, report: Report) -> Chain:
 
 
 def _listed(link: Link) -> list[int]:
-    found = (
-        journal.seq_of(one.name.removeprefix(journal.FOLDER))
-        for one in link.location.list(journal.FOLDER)
-    )
+    folder = journal.FOLDER
+    found = (journal.seq_of(one.name.removeprefix(folder)) for one in link.location.list(folder))
     return [seq for seq in found if seq is not None]
 
 
 def _prune(link: Link) -> int:
-    """Remove entries before the last but one checkpoint, but for who began to write; none while they are retained:
-    removing would only hide them."""
-    if link.row.held_s * 10**9 > link.context.system.time_ns():
-        return 0
+    """Remove entries before the last but one checkpoint, but for who began to write."""
+    if link.row.object_lock:
+        return 0  # they are retained: removing them would only hide them
     kept = link.row.checkpoints[0] if len(link.row.checkpoints) > 1 else 0
     gone = [seq for seq in _listed(link) if seq < kept and not _stays(link, seq)]
     for at in range(0, len(gone), limits.LIST_PAGE):

@@ -25,7 +25,6 @@ _PLAIN = struct.Struct("<I")
 _NAME = re.compile("[0-9]{16}")
 _SEQ_MAX = 10**16 - 1
 FOLDER = "journal/"
-"""Where entries lie."""
 _PACK_FIELDS = 8
 _ROOM = limits.JOURNAL_PLAIN_MAX // 100  # packs of an entry: a row is longer than that
 

@@ -6,8 +6,6 @@ before a crash, and is taken as done; or by another writer, and then this store 
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -19,17 +17,16 @@ from engine.copies import journal, outbox, rows
 from engine.copies.journal import Body, Entry
 from engine.copies.rings import LocationRings, machine_key
 from engine.copies.rows import (
-    FOLDER,
     GOING,
     NAMED,
     REMOVED,
     UNNAMED,
     VERIFIED,
     AwayRow,
-    LocationRow,
     OutboxRow,
 )
 from engine.copies.sealed import PackRow
+from engine.copies.turns import alone
 from engine.errors import (
     Busy,
     Corrupt,
@@ -38,62 +35,12 @@ from engine.errors import (
     LocationUnavailable,
     NotFound,
     PermissionDenied,
-    ShuttingDown,
-    from_os,
 )
 from engine.index import Table, Txn
 from engine.index.rows import KIND_DATA
 from engine.keys import FileSeal, Opener, Vault, unlock
 from engine.locations import Location
 from engine.packs.records import encode_record_head
-
-_POLL = 0.02  # s between two looks whether it is one's turn
-
-
-@contextmanager
-def alone(
-    context: Context, name: str, row: LocationRow, wait_s: float = 0.0,
-    stop: Callable[[], bool] = lambda: False,
-) -> Iterator[None]:  # fmt: skip
-    """Be the only process that changes what is at a location, or relies on it staying, for as long as the block runs.
-
-    Whoever waits, up to ``wait_s``, comes before those that ask after him: work that is done in parts, again and again,
-    keeps nobody out. Raises Busy, and ShuttingDown when it is to ``stop`` while it waits.
-    """
-    system = context.system
-    folder = os.path.join(context.root, FOLDER)
-    path = os.path.join(folder, f"{row.id}.lock")
-    end = system.monotonic() + wait_s
-    try:
-        if not system.exists(folder):
-            system.mkdir(folder)
-        fd = system.open(path, os.O_RDWR | os.O_CREAT)
-        try:
-            turn = system.open(os.path.join(folder, f"{row.id}.next"), os.O_RDWR | os.O_CREAT)
-        except OSError:
-            system.close(fd)
-            raise
-    except OSError as error:
-        raise from_os(error, path) from None
-    try:
-        try:
-            for one in (turn, fd):
-                while not system.try_lock(one):
-                    if stop():
-                        raise ShuttingDown(
-                            f"location {name!r}", expected="its turn", found="a request to stop"
-                        )
-                    if system.monotonic() >= end:
-                        raise Busy(
-                            f"location {name!r}", expected="nobody else at work on it",
-                            found="another process of this store", do="wait for it to end",
-                        )  # fmt: skip
-                    time.sleep(_POLL)
-        finally:
-            system.close(turn)
-        yield
-    finally:
-        system.close(fd)
 
 
 class Link:
@@ -214,14 +161,6 @@ class Link:
                 self._replaced(entry)
             self._take(entry, raw)
 
-    def _decoded(self, seq: int, raw: bytes) -> Entry:
-        try:
-            return journal.decode(self.vault, seq, raw)
-        except PermissionDenied:  # perhaps of a newer epoch
-            if not self.vault.sealed or not self.renew(self._ring):
-                raise
-            return journal.decode(self.vault, seq, raw)
-
     def _see_last(self) -> None:
         """Whether the last entry that is known is there: after checkpoints those before are not, and one that does not
         know that would append where entries were. Raises Corrupt."""
@@ -236,6 +175,14 @@ class Link:
                 "out who removed it",
             ) from None  # fmt: skip
         self._seen = True
+
+    def _decoded(self, seq: int, raw: bytes) -> Entry:
+        try:
+            return journal.decode(self.vault, seq, raw)
+        except PermissionDenied:  # perhaps of a newer epoch
+            if not self.vault.sealed or not self.renew(self._ring):
+                raise
+            return journal.decode(self.vault, seq, raw)
 
     def append(self, body: Body, since_ns: int = 0) -> int:
         """Write an entry; its number. ``since_ns``: when what it tells of happened, at the latest, whatever the clock

@@ -19,8 +19,8 @@ PENDING = "pending"
 class LocationInfo(NamedTuple):
     """A storage location; ``queued`` to ``failed``: points by how far their copy is. ``paused``: why nothing is sent,
     or ""; ``requests``: asked of it so far, by kind, with ``bytes_up`` and ``bytes_down``; ``locking``: points there
-    whose lock it does not have in full;
-    ``stored``: bytes of packs there; ``needed``: of them when that was last found out, -1 never."""
+    whose lock it does not have in full; ``stored``: bytes of packs there; ``needed``: of them when that was last
+    found out, -1 never."""
 
     name: str
     url: str
@@ -36,10 +36,10 @@ class LocationInfo(NamedTuple):
     bandwidth: str
     read_bandwidth: str
     requests: dict[str, int]
-    stored: int
-    needed: int
     object_lock: bool = False
     locking: int = 0
+    stored: int = 0
+    needed: int = -1
 
 
 class UploadInfo(NamedTuple):
@@ -71,8 +71,9 @@ def locations(context: Context) -> list[LocationInfo]:
                 LocationInfo(
                     name, row.url, row.sealed, tuple(row.mounts), row.verify, row.local, row.paused,
                     counts[QUEUED], counts[UPLOADING], counts[VERIFIED], counts[FAILED],
-                    row.bandwidth, row.read_bandwidth, row.requests, stored[row.id], row.needed, row.object_lock,
+                    row.bandwidth, row.read_bandwidth, row.requests, row.object_lock,
                     len(outbox.owed(txn, row, context.system.time_ns())),
+                    stored[row.id], row.needed,
                 )
             )  # fmt: skip
     return found

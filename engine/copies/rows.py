@@ -39,8 +39,8 @@ class LocationRow:
     ``tidied_ns``: when leftovers of uploads were looked for last; ``ring_here``: this machine's key opens a ring that
     the store keeps, not the one there; ``object_lock``: what locked points need there is retained; ``held_s``: until
     when (s since the epoch), and of the journal and the rings what up to ``held_seq`` and ``held_ring``;
-    ``checkpoints``: numbers of the last two journal entries of that kind;
-    ``needed``: bytes of packs that were needed when that was last found out, -1 never."""
+    ``checkpoints``: numbers of the last two journal entries of that kind; ``needed``: bytes of packs that were needed
+    when that was last found out, -1 never."""
 
     id: int
     url: str

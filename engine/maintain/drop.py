@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from engine import limits
 from engine.copies import outbox, rows
-from engine.copies.link import alone
 from engine.copies.rows import DROP, NAMED, VERIFIED
+from engine.copies.turns import alone
 from engine.home import OpenStore
 from engine.index import Table, Txn
 from engine.index.rows import KIND_DATA, chunk_row

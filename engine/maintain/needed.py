@@ -28,19 +28,27 @@ from engine.progress import Progress, Report
 @dataclass
 class Found:
     """Of a location: its packs, bytes needed of each (sealed), of them those that lie here in the same form, copies
-    that are not needed (key in COPIES, flags), packs that rows of CHUNKS name without need, or as well."""
+    that are not needed (key in COPIES, flags), packs that rows of CHUNKS name without need, or as well, and packs
+    that the server retains."""
 
     packs: dict[int, AwayRow] = field(default_factory=dict)
     live: Counter[int] = field(default_factory=Counter)
     here: Counter[int] = field(default_factory=Counter)
     dead: list[tuple[bytes, int]] = field(default_factory=list)
     held: set[int] = field(default_factory=set)
+    locked: set[int] = field(default_factory=set)
 
     def empty(self) -> Iterator[int]:
         """Packs of which nothing is needed, not even by a row here; those that are going already among them."""
         return (
-            number for number in self.packs if not self.live[number] and number not in self.held
+            number
+            for number in self.packs
+            if not self.live[number] and number not in self.held | self.locked
         )
+
+    def retained(self) -> int:
+        """How many packs of which nothing is needed the server retains."""
+        return sum(not self.live[number] for number in self.locked - self.held)
 
     def waiting(self) -> int:
         """How many packs are only named by rows here, which the next collection frees."""
@@ -98,6 +106,9 @@ class Needed:
             away = rows.away_row(raw)
             if away.location == self._link.row.id:
                 found.packs[int.from_bytes(key, "big")] = away
+                # Removing those would only hide them, and nobody would ever remove what is hidden.
+                if away.locked_s * 10**9 > self._store.context.system.time_ns():
+                    found.locked.add(int.from_bytes(key, "big"))
         prefix = rows.copy_key(self._link.row.id, b"")
         dead: dict[bytes, CopyRow] = {}
         other: list[bytes] = []

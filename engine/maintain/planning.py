@@ -35,7 +35,8 @@ class Reclaim:
 
     ``packs``, ``bytes``: that go, or went; ``later…``: that the journal says are gone, and that stay for the grace or
     until their retention ends; ``rewritten``: packs, for ``added`` bytes of new ones; ``copies``: chunks that are not
-    needed; ``waiting``: packs that the next collection here has to let go first; ``left``: packs that cannot be
+    needed; ``waiting``: packs that the next collection here has to let go first; ``locked``: packs that are
+    not needed, but retained by the server; ``left``: packs that cannot be
     rewritten, as they are damaged, or changed meanwhile; ``unknown``: packs there that nothing here knew of;
     ``kept``, ``needed``: bytes that lie there, and that are needed of them, before; ``requests``: by kind; ``cost`` of
     those and of bytes fetched, ``saves`` in a month: by ``Prices``; ``entries``: of the journal, removed.
@@ -50,6 +51,7 @@ class Reclaim:
     added: int = 0
     copies: int = 0
     waiting: int = 0
+    locked: int = 0
     left: int = 0
     unknown: int = 0
     kept: int = 0
@@ -84,8 +86,7 @@ def plan(store: OpenStore, link: Link, terms: Terms, *, report: Report) -> Recla
         found = looked.look(txn)
     result = told(link, found)
     going = list(found.empty())
-    now_s = store.context.system.time_ns() // SECOND
-    together = groups(found, now_s)
+    together = groups(found)
     old = [number for group in together for number in group]
     added = sum(found.live[number] for number in old)
     result.packs, result.rewritten, result.added = len(going) + len(old), len(old), added
@@ -136,8 +137,8 @@ def _gets(found: Found, number: int) -> int:
 def told(link: Link, found: Found) -> Reclaim:
     """What is there, and what is not needed of it."""
     return Reclaim(
-        link.name, copies=len(found.dead), waiting=found.waiting(), needed=sum(found.live.values()),
-        kept=sum(row.size for row in found.packs.values()),
+        link.name, copies=len(found.dead), waiting=found.waiting(), locked=found.retained(),
+        needed=sum(found.live.values()), kept=sum(row.size for row in found.packs.values()),
     )  # fmt: skip
 
 

@@ -77,7 +77,7 @@ class _Run:
         """Every step, in order. Raises _Cut."""
         found = self._forgotten()
         self._remove()  # first what costs nothing
-        together = groups(found, self._now_s(found))
+        together = groups(found)
         for done, group in enumerate(together):
             self._report(Progress("rewrite", done, len(together), "packs"))
             self._go_on(moved=True)
@@ -199,6 +199,9 @@ class _Run:
 
     def _unknown(self, found: Found) -> None:
         """Packs there that have no row: an upload put them, and was killed, or another store let them go."""
+        place = self._link.row
+        if place.object_lock or "versions=1" in place.url:
+            return  # what was removed may be listed all the same
         known = {row.name for row in found.packs.values()}
         strange = []
         for one in self._link.location.list("packs/"):
@@ -281,10 +284,6 @@ class _Run:
             finally:
                 self._link.location.remove([name])
         return self._there_ns
-
-    def _now_s(self, found: Found) -> int:
-        retained = any(row.locked_s for row in found.packs.values())
-        return self._there() // SECOND if retained else 0
 
     def _rows(self, txn: Txn) -> Iterator[tuple[int, AwayRow]]:
         for key, raw in txn.scan(Table.AWAY):

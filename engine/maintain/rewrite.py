@@ -43,13 +43,13 @@ def worth(pack: AwayRow, live: int) -> bool:
     return 0 < live <= pack.size * limits.RECLAIM_BELOW and dead >= limits.RECLAIM_LEAST
 
 
-def groups(found: Found, locked: int) -> list[list[int]]:
+def groups(found: Found) -> list[list[int]]:
     """Packs that are rewritten together: of one kind, what is needed of them about fills a pack. Those that gain most
-    for what they cost come first. ``locked``: s since the epoch, packs retained beyond it are left."""
+    for what they cost come first."""
     chosen = [
         number
         for number, row in found.packs.items()
-        if row.state == NAMED and row.locked_s <= locked and worth(row, found.live[number])
+        if row.state == NAMED and number not in found.locked and worth(row, found.live[number])
     ]
     chosen.sort(key=lambda number: found.live[number] / found.packs[number].size)
     made: list[list[int]] = []
@@ -125,7 +125,7 @@ class Rewriter:
                     result.new += self._put(new)
                     new = None
                 if new is None:
-                    new = _New(PackBuilder(self._link.vault, one.row.kind))
+                    new = _New(PackBuilder(self._link.newest_vault(), one.row.kind))
                 raw = records[entry.id]
                 head = decode_record_head(raw).head
                 new.builder.add(memoryview(raw)[:head], memoryview(raw)[head:], entry)

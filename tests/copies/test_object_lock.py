@@ -21,8 +21,8 @@ from engine.errors import (
 )
 from engine.index import Table
 from engine.locations import Location
-from engine.maintain import reclaim
 from engine.maintain.planning import Terms
+from engine.maintain.reclaim import reclaim
 from engine.progress import silent
 from tests.copies.test_locks import DAY, SECOND, cheap, owed, state
 from tests.copies.test_reach import grown, reached
@@ -215,12 +215,15 @@ def test_reclaiming_leaves_what_is_retained(
     engine.remove_points(grown)  # no lock holds any more, but servers retain for whole days
     make.tree.barrier()
     engine.collect()
-    result = engine.copies.reclaim("far", Terms(grace_s=0))
-    assert result.done and result.later_packs >= len(needed)
+    link = open_link(engine._open.context, "far")
+    at_once = Terms(grace_s=0)
+    result = reclaim(engine._open, link, at_once, report=silent, stop=lambda: False)
+    assert result.done and result.locked
     assert needed <= set(bucket.until())
-    later = real_time() + 2 * DAY * SECOND
-    monkeypatch.setattr(reclaim._Run, "_there", lambda _: later)  # the time is the server's
-    assert engine.copies.reclaim("far", Terms(grace_s=0)).packs >= len(needed)
+    monkeypatch.setattr(system, "time_ns", lambda: real_time() + 2 * DAY * SECOND)
+    result = reclaim(engine._open, link, at_once, report=silent, stop=lambda: False)
+    assert result.later_packs >= len(needed), "by the server's clock it is retained"
+    assert needed <= set(bucket.until())
 
 
 def test_only_where_the_server_has_it(

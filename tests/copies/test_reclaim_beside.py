@@ -10,7 +10,8 @@ import pytest
 
 from engine import Store, limits
 from engine.copies.connect import open_link
-from engine.copies.link import Link, alone
+from engine.copies.link import Link
+from engine.copies.turns import alone
 from engine.errors import Busy
 from engine.index import Table
 from engine.maintain.planning import Terms
