@@ -105,7 +105,7 @@ class ChunkReader:
         )
 
     def records(self, cids: Sequence[bytes]) -> dict[bytes, codec.Bytes]:
-        """Whole records as they are stored, many at once, each of a chunk whose content was found to be right in it.
+        """Whole records without the store's seal, many at once, each of a chunk whose content was found right in it.
 
         Raises Corrupt for the first chunk that cannot be had.
         """
@@ -160,7 +160,7 @@ class ChunkReader:
             raw = txn.get(Table.CHUNKS, cid)
         return None if raw is None else chunk_row(raw)
 
-    def _checked(self, cid: bytes, level: int) -> tuple[bytes, Loaded]:
+    def _checked(self, cid: bytes, level: int) -> tuple[codec.Bytes, Loaded]:
         try:
             return self._found(cid, level)
         except (Corrupt, NotFound) as error:
@@ -170,7 +170,7 @@ class ChunkReader:
                 do="run 'holdfast check'; writing the same content again repairs it",
             ) from None  # fmt: skip
 
-    def _found(self, cid: bytes, level: int) -> tuple[bytes, Loaded]:
+    def _found(self, cid: bytes, level: int) -> tuple[codec.Bytes, Loaded]:
         row = self.row(cid)
         if row is None:
             raise NotFound("index", expected="a row for the chunk", found="none")
@@ -187,8 +187,8 @@ class ChunkReader:
         """Read, decode and verify the chunk that lies at ``row``; nothing is cached or marked."""
         return self._take(cid, row, level)[1]
 
-    def _take(self, cid: bytes, row: ChunkRow, level: int) -> tuple[bytes, Loaded]:
-        """The record as it is stored, and what it holds."""
+    def _take(self, cid: bytes, row: ChunkRow, level: int) -> tuple[codec.Bytes, Loaded]:
+        """The record without the store's seal, and what it holds."""
         if level > limits.DELTA_DEPTH_MAX + 1 or row.stored > limits.RECORD_MAX:
             raise Corrupt(
                 "index row of a chunk", expected="a record within its limits", found="another"
@@ -201,11 +201,12 @@ class ChunkReader:
             raise Corrupt(
                 f"pack {row.pack} at {row.offset}", expected="the chunk's record", found="another"
             )
-        data = self._decode(record, memoryview(raw)[record.head :], level)
+        record, bare = self._context.bare(record, raw)
+        data = self._decode(record, memoryview(bare)[record.head :], level)
         if codec.chunk_id(self._context.key, data) != cid:
             raise Corrupt(f"pack {row.pack} at {row.offset}", expected="content that hashes to its name",
                           found="other content")  # fmt: skip
-        return raw, Loaded(data, record.depth)
+        return bare, Loaded(data, record.depth)
 
     def _decode(self, record: Record, payload: memoryview, level: int) -> bytes:
         if record.encoding == ENC_RAW:

@@ -17,7 +17,7 @@ from engine.copies.link import Link
 from engine.copies.rows import FOLDER, KEEP, LocationRow, OutboxRow
 from engine.errors import AlreadyExists, Corrupt, InvalidRequest, NotFound, Unsupported, from_os
 from engine.index import Table
-from engine.keys import COST, Key, Opener, Secret, Vault, load, make, unlock
+from engine.keys import COST, Key, Opener, Secret, Vault, load, make, parse, unlock
 from engine.keys.primitives import Cost
 from engine.locations import Credentials, Location, Retry, open_location
 from engine.nodes.point import decode_point
@@ -50,6 +50,11 @@ def add(context: Context, name: str, wanted: Wanted, *, cost: Cost = COST) -> Li
         raise InvalidRequest(
             f"location {name!r}", expected="a passphrase, a key or a recipient", found="none",
             do="without one its content dies with this machine",
+        )  # fmt: skip
+    if context.seal is not None and not wanted.sealed:
+        raise InvalidRequest(
+            f"location {name!r}", expected="a sealed one, as the store is", found="none",
+            do="the key of the store's chunk ids would lie open there",
         )  # fmt: skip
     location = opened(wanted.url, wanted.credentials, context.system)
     if not wanted.sealed and not location.shown.startswith("file:"):
@@ -195,9 +200,29 @@ def key_path(context: Context, name: str) -> str:
 
 
 def _machine_key(context: Context, name: str) -> Key:
-    key = load(key_path(context, name), context.system)
+    path = key_path(context, name)
+    if context.seal is None:
+        key = load(path, context.system)
+    else:
+        try:
+            fd = context.system.open(path, os.O_RDONLY)
+        except OSError as error:
+            raise from_os(error, f"key file {path}") from None
+        try:
+            line = context.system.pread(fd, limits.KEY_FILE_MAX, 0)
+        finally:
+            context.system.close(fd)
+        key = parse(context.seal.unwrap(f"{FOLDER}/{name}.key", line).decode("ascii"))
     assert isinstance(key, Key)
     return key
+
+
+def save_key(context: Context, name: str, key: Key) -> None:
+    """Write this machine's key to a location; a sealed store seals it. Raises OSError."""
+    data = f"{key.printed()}\n".encode("ascii")
+    if context.seal is not None:
+        data = context.seal.wrap(f"{FOLDER}/{name}.key", data)
+    save(context.system, key_path(context, name), data)
 
 
 def _new_machine_key(context: Context, name: str) -> Key:
@@ -211,7 +236,7 @@ def _new_machine_key(context: Context, name: str) -> Key:
         if context.system.exists(path):
             return _machine_key(context, name)
         key = Key.new(context.system)
-        save(context.system, path, f"{key.printed()}\n".encode("ascii"))
+        save_key(context, name, key)
     except OSError as error:
         raise from_os(error, path) from None
     return key

@@ -1,10 +1,22 @@
-"""Keys of storage locations: rings, secrets, the sealing of files. The only room that imports cryptography.
+"""Keys of locations and of sealed stores: rings, secrets, sealing. The only room that imports cryptography.
 
-``ring`` makes and opens the key ring of a location, ``secrets`` is what a person holds, ``seal`` what a program works
-with once a ring is open. ``copies/FORMAT-copies.md`` has every byte. Nothing here prints, logs or pickles a key.
+``ring`` makes and opens a key ring, ``secrets`` is what a person holds, ``seal`` and ``records`` what a program works
+with once a ring is open: at a location, and in a store. ``copies/FORMAT-copies.md`` and ``FORMAT.md`` have every byte.
+Nothing here prints, logs or pickles a key.
 """
 
-from engine.keys.ring import COST, RingFacts, SlotFacts, facts, make, rotated, unlock, with_slots
+from engine.keys.records import Master, StoreSeal
+from engine.keys.ring import (
+    COST,
+    RingFacts,
+    SlotFacts,
+    facts,
+    make,
+    rotated,
+    unlock,
+    unlock_store,
+    with_slots,
+)
 from engine.keys.seal import FRAME_OVERHEAD, HEADER_LEN, JOURNAL_MAGIC, PACK_MAGIC, FileSeal, Vault
 from engine.keys.secrets import (
     Both,
@@ -21,6 +33,6 @@ from engine.keys.secrets import (
 
 __all__ = [
     "COST", "FRAME_OVERHEAD", "HEADER_LEN", "JOURNAL_MAGIC", "PACK_MAGIC", "Both", "FileSeal", "Identity", "Key",
-    "Opener", "Passphrase", "Recipient", "RingFacts", "Secret", "SlotFacts", "Vault", "facts", "load", "load_from",
-    "make", "parse", "rotated", "unlock", "with_slots",
+    "Master", "Opener", "Passphrase", "Recipient", "RingFacts", "Secret", "SlotFacts", "StoreSeal", "Vault",
+    "facts", "load", "load_from", "make", "parse", "rotated", "unlock", "unlock_store", "with_slots",
 ]  # fmt: skip

@@ -26,6 +26,7 @@ from engine.keys.primitives import (
     unwrap,
     wrap,
 )
+from engine.keys.records import Master, StoreSeal
 from engine.keys.ringfile import Ring, Slot
 from engine.keys.seal import Vault
 from engine.keys.secrets import Both, Identity, Key, Opener, Passphrase, Recipient, Secret
@@ -86,6 +87,16 @@ def unlock(
     return Vault(ring.location, id_key, keys, system)
 
 
+def unlock_store(
+    raw: bytes, secret: Opener | Master, *, store: bytes, system: Os = REAL
+) -> tuple[StoreSeal, dict[int, bytes]]:
+    """A sealed store, opened by its ring, and its data keys by epoch. Raises as ``unlock``."""
+    ring = ringfile.decode(raw)
+    _expected(ring, store, 0)
+    master, keys, id_key = _open(ring, secret)
+    return StoreSeal(store, id_key, Master(master), keys, system), keys
+
+
 def with_slots(
     raw: bytes, opener: Opener, *, add: Sequence[Secret] = (), drop: Sequence[str] = (),
     now_ns: int, cost: Cost = COST, system: Os = REAL,
@@ -140,18 +151,19 @@ def _expected(ring: Ring, location: bytes | None, least: int) -> None:
         )  # fmt: skip
 
 
-def _open(ring: Ring, secret: Opener) -> tuple[bytes, dict[int, bytes], bytes]:
+def _open(ring: Ring, secret: Opener | Master) -> tuple[bytes, dict[int, bytes], bytes]:
     """(master key, data keys by epoch, id key)."""
     name = f"key ring {ring.number} of location {ring.location.hex()}"
-    master = _master(ring, secret)
-    if master is None:
+    master = secret.data if isinstance(secret, Master) else _master(ring, secret)
+    body = ringfile.body(ring)
+    right = master is not None and same(mac(derive(master, "ring"), body), ring.mac)
+    if master is None or (isinstance(secret, Master) and not right):
         # Nothing here tells whether there is a slot of this kind, or how near the secret was.
         raise PermissionDenied(
             name, expected=f"a secret that opens one of its {len(ring.slots)} slots",
             found="one that opens none", do="give another passphrase, key or both",
         )  # fmt: skip
-    body = ringfile.body(ring)
-    if not same(mac(derive(master, "ring"), body), ring.mac):
+    if not right:
         raise Corrupt(name, expected="what its makers wrote", found="a changed ring")
     under = derive(master, "epoch")
     keys = {}

@@ -14,14 +14,15 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
 from engine import home, keys, registry
+from engine.chunks import Context
 from engine.copies import outbox
 from engine.copies.bare import Bare, open_bare
-from engine.copies.connect import key_path
+from engine.copies.connect import key_path, save_key
 from engine.copies.link import Link
 from engine.copies.rows import LocationRow
 from engine.errors import (
@@ -32,7 +33,7 @@ from engine.errors import (
     LocationDenied,
     from_os,
 )
-from engine.keys import Key, Opener
+from engine.keys import Key, Opener, Secret
 from engine.maintain.refill import AdoptReport, Refill
 from engine.progress import Report
 from engine.seam import REAL, Os, save
@@ -43,10 +44,11 @@ _SUFFIX, _MARK, _KEY, _STORE = ".adopting", "adopting", "key", "store"
 
 def adopt(
     path: str, url: str, secret: Opener | None, *, credentials: str, name: str, take_over: bool,
-    report: Report, system: Os = REAL,
+    report: Report, seal: Sequence[Secret] = (), system: Os = REAL,
 ) -> AdoptReport:  # fmt: skip
     """Make a store at ``path`` from what lies at a location. ``secret``: what opens its key ring, None where nothing is
-    sealed; ``name``: of the location in the new store; ``take_over``: be its writer from now on.
+    sealed; ``name``: of the location in the new store; ``take_over``: be its writer from now on; ``seal``: who may open
+    the new store, none for one that is not sealed.
 
     Raises AlreadyExists, PermissionDenied for a wrong secret, NotFound, Corrupt, FormatTooNew, Busy, InvalidRequest,
     and what the location raises; when taking over fails, the store is there and only reads.
@@ -69,7 +71,7 @@ def adopt(
         )  # fmt: skip
         try:
             with _building(path, system) as folder:
-                _build(folder, bare, name, row, result, report, system)
+                _build(folder, bare, name, row, result, report, seal, system)
                 _put_in_place(folder, path, system)
         except OSError as error:
             raise from_os(error, f"store {path}") from None
@@ -156,10 +158,17 @@ def _clear(folder: str, system: Os) -> None:
 
 
 def _build(
-    folder: str, bare: Bare, name: str, row: LocationRow, result: AdoptReport, report: Report, system: Os
+    folder: str, bare: Bare, name: str, row: LocationRow, result: AdoptReport, report: Report,
+    seal: Sequence[Secret], system: Os,
 ) -> None:  # fmt: skip
     path = os.path.join(folder, _STORE)
-    home.init(path, identity=(bare.state.store, bare.vault.id_key), system=system)
+    identity = (bare.state.store, bare.vault.id_key)
+    if seal and not bare.vault.sealed:
+        raise InvalidRequest(
+            f"store {path}", expected="a sealed location to make a sealed store of", found="one that is not",
+            do="the key of chunk ids lies open there: adopt it without sealing",
+        )  # fmt: skip
+    home.init(path, identity=identity, seal=seal, system=system)
     with home.opened(path, system=system) as store:
         with store.context.index.write() as txn:
             outbox.add(txn, name, row)
@@ -167,14 +176,15 @@ def _build(
             store, Link(store.context, name, bare.location, bare.vault), bare, result, report
         ).run()
         if bare.ring:
-            _let_in(folder, bare, key_path(store.context, name), system)
+            _let_in(folder, bare, store.context, name)
             with store.context.index.write() as txn:
                 known = outbox.location(txn, name)
                 outbox.save(txn, name, replace(known, ring=bare.number))
 
 
-def _let_in(folder: str, bare: Bare, target: str, system: Os) -> None:
+def _let_in(folder: str, bare: Bare, context: Context, name: str) -> None:
     """A key of this machine's own, that of an earlier try when there is one: a ring has few slots."""
+    system = context.system
     kept = os.path.join(folder, _KEY)
     if system.exists(kept):
         key = keys.load(kept, system)
@@ -187,8 +197,8 @@ def _let_in(folder: str, bare: Bare, target: str, system: Os) -> None:
     except LocationDenied:
         system.unlink(kept)
         raise
-    system.mkdir(os.path.dirname(target))
-    save(system, target, f"{key.printed()}\n".encode("ascii"))
+    system.mkdir(os.path.dirname(key_path(context, name)))
+    save_key(context, name, key)
 
 
 def _put_in_place(folder: str, path: str, system: Os) -> None:

@@ -16,12 +16,13 @@ import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from engine import home, registry
 from engine.chunks import ChunkReader, Context, reap
 from engine.chunks.reader import take_back
 from engine.copies.rows import FOLDER as LOCATIONS
-from engine.errors import UNREADABLE, Corrupt, HoldfastError
+from engine.errors import UNREADABLE, Corrupt, HoldfastError, NoKey
 from engine.index import Index, Table, Txn
 from engine.index.rows import (
     FLAG_SUSPECT,
@@ -47,6 +48,9 @@ from engine.packs.records import HEADER_LEN, KIND_SKETCH, decode_record_head
 from engine.progress import Progress, Report
 from engine.seam import REAL, Os
 
+if TYPE_CHECKING:
+    from engine.keys import Opener, StoreSeal
+
 
 @dataclass
 class RepairReport:
@@ -61,6 +65,11 @@ def repair(store: home.OpenStore, *, report: Report) -> RepairReport:
     dead = reap(store.context)
     if dead:
         result.done.append(f"{len(dead)} dead workers forgotten")
+    if store.context.seal is not None:
+        from engine import ownring
+
+        if ownring.mend(store.path, store.context.seal, store.context.system):
+            result.done.append("key ring: its two files are the same again")
     with store.context.index.read() as txn:
         marked = [
             (cid, chunk_row(raw))
@@ -82,20 +91,25 @@ def repair(store: home.OpenStore, *, report: Report) -> RepairReport:
     return result
 
 
-def rebuild_index(path: str, *, report: Report, system: Os = REAL) -> RepairReport:
-    """Make the index anew from packs. Raises Busy while anybody has the store open."""
+def rebuild_index(
+    path: str, *, report: Report, system: Os = REAL, key: Opener | None = None
+) -> RepairReport:
+    """Make the index anew from packs. Raises Busy while anybody has the store open, NoKey when something is sealed with
+    a key that the store's ring lacks: what cannot be read would be left out, and then collected."""
     result = RepairReport()
-    with home.locked(path, system) as identity:
+    with home.locked(path, system, key) as known:
         fresh = os.path.join(path, "index.new")
         if system.exists(fresh):
             shutil.rmtree(fresh)
         system.mkdir(fresh)
         index = Index(fresh, create=True)
-        context = Context(path, *identity, index, PackFiles(path, system), system)
+        files = PackFiles(path, system)
+        context = Context(path, known.store_id, known.id_key, index, files, system, known.seal)
         try:
             _Builder(context, result, report).run()
+            _refuse_lacking(path, known.seal)
         finally:
-            context.files.close()
+            files.close()
             index.close()
         system.fsync_dir(fresh)
         _put_in_place(path, system, fresh)
@@ -112,6 +126,14 @@ def rebuild_index(path: str, *, report: Report, system: Os = REAL) -> RepairRepo
             "'holdfast adopt' of it into another store"
         )
     return result
+
+
+def _refuse_lacking(path: str, seal: StoreSeal | None) -> None:
+    if seal is not None and seal.lacking:
+        raise NoKey(
+            f"key ring of store {path}", expected=f"keys of the epochs {sorted(seal.lacking)}", found="none",
+            do="put the newest keys.json of the store back; the index is as it was",
+        )  # fmt: skip
 
 
 def _put_in_place(path: str, system: Os, fresh: str) -> None:
@@ -239,7 +261,8 @@ class _Builder:
     def _hooks(self, txn: Txn, number: int, row: ChunkRow) -> None:
         try:
             raw = self._context.files.read(number, row.offset, row.stored)
-            for _, pieces in sketches.decode(raw[decode_record_head(raw).head :]):
+            head, bare = self._context.bare(decode_record_head(raw), raw)
+            for _, pieces in sketches.decode(bytes(bare[head.head :])):
                 for hook in sketches.hooks_of(pieces):
                     txn.put(Table.HOOKS, hook, U32.pack(number))
         except UNREADABLE:
