@@ -13,7 +13,8 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Generator
+import tempfile
+from collections.abc import Callable, Generator, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,15 @@ def expect_log(request: pytest.FixtureRequest) -> Callable[[str], None]:
     return announce
 
 
+@pytest.fixture
+def open_path() -> Iterator[Path]:
+    """As ``tmp_path``, but other users can get there: pytest closes its own directories whenever a run begins."""
+    with tempfile.TemporaryDirectory(prefix="holdfast-", ignore_cleanup_errors=True) as name:
+        place = Path(name).resolve()
+        place.chmod(0o755)
+        yield place
+
+
 # --- FUSE mounts --------------------------------------------------------------------------------
 
 
@@ -152,8 +162,9 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, None, None]:
     """After the test's own fixtures: nothing of it may still be mounted, nor have logged."""
     yield
     complaints = [item.stash[GUARD].settle()]
-    own = getattr(item, "funcargs", {}).get("tmp_path")
-    if isinstance(own, Path):
+    for own in (getattr(item, "funcargs", {}).get(name) for name in ("tmp_path", "open_path")):
+        if not isinstance(own, Path):
+            continue
         complaints += [f"left a FUSE mount behind: {place}" for place in unmount_all(own)]
     base = tmp_of(item.config)
     if base is not None:
@@ -235,12 +246,19 @@ def why_no_boot() -> str:
     return f"namespaces and an overlay cannot be made: {done.stderr}" if done.returncode else ""
 
 
+ASKED = ("needs_ceph", "needs_azurite")
+"""Markers of tests that start large servers: they run where the markers are asked for, and nowhere else."""
 NEEDS: dict[str, Callable[[], str]] = {"needs_fuse": why_no_fuse, "needs_boot": why_no_boot}
 SKIPPED = pytest.StashKey[dict[str, list[str]]]()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Skip the tests that need what this machine does not have, and note their names."""
+    """Leave out what was not asked for, skip what needs what this machine does not have, and note its names."""
+    unasked = [marker for marker in ASKED if marker not in str(config.option.markexpr)]
+    left_out = [item for item in items if any(item.get_closest_marker(one) for one in unasked)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
     lost = config.stash[SKIPPED] = {}
     for marker, why_not in NEEDS.items():
         needing = [item for item in items if item.get_closest_marker(marker)]

@@ -86,7 +86,9 @@ def _no_answer(text: str, kind: str, what: str) -> HoldfastError:
     if "redirect without location" in lower:
         do = "correct region or endpoint in the URL"
         return LocationDenied(what, expected="an answer", found="a PermanentRedirect", do=do)
-    if "invalid range" in lower:
+    if (
+        "invalid range" in lower or "wanted range starting at" in lower
+    ):  # the second: an answer of no bytes
         return Corrupt(what, expected="the bytes that were asked for", found="that it is shorter")
     if kind in ("InvalidPathError", "UnknownConfigurationKeyError"):
         return InvalidRequest(what, expected="what the client library takes", found=kind)

@@ -26,7 +26,7 @@ from engine.locations import contract
 from engine.locations.answers import status_and_code, translate
 from engine.locations.contract import Features, Pieces, Stat
 from engine.locations.retention import Retention
-from engine.locations.url import Place
+from engine.locations.url import Place, has_no_name
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, ObjectStore, RetryConfig
@@ -327,7 +327,9 @@ def _az(
     sas = not credentials.get("AZURE_STORAGE_ACCOUNT_KEY")
     more: Any = {"sas_key": secret} if sas else {"account_key": secret}
     if place.endpoint:
-        more["endpoint"] = place.endpoint
+        # A server without a name cannot have the account in it: those have it in the path.
+        account = f"/{place.account}" if has_no_name(place.endpoint) else ""
+        more["endpoint"] = place.endpoint + account
     return AzureStore(
         place.bucket,
         prefix=place.path or None,

@@ -182,6 +182,15 @@ def _endpoint(value: str, *, insecure: bool) -> str:
     return f"{cut.scheme}://{shown}" + (f":{port}" if port else "")
 
 
+def has_no_name(endpoint: str) -> bool:
+    """Is the host of an endpoint, as ``Place`` has it, an address?"""
+    try:
+        ipaddress.ip_address(urlsplit(endpoint).hostname or "")
+    except ValueError:
+        return False
+    return True
+
+
 def _loopback(host: str) -> bool:
     if host == "localhost":
         return True

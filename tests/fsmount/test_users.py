@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import stat
 import subprocess
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -27,17 +26,13 @@ Mount = Callable[..., Path]
 
 
 @pytest.fixture
-def mount(tmp_path: Path) -> Iterator[Mount]:
+def mount(open_path: Path) -> Iterator[Mount]:
     """Mounts the store's one tree, with options; unmounted at the end."""
-    store, where = tmp_path / "store", tmp_path / "m"
+    store, where = open_path / "store", open_path / "m"
     Store.init(str(store))
     with Store.open(str(store)) as opened:
         opened.create_mount("data")
     where.mkdir()
-    for folder in (tmp_path, *tmp_path.parents):
-        if folder == Path(tempfile.gettempdir()) or folder.owner() != tmp_path.owner():
-            break
-        os.chmod(folder, 0o755)  # the others must get as far as the mount
 
     def start(**options: object) -> Path:
         fsmount.start_background(str(store), "data", None, str(where), fsmount.Options(**options))  # type: ignore[arg-type]

@@ -9,22 +9,14 @@ from pathlib import Path
 import pytest
 
 from engine.locations import Location, open_location
+from tests.locations import azurite as azurite_module
 from tests.locations import ceph as ceph_module
+from tests.locations.azurite import Azurite
 from tests.locations.ceph import Ceph
 from tests.locations.moto_server import MotoServer, client
 from tests.locations.proxy import Proxy
 
 BUCKET, LOCKED = "holdfast-test", "holdfast-locked"
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Tests that need a Ceph run where they are asked for by their marker, and nowhere else."""
-    if "needs_ceph" in str(config.option.markexpr):
-        return
-    left_out = [item for item in items if item.get_closest_marker("needs_ceph")]
-    if left_out:
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if item not in left_out]
 
 
 class Server:
@@ -60,6 +52,15 @@ def ceph(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield Server(cluster.endpoint, cluster.credentials)
 
 
+@pytest.fixture(scope="session")
+def azurite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Azurite]:
+    missing = azurite_module.missing()
+    if missing:
+        pytest.fail(f"there is no {missing}; make test-distributed installs it")
+    with Azurite(tmp_path_factory.mktemp("azurite")) as server:
+        yield server
+
+
 @pytest.fixture
 def proxy(moto: Server) -> Iterator[Proxy]:
     """In front of the server."""
@@ -68,7 +69,13 @@ def proxy(moto: Server) -> Iterator[Proxy]:
 
 
 @pytest.fixture(
-    params=["file", "memory", "moto", pytest.param("ceph", marks=pytest.mark.needs_ceph)]
+    params=[
+        "file",
+        "memory",
+        "moto",
+        pytest.param("ceph", marks=pytest.mark.needs_ceph),
+        pytest.param("azurite", marks=pytest.mark.needs_azurite),
+    ]
 )
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
@@ -90,6 +97,9 @@ def fresh(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Callable
 
             store = MemoryStore()
             return Bucket("memory", store, store)
+        if kind == "azurite":
+            azure: Azurite = request.getfixturevalue(kind)
+            return open_location(azure.url(secrets.token_hex(6)), azure.credentials)
         server: Server = request.getfixturevalue(kind)
         return server.location()
 

@@ -108,14 +108,11 @@ def python() -> list[str]:
 
 
 @pytest.fixture
-def services(tmp_path: Path, python: list[str]) -> Iterator[Callable[[], Service]]:
-    for folder in (tmp_path, *tmp_path.parents):
-        if folder.stat().st_uid == 0 and folder.stat().st_mode & 0o005 != 0o005:
-            os.chmod(folder, 0o755)  # the others must get as far as the mount
+def services(open_path: Path, python: list[str]) -> Iterator[Callable[[], Service]]:
     started: list[Service] = []
 
     def start() -> Service:
-        started.append(Service(tmp_path, python))
+        started.append(Service(open_path, python))
         return started[-1]
 
     yield start

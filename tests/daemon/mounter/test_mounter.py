@@ -53,8 +53,8 @@ def test_a_mount_has_the_flags_it_must_have(service: Service) -> None:
         service.mounter.unmount(where, lazy=False)
 
 
-def test_only_what_is_allowed_is_touched(service: Service, tmp_path: Path) -> None:
-    inside, outside = service.where.parent, tmp_path / "elsewhere"
+def test_only_what_is_allowed_is_touched(service: Service, open_path: Path) -> None:
+    inside, outside = service.where.parent, open_path / "elsewhere"
     outside.mkdir()
     (inside / "link").symlink_to(outside)
     (inside / "through").symlink_to(inside)
@@ -230,11 +230,11 @@ def test_workers_go_on_without_the_mounter(service: Service) -> None:
 # --- a unit of its own -----------------------------------------------------------------------------------------
 
 
-def test_a_mounter_of_its_own(services: Callable[[], Service], tmp_path: Path) -> None:
+def test_a_mounter_of_its_own(services: Callable[[], Service], open_path: Path) -> None:
     service = services()
-    config = tmp_path / "holdfast.toml"
+    config = open_path / "holdfast.toml"
     config.write_text(
-        f'user = "nobody"\nmount_root = "{tmp_path}/root"\nrun_dir = "{tmp_path}"\n'
+        f'user = "nobody"\nmount_root = "{open_path}/root"\nrun_dir = "{open_path}"\n'
         f'[mounts.a]\nstart = true\n[mounts.b]\npath = "{service.where}"\n',
         encoding="utf-8",
     )
@@ -242,7 +242,7 @@ def test_a_mounter_of_its_own(services: Callable[[], Service], tmp_path: Path) -
     command = [sys.executable, "-m", "daemon.mounter", "--config", str(config)]
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
         try:
-            path = tmp_path / "mounter.sock"
+            path = open_path / "mounter.sock"
             until(path.exists, "its socket")
             mounter = _connected(str(path))
             os.close(mounter.mount(str(service.where), "s"))
@@ -265,7 +265,7 @@ def test_a_mounter_of_its_own(services: Callable[[], Service], tmp_path: Path) -
         finally:
             process.kill()
     with pytest.raises(LocationUnavailable, match="systemctl start"):
-        Mounter.connect(str(tmp_path / "mounter.sock"))
+        Mounter.connect(str(open_path / "mounter.sock"))
 
 
 def _connected(path: str) -> Mounter:
