@@ -10,10 +10,11 @@ from engine.home import OpenStore
 from engine.progress import Report, silent
 
 if TYPE_CHECKING:  # imported where they are used: no process needs all of them
+    from engine.copies.keyring import KeyringInfo
     from engine.copies.listing import LocationInfo, UploadInfo
     from engine.copies.office import Extras, Settings
     from engine.copies.upload import UploadReport
-    from engine.keys import Secret
+    from engine.keys import Opener, Secret
     from engine.maintain.drop import DropReport
     from engine.maintain.reclaim import Reclaim
 
@@ -55,6 +56,36 @@ class StoreCopies:
 
         with self._noting():
             office.take_over(self._store.context, name)
+
+    def keys(self, location: str, secret: Opener | None = None) -> KeyringInfo:
+        """Who may open a location; ``secret``: what opens its key ring, by default this machine's key."""
+        from engine.copies import keyring
+
+        with self._noting():
+            return keyring.show(self._store.context, location, secret)
+
+    def change_keys(
+        self, location: str, *, add: Sequence[Secret] = (), remove: Sequence[str] = (), machine: bool = False,
+        force: bool = False, secret: Opener | None = None,
+    ) -> KeyringInfo:  # fmt: skip
+        """Have others open a location, or some no longer (by ids of slots), in one step; ``machine``: this one, where
+        it does not; ``force``: also what leaves only this machine, or not even that. Raises InvalidRequest, Busy …"""
+        from engine.copies import keyring
+
+        with self._noting():
+            return keyring.change(
+                self._store.context, location, secret, add=add, drop=remove, machine=machine, force=force
+            )  # fmt: skip
+
+    def rotate_keys(
+        self, location: str, *, master_for: Sequence[Secret] = (), secret: Opener | None = None
+    ) -> KeyringInfo:  # fmt: skip
+        """What is sent from now on has a new key. ``master_for``: and so has the ring, opened by these and by this
+        machine alone."""
+        from engine.copies import keyring
+
+        with self._noting():
+            return keyring.rotate(self._store.context, location, secret, master_for)
 
     def locations(self) -> list[LocationInfo]:
         """All storage locations, by name."""

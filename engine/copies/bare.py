@@ -15,17 +15,17 @@ from typing import TypeVar
 from engine import limits
 from engine.copies import journal, sealed
 from engine.copies.chain import Chain, State
-from engine.copies.connect import bounded, newest_ring, opened, read_marker, ring_path
+from engine.copies.connect import opened, read_marker
+from engine.copies.rings import LocationRings, bounded, newest_ring
 from engine.copies.sealed import PackRow
-from engine.errors import Busy, Corrupt, HoldfastError, InvalidRequest, NotFound, PermissionDenied
-from engine.keys import Key, Opener, Vault, unlock, with_slots
+from engine.errors import Corrupt, HoldfastError, InvalidRequest, NotFound, PermissionDenied
+from engine.keys import Key, Keyring, Opener, Vault, unlock
 from engine.locations import Location
 from engine.packs.records import Entry
 from engine.progress import Progress, Report
 from engine.seam import Os
 
 _FOLDER = "journal/"
-_TRIES = 5  # others may write a ring at the same time
 
 Item = TypeVar("Item")
 Found = TypeVar("Found")
@@ -53,23 +53,14 @@ class Bare:
 
     def let_in(self, key: Key, system: Os) -> None:
         """Have the newest key ring open with this key as well. Raises Busy when others write rings all the time."""
-        for _ in range(_TRIES):
-            if not self.ring or _opens(self.ring, key, self.vault):
-                return
-            assert self.secret is not None
-            before = self.number
-            raw, vault = with_slots(
-                self.ring, self.secret, add=[key], now_ns=system.time_ns(), system=system
-            )
-            if self.location.create(ring_path(before + 1), raw):
-                self.ring, self.vault, self.number = raw, vault, before + 1
-                self.location.remove([ring_path(before)])
-                return
-            self.number, self.ring = newest_ring(self.location)
-        raise Busy(
-            f"key ring of {self.location.shown}", expected="nobody else changing it", found="other rings each time",
-            do="try again",
+        if not self.ring:
+            return
+        assert self.secret is not None
+        ring = Keyring(
+            LocationRings(self.location), self.vault.location, self.secret, key, self.number, system=system
         )  # fmt: skip
+        found = ring.change(missing=[key])
+        self.ring, self.vault, self.number = found.raw, found.vault, found.number
 
 
 def open_bare(
@@ -116,14 +107,6 @@ def _wrong_kind(location: Location, *, sealed: bool) -> None:
         found="a marker that says it is not sealed",
         do="find out who changed it; if it never was sealed, give no secret",
     )  # fmt: skip
-
-
-def _opens(ring: bytes, key: Key, vault: Vault) -> bool:
-    try:
-        unlock(ring, key, location=vault.location)
-    except PermissionDenied:
-        return False
-    return True
 
 
 # --- the journal ------------------------------------------------------------------------------------------

@@ -6,24 +6,22 @@ This machine has a key of its own in the ring (``locations/NAME.key``, 0600): se
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from engine import limits
 from engine.chunks import Context
 from engine.copies import journal, marker, outbox
 from engine.copies.link import Link
-from engine.copies.rows import FOLDER, KEEP, LocationRow, OutboxRow
-from engine.errors import AlreadyExists, Corrupt, InvalidRequest, NotFound, Unsupported, from_os
+from engine.copies.rings import LocationRings, bounded, machine_key, new_machine_key
+from engine.copies.rows import KEEP, LocationRow, OutboxRow
+from engine.errors import AlreadyExists, Corrupt, InvalidRequest, NotFound, Unsupported
 from engine.index import Table
-from engine.keys import COST, Key, Opener, Secret, Vault, load, make, parse, unlock
+from engine.keys import COST, Keyring, Opener, Secret, Vault, make, unlock
 from engine.keys.primitives import Cost
 from engine.locations import Credentials, Location, Retry, open_location
 from engine.nodes.point import decode_point
-from engine.seam import Os, save
+from engine.seam import Os
 
-RINGS = "keys/"
 _MAKING = "it is not finished"
 
 
@@ -67,8 +65,8 @@ def add(context: Context, name: str, wanted: Wanted, *, cost: Cost = COST) -> Li
             do="use another: two writers could not be told apart there",
         )  # fmt: skip
     row = _row(context, name, wanted)
-    vault = _vault(context, name, row, location, wanted, cost)
-    link = Link(context, name, location, vault)
+    number, vault = _keys(context, name, row, location, wanted, cost)
+    link = Link(context, name, location, vault, number)
     with link.alone():
         link.catch_up()
         if not link.row.seq:
@@ -82,61 +80,41 @@ def open_link(context: Context, name: str, secret: Opener | None = None) -> Link
     with context.index.read() as txn:
         row = outbox.location(txn, name)
     location = opened(row.url, row.credentials, context.system)
+    found = look(location, row)
+    if not row.sealed:
+        return Link(context, name, location, Vault(found.location, context.key, None))
+    opener = secret or machine_key(context, name)
+    number, raw = LocationRings(location).newest()
+    vault = unlock(raw, opener, location=found.location, least=row.ring, system=context.system)
+    seen_ring(context, name, number)
+    return Link(context, name, location, vault, number, opener)
+
+
+def look(location: Location, row: LocationRow) -> marker.Marker:
+    """See that this is the location of the row. Raises Corrupt, NotFound."""
     found = read_marker(location)
     if found.location.hex() != row.location or found.sealed != row.sealed:
         raise Corrupt(
             location.shown, expected=f"location {row.location}", found=found.location.hex(),
             do="look whether the URL still leads to the same place",
         )  # fmt: skip
-    if not row.sealed:
-        return Link(context, name, location, Vault(found.location, context.key, None))
-    number, raw = newest_ring(location)
-    vault = unlock(
-        raw, secret or _machine_key(context, name), location=found.location, least=row.ring, system=context.system
-    )  # fmt: skip
-    if number > row.ring:
-        with context.index.write() as txn:
-            outbox.save(txn, name, replace(outbox.location(txn, name), ring=number))
-    return Link(context, name, location, vault)
+    return found
 
 
-def newest_ring(location: Location) -> tuple[int, bytes]:
-    """(number, bytes) of the key ring that counts. Raises NotFound."""
-    numbers = [ring_number(one.name) for one in location.list(RINGS)]
-    newest = max(numbers, default=0)
-    if not newest:
-        raise NotFound(
-            f"key ring of {location.shown}", expected="one", found="none", do="is it a location?"
-        )
-    return newest, bounded(location, ring_path(newest), limits.RING_MAX)
-
-
-def ring_path(number: int) -> str:
-    """Where the key ring of this number lies."""
-    return f"{RINGS}{number:08d}.json"
-
-
-def ring_number(name: str) -> int:
-    """The number of a key ring by its name; 0 when it is none."""
-    text = name.removeprefix(RINGS).removesuffix(".json")
-    return int(text) if text.isascii() and text.isdigit() and ring_path(int(text)) == name else 0
+def seen_ring(context: Context, name: str, number: int) -> None:
+    """No key ring of the location with a lower number is taken from now on."""
+    with context.index.read() as txn:
+        if outbox.location(txn, name).ring >= number:
+            return
+    with context.index.write() as txn:
+        row = outbox.location(txn, name)
+        outbox.save(txn, name, replace(row, ring=max(row.ring, number)))
 
 
 def opened(url: str, credentials: str, system: Os) -> Location:
     """The location of a URL, with retries. Raises InvalidRequest, NotFound, PermissionDenied for credentials."""
     given = None if url.startswith("file:") else Credentials.load(credentials)
     return Retry(open_location(url, given, system=system))
-
-
-def bounded(location: Location, name: str, most: int) -> bytes:
-    """All of a small thing. Raises Corrupt when it is larger than it may be, before any of it is fetched."""
-    size = location.stat(name).size
-    if size > most:
-        raise Corrupt(
-            f"{location.shown}: {name}", expected=f"at most {most} bytes", found=str(size),
-            do="find out who wrote it",
-        )  # fmt: skip
-    return location.read(name, 0, size)
 
 
 def read_marker(location: Location) -> marker.Marker:
@@ -157,7 +135,18 @@ def _row(context: Context, name: str, wanted: Wanted) -> LocationRow:
         if known is not None:
             if known.paused != _MAKING or known.url != wanted.url:
                 raise AlreadyExists(f"location {name!r}", expected="a new name", found=known.url)
-            return known
+            if known.sealed != wanted.sealed:
+                kind = "sealed" if known.sealed else "not sealed"
+                raise AlreadyExists(
+                    f"location {name!r}", expected=f"one that is {kind}, as it was begun", found="the other",
+                    do="'holdfast location remove' it, and give another prefix",
+                )  # fmt: skip
+            again = replace(
+                known, credentials=wanted.credentials, mounts=list(wanted.mounts), verify=float(wanted.verify),
+                local=wanted.local,
+            )  # fmt: skip
+            outbox.save(txn, name, again)
+            return again
         row = LocationRow(
             0, wanted.url, context.system.random(16).hex(), context.system.random(16).hex(),
             wanted.sealed, wanted.credentials, mounts=list(wanted.mounts), verify=float(wanted.verify),
@@ -166,14 +155,15 @@ def _row(context: Context, name: str, wanted: Wanted) -> LocationRow:
         return outbox.add(txn, name, row)
 
 
-def _vault(
+def _keys(
     context: Context, name: str, row: LocationRow, location: Location, wanted: Wanted, cost: Cost
-) -> Vault:
-    """Marker and key ring, made or found."""
+) -> tuple[int, Vault]:
+    """Marker and key ring, made or found; of a ring that was there, with slots for these secrets as well."""
     here = bytes.fromhex(row.location)
     made = marker.Marker(here, context.store_id, row.sealed, b"" if row.sealed else context.key)
-    if not location.create(marker.NAME, marker.encode(made)):
-        found = marker.decode(location.read(marker.NAME))
+    begun = not location.create(marker.NAME, marker.encode(made))
+    if begun:
+        found = read_marker(location)
         if (found.location, found.store) != (here, context.store_id):
             with context.index.write() as txn:
                 txn.delete(Table.LOCATIONS, name.encode())
@@ -183,70 +173,28 @@ def _vault(
                 do="give another prefix, or 'holdfast adopt' it",
             )  # fmt: skip
     if not row.sealed:
-        return Vault(here, context.key, None)
-    key = _new_machine_key(context, name)
-    raw, vault = make(
-        here, context.key, [*wanted.secrets, key],
-        now_ns=context.system.time_ns(), cost=cost, system=context.system,
-    )  # fmt: skip
-    if location.create(ring_path(1), raw):
-        return vault
-    return unlock(newest_ring(location)[1], key, location=here, system=context.system)
-
-
-def key_path(context: Context, name: str) -> str:
-    """Where this machine's key to a location lies."""
-    return os.path.join(context.root, FOLDER, f"{name}.key")
-
-
-def _machine_key(context: Context, name: str) -> Key:
-    path = key_path(context, name)
-    if context.seal is None:
-        key = load(path, context.system)
-    else:
-        try:
-            fd = context.system.open(path, os.O_RDONLY)
-        except OSError as error:
-            raise from_os(error, f"key file {path}") from None
-        try:
-            line = context.system.pread(fd, limits.KEY_FILE_MAX, 0)
-        finally:
-            context.system.close(fd)
-        key = parse(context.seal.unwrap(f"{FOLDER}/{name}.key", line).decode("ascii"))
-    assert isinstance(key, Key)
-    return key
-
-
-def save_key(context: Context, name: str, key: Key) -> None:
-    """Write this machine's key to a location; a sealed store seals it. Raises OSError."""
-    data = f"{key.printed()}\n".encode("ascii")
-    if context.seal is not None:
-        data = context.seal.wrap(f"{FOLDER}/{name}.key", data)
-    save(context.system, key_path(context, name), data)
-
-
-def _new_machine_key(context: Context, name: str) -> Key:
-    """Written before the ring that needs it; that of an earlier try, when there is one."""
-    path = key_path(context, name)
-    try:
-        folder = os.path.dirname(path)
-        if not context.system.exists(folder):
-            context.system.mkdir(folder)
-            context.system.fsync_dir(context.root)
-        if context.system.exists(path):
-            return _machine_key(context, name)
-        key = Key.new(context.system)
-        save_key(context, name, key)
-    except OSError as error:
-        raise from_os(error, path) from None
-    return key
+        return 0, Vault(here, context.key, None)
+    key = new_machine_key(context, name)
+    system = context.system
+    rings = LocationRings(location, lambda number: seen_ring(context, name, number))
+    if not (begun and rings.any()):
+        raw, vault = make(
+            here, context.key, [*wanted.secrets, key], now_ns=system.time_ns(), cost=cost, system=system
+        )  # fmt: skip
+        if rings.create(1, raw):
+            rings.seen(1)
+            return 1, vault
+    ring = Keyring(rings, here, key, key, row.ring, cost, system)
+    now = ring.change(missing=wanted.secrets)
+    rings.seen(now.number)
+    return now.number, now.vault
 
 
 def _activate(context: Context, name: str) -> None:
     """From now on points go there: those that are here, and those to come."""
     now = context.system.time_ns()
     with context.index.write() as txn:
-        row = replace(outbox.location(txn, name), paused="", ring=1)
+        row = replace(outbox.location(txn, name), paused="")
         outbox.save(txn, name, row)
         for _, raw in txn.whole(Table.POINTS):
             point = decode_point(raw)

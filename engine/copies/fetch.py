@@ -81,7 +81,7 @@ class Fetcher:
         link = self._link(row.location)
         opened = (
             Away(link.location, path_of(row.name.hex()), row.size),
-            pack_of(row).seal(link.vault),
+            link.seal_of(pack_of(row)),
         )
         with self._lock:
             self._packs[number] = opened

@@ -16,6 +16,7 @@ from engine.chunks import Context
 from engine.chunks.encode import plain
 from engine.copies import journal, outbox, rows
 from engine.copies.journal import Body, Entry
+from engine.copies.rings import LocationRings, machine_key
 from engine.copies.rows import (
     FOLDER,
     NAMED,
@@ -27,10 +28,18 @@ from engine.copies.rows import (
     OutboxRow,
 )
 from engine.copies.sealed import PackRow
-from engine.errors import Busy, Corrupt, LocationUnavailable, NotFound, from_os
+from engine.errors import (
+    Busy,
+    Corrupt,
+    LocationDenied,
+    LocationUnavailable,
+    NotFound,
+    PermissionDenied,
+    from_os,
+)
 from engine.index import Table, Txn
 from engine.index.rows import KIND_DATA
-from engine.keys import Vault
+from engine.keys import FileSeal, Opener, Vault, unlock
 from engine.locations import Location
 from engine.packs.records import encode_record_head
 
@@ -64,7 +73,13 @@ def alone(context: Context, name: str, row: LocationRow) -> Iterator[None]:
 class Link:
     """An open location of this store. ``row`` is as the index has it. Of processes, one at a time (``alone``)."""
 
-    def __init__(self, context: Context, name: str, location: Location, vault: Vault) -> None:
+    def __init__(
+        self, context: Context, name: str, location: Location, vault: Vault, ring: int = 0,
+        secret: Opener | None = None,
+    ) -> None:  # fmt: skip
+        """``ring``: number of the key ring that was opened, with ``secret``; None is this machine's key."""
+        self._ring = ring
+        self._secret = secret
         self.context = context
         self.name = name
         self.location = location
@@ -76,6 +91,47 @@ class Link:
         """See ``alone``."""
         return alone(self.context, self.name, self.row)
 
+    # --- keys ---------------------------------------------------------------------------------------------
+
+    def newest_vault(self) -> Vault:
+        """The keys to seal with: those of the newest key ring that this store knows of, which other processes change.
+        Asks the location only when there is a newer one."""
+        with self.context.index.read() as txn:
+            row = outbox.location(txn, self.name)
+        if row.sealed and row.ring > self._ring:
+            self.renew(row.ring)
+        return self.vault
+
+    def renew(self, least: int) -> bool:
+        """Open the newest key ring; False: it is the one that is open. Raises PermissionDenied."""
+        number, raw = LocationRings(self.location).newest()
+        if number == self._ring:
+            return False
+        secret = self._secret or machine_key(self.context, self.name)
+        self.vault = unlock(
+            raw, secret, location=self.vault.location, least=least, system=self.context.system
+        )
+        self._ring = number
+        return True
+
+    def forget_older_rings(self) -> None:
+        """A ring that counts no more may have slots that were taken out: it goes, also where whoever changed the ring
+        died before. That it cannot go is no reason to send nothing."""
+        try:
+            if self.vault.sealed:
+                LocationRings(self.location).remove_older(self._ring)
+        except LocationDenied as error:
+            self.context.incidents.error(error, f"older key rings of location {self.name}")
+
+    def seal_of(self, pack: PackRow) -> FileSeal:
+        """What opens the frames of a pack, also of one that was sealed after this location was opened."""
+        try:
+            return pack.seal(self.vault)
+        except PermissionDenied:
+            if not self.vault.sealed or not self.renew(self._ring):
+                raise
+            return pack.seal(self.vault)
+
     # --- the journal --------------------------------------------------------------------------------------
 
     def catch_up(self) -> None:
@@ -86,7 +142,7 @@ class Link:
                 raw = self.location.read(journal.path_of(seq))
             except NotFound:
                 return
-            entry = journal.decode(self.vault, seq, raw)
+            entry = self._decoded(seq, raw)
             if entry.prev.hex() != (self.row.last or journal.FIRST_PREV.hex()):
                 raise Corrupt(
                     f"{self.location.shown}: journal entry {seq}", expected="one that follows what this store wrote",
@@ -96,13 +152,21 @@ class Link:
                 self._replaced(entry)
             self._take(entry, raw)
 
+    def _decoded(self, seq: int, raw: bytes) -> Entry:
+        try:
+            return journal.decode(self.vault, seq, raw)
+        except PermissionDenied:  # perhaps of a newer epoch
+            if not self.vault.sealed or not self.renew(self._ring):
+                raise
+            return journal.decode(self.vault, seq, raw)
+
     def append(self, body: Body) -> int:
         """Write an entry; its number. Raises Busy when another writer took over."""
         entry = Entry(
             self.row.seq + 1, bytes.fromhex(self.row.last) if self.row.last else journal.FIRST_PREV,
             bytes.fromhex(self.row.writer), self.context.system.time_ns(), body,
         )  # fmt: skip
-        raw = journal.encode(self.vault, entry)
+        raw = journal.encode(self.newest_vault(), entry)
         if not self.location.create(journal.path_of(entry.seq), raw):
             before = self.row.seq
             self.catch_up()

@@ -62,6 +62,7 @@ def send(
             raise Busy(f"location {location!r}", expected="one that is sent to", found=link.row.paused,
                        do="see 'holdfast location list'")  # fmt: skip
         with link.alone():
+            link.forget_older_rings()
             link.catch_up()
             link.tell_removed()
             for point, mount in _waiting(context, link.row):

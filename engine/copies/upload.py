@@ -178,7 +178,7 @@ class Uploader:
             self._close(kind)
             pack = None
         if pack is None:
-            pack = self._lanes[kind] = PackBuilder(self._link.vault, kind)
+            pack = self._lanes[kind] = PackBuilder(self._link.newest_vault(), kind)
         view = memoryview(raw)
         pack.add(view[: record.head], view[record.head :], entry)
 

@@ -1,10 +1,11 @@
 """Keys of locations and of sealed stores: rings, secrets, sealing. The only room that imports cryptography.
 
-``ring`` makes and opens a key ring, ``secrets`` is what a person holds, ``seal`` and ``records`` what a program works
-with once a ring is open: at a location, and in a store. ``copies/FORMAT-copies.md`` and ``FORMAT.md`` have every byte.
-Nothing here prints, logs or pickles a key.
+``ring`` makes and opens a key ring, ``keyring`` changes it where it lies, ``secrets`` is what a person holds, ``seal``
+and ``records`` what a program works with once a ring is open: at a location, and in a store.
+``copies/FORMAT-copies.md`` and ``FORMAT.md`` have every byte. Nothing here prints, logs or pickles a key.
 """
 
+from engine.keys.keyring import Keyring, Opened, Rings
 from engine.keys.records import Master, StoreSeal
 from engine.keys.ring import (
     COST,
@@ -13,6 +14,7 @@ from engine.keys.ring import (
     facts,
     make,
     rotated,
+    slot_of,
     unlock,
     unlock_store,
     with_slots,
@@ -33,6 +35,7 @@ from engine.keys.secrets import (
 
 __all__ = [
     "COST", "FRAME_OVERHEAD", "HEADER_LEN", "JOURNAL_MAGIC", "PACK_MAGIC", "Both", "FileSeal", "Identity", "Key",
-    "Master", "Opener", "Passphrase", "Recipient", "RingFacts", "Secret", "SlotFacts", "StoreSeal", "Vault",
-    "facts", "load", "load_from", "make", "parse", "rotated", "unlock", "unlock_store", "with_slots",
+    "Keyring", "Master", "Opened", "Opener", "Passphrase", "Recipient", "RingFacts", "Rings", "Secret", "SlotFacts",
+    "StoreSeal", "Vault", "facts", "load", "load_from", "make", "parse", "rotated", "slot_of", "unlock", "unlock_store",
+    "with_slots",
 ]  # fmt: skip

@@ -97,15 +97,23 @@ def unlock_store(
     return StoreSeal(store, id_key, Master(master), keys, system), keys
 
 
+def slot_of(raw: bytes, secret: Opener) -> str:
+    """The id of the slot that this secret opens, "" for none. Raises Corrupt, FormatTooNew."""
+    found = _master(ringfile.decode(raw), secret)
+    return found[0] if found else ""
+
+
 def with_slots(
     raw: bytes, opener: Opener, *, add: Sequence[Secret] = (), drop: Sequence[str] = (),
-    now_ns: int, cost: Cost = COST, system: Os = REAL,
+    location: bytes | None = None, least: int = 0, now_ns: int, cost: Cost = COST, system: Os = REAL,
 ) -> tuple[bytes, Vault]:  # fmt: skip
-    """The next ring, with slots added, and those with the ids in ``drop`` left out; never the last one.
+    """The next ring, with slots added, and those with the ids in ``drop`` left out; never the last one. ``location``
+    and ``least`` as of ``unlock``.
 
     Leaving a slot out does not take from its owner what he could read before: ``rotated`` does, for what is new.
     """
     ring = ringfile.decode(raw)
+    _expected(ring, location, least)
     master, keys, id_key = _open(ring, opener)
     unknown = set(drop) - {slot.id for slot in ring.slots}
     if unknown:
@@ -121,13 +129,15 @@ def with_slots(
 
 def rotated(
     raw: bytes, opener: Opener, *, master_for: Sequence[Secret] = (),
-    now_ns: int, cost: Cost = COST, system: Os = REAL,
+    location: bytes | None = None, least: int = 0, now_ns: int, cost: Cost = COST, system: Os = REAL,
 ) -> tuple[bytes, Vault]:  # fmt: skip
     """The next ring, with a new epoch: what is written from now on has another key.
 
-    ``master_for``: a new master key as well, with slots for these and for nobody else.
+    ``master_for``: a new master key as well, with slots for these and for nobody else. ``location`` and ``least`` as
+    of ``unlock``.
     """
     ring = ringfile.decode(raw)
+    _expected(ring, location, least)
     master, keys, id_key = _open(ring, opener)
     keys[max(keys) + 1] = system.random(KEY_LEN)
     new = _Maker(ring.location, now_ns, cost, system)
@@ -154,15 +164,17 @@ def _expected(ring: Ring, location: bytes | None, least: int) -> None:
 def _open(ring: Ring, secret: Opener | Master) -> tuple[bytes, dict[int, bytes], bytes]:
     """(master key, data keys by epoch, id key)."""
     name = f"key ring {ring.number} of location {ring.location.hex()}"
-    master = secret.data if isinstance(secret, Master) else _master(ring, secret)
+    known = isinstance(secret, Master)
+    found = ("", secret.data) if isinstance(secret, Master) else _master(ring, secret)
     body = ringfile.body(ring)
-    right = master is not None and same(mac(derive(master, "ring"), body), ring.mac)
-    if master is None or (isinstance(secret, Master) and not right):
+    right = found is not None and same(mac(derive(found[1], "ring"), body), ring.mac)
+    if found is None or (known and not right):
         # Nothing here tells whether there is a slot of this kind, or how near the secret was.
         raise PermissionDenied(
             name, expected=f"a secret that opens one of its {len(ring.slots)} slots",
             found="one that opens none", do="give another passphrase, key or both",
         )  # fmt: skip
+    master = found[1]
     if not right:
         raise Corrupt(name, expected="what its makers wrote", found="a changed ring")
     under = derive(master, "epoch")
@@ -182,13 +194,14 @@ def _id_key(plain: bytes, name: str) -> bytes:
     return strict.Fields(ringfile.load(plain, name), name, ("id_key",)).digits("id_key", KEY_LEN)
 
 
-def _master(ring: Ring, secret: Opener) -> bytes | None:
+def _master(ring: Ring, secret: Opener) -> tuple[str, bytes] | None:
+    """(id of the slot, master key), None when it opens none."""
     for slot in ring.slots:
         key = _opening_key(slot, secret)
         if key is not None:
             master = unwrap(key, slot.wrapped, ringfile.slot_context(ring.location, slot))
             if master is not None and len(master) == KEY_LEN:
-                return master
+                return slot.id, master
     return None
 
 

@@ -113,6 +113,10 @@ class Vault:
         """The epoch new files are sealed in; 0 when nothing is sealed."""
         return max(self._epochs) if self._epochs else _UNSEALED
 
+    def goes_on(self, other: Vault) -> bool:
+        """Whether all data keys of the other are ours as well."""
+        return (self._epochs or {}).items() >= (other._epochs or {}).items()
+
     @property
     def fingerprint(self) -> str:
         """16 hex digits, no secret, the same as long as the location lives: what a person compares who opened it by a

@@ -22,8 +22,8 @@ from engine import home, keys, registry
 from engine.chunks import Context
 from engine.copies import outbox
 from engine.copies.bare import Bare, open_bare
-from engine.copies.connect import key_path, save_key
 from engine.copies.link import Link
+from engine.copies.rings import key_path, save_key
 from engine.copies.rows import LocationRow
 from engine.errors import (
     AlreadyExists,
@@ -77,7 +77,9 @@ def adopt(
             raise from_os(error, f"store {path}") from None
         if take_over:
             with home.opened(path, system=system) as store:
-                link = Link(store.context, name, bare.location, bare.vault)
+                link = Link(
+                    store.context, name, bare.location, bare.vault, bare.number, bare.secret
+                )
                 with link.alone():
                     link.take_over()
             result.taken_over = True
@@ -172,9 +174,8 @@ def _build(
     with home.opened(path, system=system) as store:
         with store.context.index.write() as txn:
             outbox.add(txn, name, row)
-        Refill(
-            store, Link(store.context, name, bare.location, bare.vault), bare, result, report
-        ).run()
+        link = Link(store.context, name, bare.location, bare.vault, bare.number, bare.secret)
+        Refill(store, link, bare, result, report).run()
         if bare.ring:
             _let_in(folder, bare, store.context, name)
             with store.context.index.write() as txn:
@@ -191,11 +192,15 @@ def _let_in(folder: str, bare: Bare, context: Context, name: str) -> None:
         assert isinstance(key, Key)
     else:
         key = Key.new(system)
-        save(system, kept, f"{key.printed()}\n".encode("ascii"))
+        if (
+            context.seal is None
+        ):  # else it would lie there in clear: each try takes a slot of the ring
+            save(system, kept, f"{key.printed()}\n".encode("ascii"))
     try:
         bare.let_in(key, system)
     except LocationDenied:
-        system.unlink(kept)
+        if system.exists(kept):
+            system.unlink(kept)
         raise
     system.mkdir(os.path.dirname(key_path(context, name)))
     save_key(context, name, key)

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from engine import Store, keys
-from engine.copies.connect import Wanted, add, newest_ring
+from engine.copies.connect import Wanted, add
+from engine.copies.rings import newest_ring
 from engine.locations import open_location
 from engine.maintain.adopt import NOT_TAKEN_OVER, adopt
 from engine.progress import silent

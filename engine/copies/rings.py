@@ -1,0 +1,154 @@
+"""Key rings at a storage location, and this machine's own key to it (``locations/NAME.key``, 0600)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from engine import limits
+from engine.chunks import Context
+from engine.copies.rows import FOLDER
+from engine.errors import Corrupt, InvalidRequest, NotFound, from_os
+from engine.keys import Identity, Key, Recipient, facts, load, parse
+from engine.locations import Location
+from engine.seam import save
+
+_RINGS = "keys/"
+_TRIES = 5  # a ring may go between two requests, as a newer one came
+
+
+def newest_ring(location: Location) -> tuple[int, bytes]:
+    """(number, bytes) of the key ring that counts. Raises NotFound."""
+    return LocationRings(location).newest()
+
+
+def bounded(location: Location, name: str, most: int) -> bytes:
+    """All of a small thing. Raises Corrupt when it is larger than it may be, before any of it is fetched."""
+    size = location.stat(name).size
+    if size > most:
+        raise Corrupt(
+            f"{location.shown}: {name}", expected=f"at most {most} bytes", found=str(size),
+            do="find out who wrote it",
+        )  # fmt: skip
+    return location.read(name, 0, size)
+
+
+class LocationRings:
+    """Where the rings of a location lie; see ``engine.keys.Rings``. ``remember``: has a number be remembered."""
+
+    def __init__(
+        self, location: Location, remember: Callable[[int], None] = lambda number: None
+    ) -> None:
+        self._location = location
+        self._remember = remember
+
+    @property
+    def shown(self) -> str:
+        return self._location.shown
+
+    def any(self) -> bool:
+        """Is there a ring?"""
+        return any(self._numbers())
+
+    def newest(self) -> tuple[int, bytes]:
+        """Raises NotFound, Corrupt, FormatTooNew."""
+        for _ in range(_TRIES):
+            number = max(self._numbers(), default=0)
+            if not number:
+                break
+            try:
+                raw = bounded(self._location, ring_path(number), limits.RING_MAX)
+            except NotFound:
+                continue
+            if (said := facts(raw).number) != number:
+                raise Corrupt(
+                    f"{self.shown}: {ring_path(number)}", expected=f"key ring {number}", found=f"number {said}",
+                    do="find out who put it there",
+                )  # fmt: skip
+            return number, raw
+        raise NotFound(
+            f"key ring of {self.shown}", expected="one", found="none", do="is it a location?"
+        )
+
+    def create(self, number: int, raw: bytes) -> bool:
+        return self._location.create(ring_path(number), raw)
+
+    def seen(self, number: int) -> None:
+        self._remember(number)
+
+    def remove_older(self, number: int) -> None:
+        older = [ring_path(one) for one in self._numbers() if one < number]
+        if older:
+            self._location.remove(older)
+
+    def _numbers(self) -> list[int]:
+        found = [ring_number(one.name) for one in self._location.list(_RINGS)]
+        return [number for number in found if number]
+
+
+def ring_path(number: int) -> str:
+    """Where the key ring of this number lies."""
+    return f"{_RINGS}{number:08d}.json"
+
+
+def ring_number(name: str) -> int:
+    """The number of a key ring by its name; 0 when it is none."""
+    text = name.removeprefix(_RINGS).removesuffix(".json")
+    return int(text) if text.isascii() and text.isdigit() and ring_path(int(text)) == name else 0
+
+
+# --- this machine's key -----------------------------------------------------------------------------------
+
+
+def key_path(context: Context, name: str) -> str:
+    """Where this machine's key to a location lies."""
+    return os.path.join(context.root, FOLDER, f"{name}.key")
+
+
+def machine_key(context: Context, name: str) -> Key:
+    """This machine's key to a location. Raises NotFound, PermissionDenied, InvalidRequest."""
+    path = key_path(context, name)
+    key = load(path, context.system) if context.seal is None else _sealed(context, name)
+    if not isinstance(key, Key):
+        raise InvalidRequest(f"key file {path}", expected="this machine's key", found="another")
+    return key
+
+
+def _sealed(context: Context, name: str) -> Key | Recipient | Identity:
+    """In a sealed store it is sealed too: who has the disk alone has no key to a location."""
+    assert context.seal is not None
+    path = key_path(context, name)
+    try:
+        fd = context.system.open(path, os.O_RDONLY)
+        try:
+            line = context.system.pread(fd, limits.KEY_FILE_MAX, 0)
+        finally:
+            context.system.close(fd)
+    except OSError as error:
+        raise from_os(error, f"key file {path}") from None
+    return parse(context.seal.unwrap(f"{FOLDER}/{name}.key", line).decode("ascii"))
+
+
+def save_key(context: Context, name: str, key: Key) -> None:
+    """Write this machine's key to a location; a sealed store seals it. Raises OSError."""
+    data = f"{key.printed()}\n".encode("ascii")
+    if context.seal is not None:
+        data = context.seal.wrap(f"{FOLDER}/{name}.key", data)
+    save(context.system, key_path(context, name), data)
+
+
+def new_machine_key(context: Context, name: str) -> Key:
+    """Written before the ring that needs it; the one that is there, when there is one."""
+    path = key_path(context, name)
+    try:
+        folder = os.path.dirname(path)
+        if not context.system.exists(folder):
+            context.system.mkdir(folder)
+            context.system.fsync_dir(context.root)
+        if context.system.exists(path):
+            return machine_key(context, name)
+        key = Key.new(context.system)
+        save_key(context, name, key)
+    except OSError as error:
+        raise from_os(error, path) from None
+    return key
