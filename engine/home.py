@@ -88,7 +88,8 @@ class OpenStore:
         self._lock_fd = _take_lock(self.path, system, exclusive)
         try:
             inspect(os.path.join(self.path, "index"))
-            index = shared.acquire(os.path.join(self.path, "index"))
+            sealed = known.seal is not None
+            index = shared.acquire(os.path.join(self.path, "index"), clean=sealed)
         except BaseException as error:
             if isinstance(error, HoldfastError):
                 journal = Journal()
@@ -178,7 +179,7 @@ def init(
         for folder in _FOLDERS:
             if not system.exists(os.path.join(path, folder)):
                 system.mkdir(os.path.join(path, folder))
-        Index(os.path.join(path, "index"), create=True).close()
+        Index(os.path.join(path, "index"), create=True, clean=bool(seal)).close()
         for folder in ("index", "."):  # LMDB does not sync the directory of a new file
             system.fsync_dir(os.path.join(path, folder))
         system.fsync_dir(os.path.dirname(path))
@@ -228,15 +229,24 @@ def is_sealed(path: str, system: Os = REAL) -> bool:
     return "id_key" not in _read_format(named(path), system)
 
 
+def sealed_id(path: str, system: Os = REAL) -> bytes:
+    """The id of a sealed store. Raises InvalidRequest for one that is not, NotFound, FormatTooNew, Corrupt."""
+    data = _read_format(path, system)
+    if "id_key" in data:
+        raise InvalidRequest(f"store {path}", expected="a sealed one", found="one without keys")
+    return bytes.fromhex(data["store_id"])
+
+
 @contextmanager
 def without_key(path: str, system: Os = REAL) -> Iterator[tuple[bytes, Index, PackFiles]]:
     """(store id, index, packs) of a store that is not opened: its key is not asked for. Only for reading."""
     path = named(path)
-    store_id = bytes.fromhex(_read_format(path, system)["store_id"])
+    data = _read_format(path, system)
+    store_id = bytes.fromhex(data["store_id"])
     lock = _take_lock(path, system, exclusive=False)
     try:
         inspect(os.path.join(path, "index"))
-        index = shared.acquire(os.path.join(path, "index"))
+        index = shared.acquire(os.path.join(path, "index"), clean="id_key" not in data)
         files = PackFiles(path, system)
         try:
             yield store_id, index, files
@@ -295,6 +305,13 @@ def _read_format(path: str, system: Os) -> dict[str, str]:
 def locked(path: str, system: Os, key: Opener | None = None) -> Iterator[Identity]:
     """What a store is that nobody else has open, for as long as the block runs. Raises Busy."""
     known = _identity(path, system, key)
+    with free(path, system):
+        yield known
+
+
+@contextmanager
+def free(path: str, system: Os) -> Iterator[None]:
+    """Nobody else has the store open, or opens it, for as long as the block runs. Raises Busy."""
     lock = os.path.join(path, "lock")
     try:
         fd = system.open(lock, os.O_RDWR | os.O_CREAT)
@@ -304,7 +321,7 @@ def locked(path: str, system: Os, key: Opener | None = None) -> Iterator[Identit
         if not system.try_lock(fd):
             raise Busy(f"store {path}", expected="to be free", found="processes that have it open",
                        do="unmount its mounts and try again")  # fmt: skip
-        yield known
+        yield
     finally:
         system.close(fd)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
@@ -30,7 +30,7 @@ from engine.keys import (
     Secret,
     StoreSeal,
     facts,
-    make,
+    make_store,
     unlock_store,
 )
 from engine.keys.primitives import Cost
@@ -44,9 +44,12 @@ log = logging.getLogger("holdfast.engine")
 def create(
     path: str, store: bytes, id_key: bytes, secrets: Sequence[Secret], *, cost: Cost = COST, system: Os
 ) -> None:  # fmt: skip
-    """The ring of a store that is being made. Raises InvalidRequest without a secret; OSError."""
-    raw, _ = make(store, id_key, secrets, now_ns=system.time_ns(), cost=cost, system=system)
+    """The ring of a store that is being made; this process can open it. Raises InvalidRequest without a secret;
+    OSError."""
+    now = system.time_ns()
+    raw, master = make_store(store, id_key, secrets, now_ns=now, cost=cost, system=system)
     _save(path, raw, system)
+    supply.remember(store, master.data)
 
 
 def unlock(path: str, store: bytes, secret: Opener | None, *, system: Os) -> StoreSeal:
@@ -82,18 +85,38 @@ def told(path: str, system: Os) -> RingFacts:
     return _sound(path, system)[0][0]
 
 
-def change(path: str, store: bytes, anew: Callable[[bytes], bytes], *, system: Os) -> RingFacts:
-    """Put ``anew(ring)`` in the ring's place. Raises Busy while another process changes it, and what ``anew`` does."""
-    with _alone(path, system):
-        rings = _sound(path, system)
-        raw = anew(rings[0][1])
-        found = facts(raw)
-        assert found.location == store and found.number > rings[0][0].number
-        try:
-            _save(path, raw, system)
-        except OSError as error:
-            raise from_os(error, os.path.join(path, RING)) from None
-        return found
+class OwnRings:
+    """Where the ring of a store lies; see ``engine.keys.Rings``."""
+
+    def __init__(self, path: str, system: Os) -> None:
+        self._path = path
+        self._system = system
+
+    @property
+    def shown(self) -> str:
+        return f"store {self._path}"
+
+    def newest(self) -> tuple[int, bytes]:
+        """Raises NotFound, Corrupt, FormatTooNew."""
+        known, raw = _sound(self._path, self._system)[0]
+        return known.number, raw
+
+    def create(self, number: int, raw: bytes) -> bool:
+        """In the place of the one before. Raises Busy while another process changes it."""
+        with _alone(self._path, self._system):
+            if self.newest()[0] != number - 1:
+                return False
+            try:
+                _save(self._path, raw, self._system)
+            except OSError as error:
+                raise from_os(error, os.path.join(self._path, RING)) from None
+        return True
+
+    def seen(self, number: int) -> None:
+        """Nothing keeps an older ring from being put back: who can do that can change anything else here."""
+
+    def remove_older(self, number: int) -> None:
+        """They were replaced."""
 
 
 def mend(path: str, seal: StoreSeal, system: Os) -> bool:
@@ -167,19 +190,18 @@ def _epochs(path: str, seal: StoreSeal, system: Os) -> dict[int, bytes]:
 def _sound(path: str, system: Os) -> list[tuple[RingFacts, bytes]]:
     """The rings that are there and have a ring's form, the newest first. Raises what is wrong when none is."""
     found: list[tuple[RingFacts, bytes]] = []
-    wrong: HoldfastError | None = None
+    wrong = ""
     for name in (RING, COPY):
         try:
             raw = _read(path, name, system)
             if all(raw != other for _, other in found):
                 found.append((facts(raw), raw))
         except (NotFound, *UNREADABLE) as error:
-            wrong = wrong or error
+            wrong = wrong or f"{name}: {error}"
     if not found:
-        assert wrong is not None
-        raise Corrupt(f"key ring of store {path}", expected="keys.json", found=str(wrong),
-                      do="restore this file from a copy: without it nothing can be read") from None  # fmt: skip
-    if wrong is not None:
+        raise Corrupt(f"key ring of store {path}", expected=f"{RING} or {COPY}", found=wrong,
+                      do="restore this file from a copy: without it nothing can be read")  # fmt: skip
+    if wrong:
         log.warning("key ring of store %s: %s; run 'holdfast repair'", path, wrong)
     return sorted(found, key=lambda one: -one[0].number)
 

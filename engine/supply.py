@@ -28,14 +28,18 @@ _ID_LEN, _ITEM = 16, 48
 _PASSPHRASE_FILE_MAX = 4 * limits.KIB
 
 _lock = threading.Lock()
-_known: dict[bytes, bytes] = {}  # store id -> master key
+_known: dict[
+    bytes, list[bytes]
+] = {}  # store id -> master keys: stores made of each other have one id
 _asker: list[Callable[[str], Opener]] = []
 
 
 def remember(store: bytes, master: bytes) -> None:
     """A store was opened: this process, and those it starts, open it again without being told how."""
     with _lock:
-        _known[store] = master
+        known = _known.setdefault(store, [])
+        if master not in known:
+            known.insert(0, master)
 
 
 def forget() -> None:
@@ -57,9 +61,9 @@ def offers(store: bytes, path: str) -> Iterator[Opener | Master]:
 
     _take_over()
     with _lock:
-        known = _known.get(store)
-    if known is not None:
-        yield Master(known)
+        known = list(_known.get(store, ()))
+    for master in known:
+        yield Master(master)
     named = given()
     if named is not None:
         yield named
@@ -157,7 +161,7 @@ def handing() -> Iterator[tuple[dict[str, str], tuple[int, ...]]]:
     """(variables, descriptors) a child process is to have, so that it opens the stores this process has opened. The
     descriptor is of memory, not of a file, and closed here when the child has been started."""
     with _lock:
-        data = b"".join(store + master for store, master in _known.items())
+        data = b"".join(store + one for store, known in _known.items() for one in known)
     if not data:
         yield {_HANDED: ""}, ()
         return
@@ -180,7 +184,5 @@ def _take_over() -> None:
             os.close(int(named))
         except OSError:
             return  # no child of a process that has a store open: the files tell
-        if len(data) % _ITEM == 0:
-            for at in range(0, len(data), _ITEM):
-                item = data[at : at + _ITEM]
-                _known.setdefault(item[:_ID_LEN], item[_ID_LEN:])
+    for at in range(0, len(data) - _ITEM + 1, _ITEM):
+        remember(data[at : at + _ID_LEN], data[at + _ID_LEN : at + _ITEM])

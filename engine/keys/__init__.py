@@ -13,6 +13,7 @@ from engine.keys.ring import (
     SlotFacts,
     facts,
     make,
+    make_store,
     rotated,
     slot_of,
     unlock,
@@ -36,6 +37,6 @@ from engine.keys.secrets import (
 __all__ = [
     "COST", "FRAME_OVERHEAD", "HEADER_LEN", "JOURNAL_MAGIC", "PACK_MAGIC", "Both", "FileSeal", "Identity", "Key",
     "Keyring", "Master", "Opened", "Opener", "Passphrase", "Recipient", "RingFacts", "Rings", "Secret", "SlotFacts",
-    "StoreSeal", "Vault", "facts", "load", "load_from", "make", "parse", "rotated", "slot_of", "unlock", "unlock_store",
-    "with_slots",
+    "StoreSeal", "Vault", "facts", "load", "load_from", "make", "make_store", "parse", "rotated", "slot_of", "unlock",
+    "unlock_store", "with_slots",
 ]  # fmt: skip

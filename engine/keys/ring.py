@@ -68,6 +68,22 @@ def make(
 ) -> tuple[bytes, Vault]:  # fmt: skip
     """Ring 1 of a location, and the location opened. Raises InvalidRequest without any secret."""
     master = system.random(KEY_LEN)
+    return _first(location, id_key, secrets, master, now_ns, cost, system)
+
+
+def make_store(
+    store: bytes, id_key: bytes, secrets: Sequence[Secret], *,
+    now_ns: int, cost: Cost = COST, system: Os = REAL,
+) -> tuple[bytes, Master]:  # fmt: skip
+    """Ring 1 of a sealed store, and its master key. Raises InvalidRequest without any secret."""
+    master = system.random(KEY_LEN)
+    raw, _ = _first(store, id_key, secrets, master, now_ns, cost, system)
+    return raw, Master(master)
+
+
+def _first(
+    location: bytes, id_key: bytes, secrets: Sequence[Secret], master: bytes, now_ns: int, cost: Cost, system: Os
+) -> tuple[bytes, Vault]:  # fmt: skip
     keys = {1: system.random(KEY_LEN)}
     new = _Maker(location, now_ns, cost, system)
     ring = Ring(1, location, (), {}, b"", b"")

@@ -49,7 +49,7 @@ from engine.progress import Progress, Report
 from engine.seam import REAL, Os
 
 if TYPE_CHECKING:
-    from engine.keys import Opener, StoreSeal
+    from engine.keys import Opener
 
 
 @dataclass
@@ -102,12 +102,11 @@ def rebuild_index(
         if system.exists(fresh):
             shutil.rmtree(fresh)
         system.mkdir(fresh)
-        index = Index(fresh, create=True)
+        index = Index(fresh, create=True, clean=known.seal is not None)
         files = PackFiles(path, system)
         context = Context(path, known.store_id, known.id_key, index, files, system, known.seal)
         try:
             _Builder(context, result, report).run()
-            _refuse_lacking(path, known.seal)
         finally:
             files.close()
             index.close()
@@ -126,14 +125,6 @@ def rebuild_index(
             "'holdfast adopt' of it into another store"
         )
     return result
-
-
-def _refuse_lacking(path: str, seal: StoreSeal | None) -> None:
-    if seal is not None and seal.lacking:
-        raise NoKey(
-            f"key ring of store {path}", expected=f"keys of the epochs {sorted(seal.lacking)}", found="none",
-            do="put the newest keys.json of the store back; the index is as it was",
-        )  # fmt: skip
 
 
 def _put_in_place(path: str, system: Os, fresh: str) -> None:
@@ -165,6 +156,7 @@ class _Builder:
             except HoldfastError as error:
                 self._result.done.append(f"pack {number} is left out: {error}")
         dropped = self._copies.settle()
+        self._refuse_lacking()
         if dropped:
             self._result.done.append(
                 f"{dropped} chunks are left out: torn records, or what they are deltas of is gone"
@@ -176,6 +168,15 @@ class _Builder:
             )  # past any lock file an old worker left
         points = self._points()
         self._mounts(points)
+        self._refuse_lacking()
+
+    def _refuse_lacking(self) -> None:
+        seal = self._context.seal
+        if seal is not None and seal.lacking:
+            raise NoKey(
+                f"key ring of store {self._context.root}", expected=f"keys of the epochs {sorted(seal.lacking)}",
+                found="none", do="put the newest keys.json of the store back; the index is as it was",
+            )  # fmt: skip
 
     def _numbers(self) -> Iterator[int]:
         system, root = self._context.system, self._context.root
