@@ -1,7 +1,7 @@
 """Where the key of a sealed store comes from when a caller gives none, and how a child process gets it.
 
-In this order: the store was opened by this process before; its parent opened it, and handed over what it had; the
-environment names files; somebody can be asked. No key is in an argument, in the environment itself, or in a log.
+In this order: the store was opened by this process before; its parent opened it, and handed over what it had; a
+configuration named it; the environment names files; somebody can be asked. No key is in an argument, in the environment itself, or in a log.
 Nothing here imports cryptography before a sealed store is met.
 """
 
@@ -31,7 +31,8 @@ _lock = threading.Lock()
 _known: dict[
     bytes, list[bytes]
 ] = {}  # store id -> master keys: stores made of each other have one id
-_asker: list[Callable[[str], Opener]] = []
+_given: list[Opener] = []
+_asker: list[Callable[[str], Opener | None]] = []
 
 
 def remember(store: bytes, master: bytes) -> None:
@@ -46,11 +47,18 @@ def forget() -> None:
     """Forget the keys of all stores, and who can be asked."""
     with _lock:
         _known.clear()
+        _given.clear()
         _asker.clear()
 
 
-def asking(ask: Callable[[str], Opener]) -> None:
-    """``ask(path of the store)`` when nothing else tells: a person at a terminal."""
+def give(opener: Opener) -> None:
+    """Have this process open stores with it."""
+    with _lock:
+        _given.append(opener)
+
+
+def asking(ask: Callable[[str], Opener | None]) -> None:
+    """``ask(path of the store)`` when nothing else tells: a person at a terminal. None: there is none."""
     with _lock:
         _asker[:] = [ask]
 
@@ -64,16 +72,19 @@ def offers(store: bytes, path: str) -> Iterator[Opener | Master]:
         known = list(_known.get(store, ()))
     for master in known:
         yield Master(master)
-    named = given()
-    if named is not None:
-        yield named
-    elif _asker:
-        yield _asker[0](path)
+    yield from list(_given)
+    found = named(os.environ.get(KEY_FILE, ""), os.environ.get(PASSPHRASE_FILE, ""))
+    if found is None and _asker:
+        found = _asker[0](path)
+    if found is not None:
+        yield found
 
 
-def given() -> Opener | None:
-    """What the environment names. Raises NotFound, PermissionDenied, InvalidRequest."""
-    key_file, passphrase_file = os.environ.get(KEY_FILE), os.environ.get(PASSPHRASE_FILE)
+def named(key_file: str, passphrase_file: str) -> Opener | None:
+    """What is in files, or credentials, of these names; "" for none; with both, the store wants both.
+
+    Raises NotFound, PermissionDenied, InvalidRequest.
+    """
     if not key_file and not passphrase_file:
         return None
     from engine.keys import Both, Identity, Key, Passphrase, Recipient
@@ -83,12 +94,12 @@ def given() -> Opener | None:
         return passphrase
     key = key_of(key_file)
     if isinstance(key, Recipient):
-        raise InvalidRequest(KEY_FILE, expected="a key, or the private key of a recipient",
+        raise InvalidRequest(key_file, expected="a key, or the private key of a recipient",
                              found="a public key", do="name the file that begins with identity:")  # fmt: skip
     if passphrase is None:
         return key
     if isinstance(key, Identity):
-        raise InvalidRequest(KEY_FILE, expected=f"a key beside {PASSPHRASE_FILE}", found="a recipient's",
+        raise InvalidRequest(key_file, expected="a key beside a passphrase", found="a recipient's",
                              do="name one of the two")  # fmt: skip
     assert isinstance(key, Key)
     return Both(passphrase, key)

@@ -13,10 +13,10 @@ from click.core import ParameterSource
 from click.shell_completion import get_completion_class
 
 from daemon.cli import fatal
-from daemon.cli.common import Where
+from daemon.cli.common import Where, ask_for_key
 from daemon.cli.lazy import LazyGroup
 from daemon.cli.output import shown
-from engine import HoldfastError
+from engine import HoldfastError, supply
 from engine.seam import keep_memory
 
 COMMANDLINE = ParameterSource.COMMANDLINE
@@ -128,6 +128,7 @@ def main() -> None:
     logging.basicConfig(format="holdfast: %(message)s", level=logging.WARNING)
     keep_memory()
     fatal.install()
+    supply.asking(ask_for_key)
     try:
         code = cli.main(prog_name="holdfast", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
