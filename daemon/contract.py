@@ -9,7 +9,7 @@ table only.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
@@ -233,6 +233,38 @@ class LocationInfo:
 
 
 @dataclass(frozen=True)
+class SecretSpec:
+    """What opens a location: a passphrase, a key as printed (also of a recipient), or with both what needs both. It is
+    told to nobody."""
+
+    passphrase: str = field(default="", repr=False)
+    key: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True)
+class KeySlot:
+    """A way into a location. ``kind``: passphrase, key, both or recipient; ``own``: this store's own key."""
+
+    id: str
+    kind: str
+    made_ns: int
+    own: bool = False
+
+
+@dataclass(frozen=True)
+class KeyRing:
+    """Who may open a location. ``ring``: its number; ``epochs``: of data keys, the last is in use; ``fingerprint``: to
+    be compared by who opens it with a recipient's key; ``left``: why older rings are still there, "" when none is."""
+
+    location: str
+    ring: int
+    slots: list[KeySlot]
+    epochs: list[int]
+    fingerprint: str
+    left: str = ""
+
+
+@dataclass(frozen=True)
 class UploadInfo:
     """How far the copy of a point at a location is. ``since_ns``: in this state; ``sent``: bytes; ``reason``: why it
     failed or is tried again."""
@@ -350,6 +382,14 @@ class Backend(Protocol):
     def locations(self) -> list[LocationInfo]: ...
     def add_location(self, spec: LocationSpec) -> LocationInfo: ...
     def remove_location(self, name: str) -> None: ...
+    def keys(self, location: str) -> KeyRing: ...
+    def change_keys(
+        self, location: str, *, add: Sequence[SecretSpec] = (), remove: Sequence[str] = (), machine: bool = False,
+        force: bool = False, opened_with: SecretSpec | None = None,
+    ) -> KeyRing: ...  # fmt: skip
+    def rotate_keys(
+        self, location: str, *, master_for: Sequence[SecretSpec] = (), opened_with: SecretSpec | None = None
+    ) -> KeyRing: ...  # fmt: skip
     def uploads(self, location: str = "", state: str = "") -> list[UploadInfo]: ...
     def retry_uploads(self, location: str) -> int: ...
 

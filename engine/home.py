@@ -26,6 +26,7 @@ from engine.errors import (
     HoldfastError,
     InvalidRequest,
     NotFound,
+    ReadOnly,
     from_os,
 )
 from engine.incidents import Journal
@@ -75,14 +76,11 @@ class OpenStore:
     """An open store in one process: context, reader, and at most one session. Thread-safe after opening."""
 
     def __init__(
-        self,
-        path: str,
-        *,
-        system: Os = REAL,
-        exclusive: bool = False,
-        key: Opener | None = None,
-    ) -> None:
-        """``key``: what opens a sealed store; None for what is at hand (``engine.supply``)."""
+        self, path: str, *, system: Os = REAL, exclusive: bool = False, borrowed: str = "", key: Opener | None = None
+    ) -> None:  # fmt: skip
+        """``borrowed``: the location that it was made from for a while, only to be read; ``key``: what opens a sealed
+        store, None for what is at hand (``engine.supply``)."""
+        self._borrowed = borrowed
         self.path = named(path)
         known = _identity(self.path, system, key)
         self._lock_fd = _take_lock(self.path, system, exclusive)
@@ -107,9 +105,18 @@ class OpenStore:
         self._session: Session | None = None
         self._reading: Worker | None = None
 
+    def refuse_borrowed(self) -> None:
+        """Raises ReadOnly when the store is only to be read."""
+        if self._borrowed:
+            raise ReadOnly(
+                f"store borrowed from {self._borrowed}", expected="only reading", found="a change",
+                do="to work with it, 'holdfast adopt' the location",
+            )  # fmt: skip
+
     @property
     def session(self) -> Session:
-        """The session, opened at first use."""
+        """The session, opened at first use. Raises ReadOnly for a borrowed store."""
+        self.refuse_borrowed()
         with self._opening:
             if self._session is None:
                 self._session = Session(self.context, self.reader)
@@ -186,9 +193,9 @@ def init(
         store_id, id_key = identity or (system.random(16), system.random(32))
         data = {"format": FORMAT, "store_id": store_id.hex(), "id_key": id_key.hex()}
         if seal:
-            from engine import keys, ownring
+            from engine import keys, storering
 
-            ownring.create(path, store_id, id_key, seal, cost=cost or keys.COST, system=system)
+            storering.create(path, store_id, id_key, seal, cost=cost or keys.COST, system=system)
             data = {"format": FORMAT_SEALED, "store_id": store_id.hex()}
         save(system, os.path.join(path, _FORMAT_FILE), (json.dumps(data, indent=1) + "\n").encode())
     except OSError as error:
@@ -263,9 +270,9 @@ def _identity(path: str, system: Os, key: Opener | None) -> Identity:
     store_id = bytes.fromhex(data["store_id"])
     if "id_key" in data:
         return Identity(store_id, bytes.fromhex(data["id_key"]), None)
-    from engine import ownring
+    from engine import storering
 
-    seal = ownring.unlock(path, store_id, key, system=system)
+    seal = storering.unlock(path, store_id, key, system=system)
     return Identity(store_id, seal.id_key, seal)
 
 

@@ -41,6 +41,7 @@ OTHER_KINDS = {
     "job_failed": "a job in the background failed",
     "copy_failed": "recovery points have no copy at a storage location, and are not tried again by themselves",
     "copy_late": "a recovery point is old and has no copy at a storage location",
+    "rings_left": "older key rings cannot be removed from a storage location: slots taken out of them still open it",
     "worker_failed": "the process that serves a mount ended, or did not start",
     "export_failed": "a mount could not be exported",
 }

@@ -232,12 +232,17 @@ UPLOADS = 4  # packs on their way at once, each in memory: 128 MiB
 
 # --- reading what is elsewhere ------------------------------------------------------------------------------
 AWAY_CACHE = 4 * GIB  # bytes of the cache on disk of what was fetched
-AWAY_BLOCK = MIB  # fetched and kept as a whole: a request costs as much as a few hundred KiB
-AWAY_AHEAD = 8  # blocks fetched along when a pack is read in order
+AWAY_PART = 4  # of the free space, at most: the cache is no reason for a full disk
+AWAY_BLOCK = 256 * KIB  # fetched and kept as a whole: as much as a request costs
+AWAY_AHEAD = 32  # blocks fetched along when a pack is read in order
 
 # --- adopting a location ------------------------------------------------------------------------------------
 ADOPT_THREADS = (
     8  # entries and trailers fetched at once, and in memory: 264 and 96 MiB at the very most
 )
 ADOPT_ROWS = 100_000  # chunks put into the index together, in order: about 100 MiB
+BORROW_ROOM = (
+    64 * MIB
+)  # bytes free without which no store is borrowed: its index, and some of the cache
+BORROW_ROW = 256  # bytes of the index for a chunk: measured 140, in pages two thirds full
 ADOPT_TWICE_MAX = 100_000  # chunks that lie in several packs: each is read to choose

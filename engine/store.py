@@ -75,8 +75,10 @@ def _info(point: Point) -> PointInfo:
 class Store:
     """An open store. Use as a context manager, or close it."""
 
-    def __init__(self, opened: home.OpenStore) -> None:
+    def __init__(self, opened: home.OpenStore, borrowed: AdoptReport | None = None) -> None:
         self._open = opened
+        self.borrowed = borrowed
+        """What was found at the location that it was made from, of a borrowed store."""
         opened.context.files.elsewhere = self._elsewhere = Elsewhere(opened.context)
         self._served: list[str] = []
 
@@ -115,6 +117,27 @@ class Store:
             report=report,
         )
 
+    @classmethod
+    @contextmanager
+    def borrow(
+        cls, url: str, secret: Opener | None, *, credentials: str = "environment", scratch: str | None = None,
+        report: Report = silent,
+    ) -> Iterator[Self]:  # fmt: skip
+        """A store that only reads, made from a storage location alone for as long as the block runs.
+
+        Nothing is written at the location. ``scratch``: the directory to make it below, else TMPDIR or /var/tmp; see
+        ``engine.maintain.borrow``.
+        """
+        from engine.maintain import borrow
+
+        with (
+            borrow.borrowed(
+                url, secret, credentials=credentials, scratch=scratch, report=report
+            ) as (opened, found),
+            cls(opened, found) as store,
+        ):
+            yield store
+
     def close(self) -> None:
         """Commit what is pending, stop serving, leave. Close live trees first."""
         try:
@@ -142,11 +165,11 @@ class Store:
         return self._open.context.incidents
 
     @property
-    def copies(self) -> StoreCopies:
+    def copies(self) -> StoreCopies[Store]:
         """Copies of points at storage locations."""
         from engine.storecopies import StoreCopies
 
-        return StoreCopies(self._open, self._noting)
+        return StoreCopies(self._open, self._changing, Store)
 
     @contextmanager
     def _noting(self) -> Iterator[None]:
@@ -161,6 +184,13 @@ class Store:
             self.incidents.error(error)
             raise
 
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """As ``_noting``, of what changes the store. Raises ReadOnly for a borrowed one."""
+        self._open.refuse_borrowed()
+        with self._noting():
+            yield
+
     # --- mounts -------------------------------------------------------------------------------------------
 
     def create_mount(
@@ -174,7 +204,7 @@ class Store:
         from engine.live import create_tree
 
         context = self._open.context
-        with context.index.write() as txn:
+        with self._changing(), context.index.write() as txn:
             mount = registry.create(
                 txn, name, quota or registry.NO_QUOTA, chunking, files or registry.NO_QUOTA
             )
@@ -190,7 +220,7 @@ class Store:
         """
         from engine.maintain import unmake
 
-        with self._noting():
+        with self._changing():
             return unmake.remove_mount(self._open, name, report=report)
 
     def change_mount(
@@ -200,7 +230,7 @@ class Store:
 
         What is in it already stays, also when it is more. Raises NotFound, InvalidRequest.
         """
-        with self._noting(), self._open.context.index.write() as txn:
+        with self._changing(), self._open.context.index.write() as txn:
             return registry.change(txn, name, quota, files)
 
     def mounts(self) -> list[Mount]:
@@ -217,7 +247,7 @@ class Store:
         """Serve a mount's live tree. Raises Busy while another process does; close the tree before the store."""
         from engine.live import LiveTree, Quota
 
-        with self._noting():
+        with self._changing():
             session = self._open.session
             mount = registry.claim(self._open.context, name, session.worker.id)
         self._served.append(name)
@@ -303,7 +333,7 @@ class Store:
 
         Raises NotFound, Busy, StoreFull, AlreadyExists when there is a point of the planned id.
         """
-        with self._noting():
+        with self._changing():
             made = snapshot.snapshot(
                 self._open, name, label, planned=planned, thaw=thaw, report=report
             )
@@ -379,7 +409,7 @@ class Store:
 
     def remove_points(self, references: Sequence[str]) -> list[PointInfo]:
         """Delete points, all of them or none. Raises NotFound, Busy."""
-        with self._noting():
+        with self._changing():
             return [_info(point) for point in snapshot.remove(self._open, references)]
 
     def would_free(self, references: Sequence[str], *, report: Report = silent) -> Forecast:
@@ -396,7 +426,7 @@ class Store:
         """Free what no point and no live tree reaches, beside running writers."""
         from engine.maintain import collect
 
-        with self._noting():
+        with self._changing():
             return collect.collect(
                 self._open, dry_run=dry_run, budget_s=budget_s, report=report, sleep=time.sleep
             )
@@ -425,7 +455,7 @@ class Store:
         """Verify stored bytes, going on where the last run ended; see engine.maintain.scrub."""
         from engine.maintain import scrub
 
-        with self._noting():
+        with self._changing():
             found = scrub.scrub(
                 self._open, rate=rate, budget_s=budget_s, every_s=every_s, report=report, sleep=time.sleep
             )  # fmt: skip
@@ -442,7 +472,7 @@ class Store:
         """Mend what ``check`` finds and can be mended."""
         from engine.maintain import repair
 
-        with self._noting():
+        with self._changing():
             return repair.repair(self._open, report=report)
 
     @staticmethod

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from engine.home import OpenStore
 from engine.progress import Report, silent
@@ -17,16 +17,28 @@ if TYPE_CHECKING:  # imported where they are used: no process needs all of them
     from engine.keys import Opener, Secret
     from engine.maintain.drop import DropReport
     from engine.maintain.reclaim import Reclaim
+    from engine.maintain.refill import AdoptReport
 
 
-class StoreCopies:
+class _Facade(Protocol):
+    def close(self) -> None: ...
+
+
+S = TypeVar("S", bound=_Facade)
+"""The facade: it imports this, not the other way round."""
+
+
+class StoreCopies(Generic[S]):
     """Copies of a store's points. Thread-safe; of use while the store is open."""
 
     def __init__(
-        self, store: OpenStore, noting: Callable[[], AbstractContextManager[None]]
-    ) -> None:
-        """``noting``: within it, what goes wrong is an incident of the store."""
+        self, store: OpenStore, noting: Callable[[], AbstractContextManager[None]],
+        facade: Callable[[OpenStore, AdoptReport], S],
+    ) -> None:  # fmt: skip
+        """``noting``: within it, what goes wrong is an incident of the store; a borrowed one refuses it;
+        ``facade``: makes the facade of another store."""
         self._store = store
+        self._facade = facade
         self._noting = noting
 
     def add(
@@ -87,6 +99,35 @@ class StoreCopies:
         with self._noting():
             return keyring.rotate(self._store.context, location, secret, master_for)
 
+    @contextmanager
+    def borrow(
+        self, location: str, *, scratch: str | None = None, report: Report = silent
+    ) -> Iterator[S]:
+        """As ``Store.borrow``, from a location of this store, with this machine's key.
+
+        Raises NotFound as well, and Corrupt when the location is not what this store knows of it.
+        """
+        from engine.maintain import borrow
+
+        with (
+            borrow.of_store(self._store.context, location, scratch=scratch, report=report) as (
+                opened,
+                found,
+            ),
+            closing(self._facade(opened, found)) as store,
+        ):
+            yield store
+
+    def extras(self, point: str) -> Iterator[bytes]:
+        """What the service keeps with a point, from a location that has it; see ``engine.copies.extras``. Raises
+        NotFound as well."""
+        from engine.copies import extras
+        from engine.points import snapshot
+
+        with self._store.context.index.read() as txn:
+            known = snapshot.find(txn, point)
+        return extras.extras(self._store, known.id)
+
     def locations(self) -> list[LocationInfo]:
         """All storage locations, by name."""
         from engine.copies import listing
@@ -104,7 +145,8 @@ class StoreCopies:
         """Queue again what failed; how many points. Raises NotFound."""
         from engine.copies import office
 
-        return office.retry(self._store.context, location)
+        with self._noting():
+            return office.retry(self._store.context, location)
 
     def send(
         self, location: str, *, extras: Extras = lambda point: (), settings: Settings = lambda mount: {},

@@ -1,4 +1,4 @@
-"""The facade's part about who may open a sealed store: its key ring, shown and changed (``engine.ownring``).
+"""The facade's part about who may open a sealed store: its key ring, shown and changed (``engine.storering``).
 
 Of use by its path: nothing of the store but its ring is opened, and a store that is served may be changed all the same.
 """
@@ -12,8 +12,8 @@ from engine import home
 from engine.errors import InvalidRequest
 from engine.keys import COST, Keyring, Opened, Opener, RingFacts, Secret
 from engine.keys.primitives import Cost
-from engine.ownring import OwnRings, told
 from engine.seam import REAL, Os
+from engine.storering import StoreRings, told
 
 
 class RingInfo(NamedTuple):
@@ -32,7 +32,7 @@ class StoreKeys:
         self._system = system
         self._store = home.sealed_id(self._path, system)
         self._ring = Keyring(
-            OwnRings(self._path, system), self._store, opener, cost=cost, system=system
+            StoreRings(self._path, system), self._store, opener, cost=cost, system=system
         )
 
     @staticmethod

@@ -1,7 +1,8 @@
 """Where the key of a sealed store comes from when a caller gives none, and how a child process gets it.
 
 In this order: the store was opened by this process before; its parent opened it, and handed over what it had; a
-configuration named it; the environment names files; somebody can be asked. No key is in an argument, in the environment itself, or in a log.
+configuration named it; the environment names files; somebody can be asked. No key is in an argument, in the
+environment itself, or in a log.
 Nothing here imports cryptography before a sealed store is met.
 """
 
@@ -43,9 +44,14 @@ def remember(store: bytes, master: bytes) -> None:
             known.insert(0, master)
 
 
-def forget() -> None:
-    """Forget the keys of all stores, and who can be asked."""
+def forget(store: bytes = b"", master: bytes = b"") -> None:
+    """Forget the key of a store that is no more; without one the keys of all, and who can be asked."""
     with _lock:
+        if store:
+            known = _known.get(store, [])
+            if master in known:
+                known.remove(master)
+            return
         _known.clear()
         _given.clear()
         _asker.clear()
@@ -191,7 +197,7 @@ def _take_over() -> None:
         if not named.isdecimal():
             return
         try:
-            data = os.pread(int(named), _ITEM * 64, 0)
+            data = os.pread(int(named), os.fstat(int(named)).st_size, 0)
             os.close(int(named))
         except OSError:
             return  # no child of a process that has a store open: the files tell

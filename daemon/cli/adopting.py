@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 
 import click
 
 from daemon.cli.common import beside, path_of
 from daemon.cli.output import as_json, counted, progress, say, shown
-from daemon.cli.passphrases import passphrase_of
+from daemon.cli.passphrases import passphrase_of, typed
 from engine import Store
 from engine.errors import InvalidRequest
 from engine.keys import Both, Identity, Key, Opener, Passphrase, load
@@ -27,7 +26,9 @@ from engine.keys import Both, Identity, Key, Opener, Passphrase, load
     help="Where the server's are: environment, file:/PATH or credential:NAME.",
 )
 @click.option(
-    "--passphrase-file", metavar="FILE", help="A file with the passphrase, else it is asked for."
+    "--passphrase-file",
+    metavar="FILE",
+    help="A file with the passphrase, - for standard input; else it is asked for.",
 )
 @click.option(
     "--key-file", metavar="FILE", help="A key file, or a recovery key or identity as printed."
@@ -53,8 +54,8 @@ def adopt(
 ) -> None:  # fmt: skip
     """Make a store again from a storage location alone: its points, mounts and their settings.
 
-    Content is fetched when it is read. Without --take-over nothing is written there but a key for this machine, and no
-    new point is sent: see first that the points are what you expect, and that the old machine is gone.
+    Content is fetched when it is read. Without --take-over nothing is written there, and no new point is sent: see
+    first that the points are what you expect, and that the old machine is gone.
 
     \b
       holdfast adopt s3://bucket/db?endpoint=https://s3.example --store /srv/holdfast
@@ -107,17 +108,9 @@ def _secret(passphrase_file: str | None, key_file: str | None, both: bool) -> Op
         return key
     if both and not isinstance(key, Key):
         raise InvalidRequest("--both", expected="a --key-file with a key", found="none")
-    passphrase = Passphrase(_passphrase(passphrase_file))
+    words = passphrase_of(passphrase_file) if passphrase_file else typed("Passphrase", twice=False)
+    passphrase = Passphrase(words)
     return Both(passphrase, key) if isinstance(key, Key) else passphrase
-
-
-def _passphrase(file: str | None) -> str:
-    if file is not None:
-        return passphrase_of(file)
-    if not os.isatty(0):
-        raise InvalidRequest("passphrase", expected="--passphrase-file, --key-file, or a terminal to ask at",
-                             found="none")  # fmt: skip
-    return str(click.prompt("Passphrase", hide_input=True, err=True))
 
 
 COMMANDS = (adopt,)

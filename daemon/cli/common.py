@@ -87,7 +87,7 @@ def open_store(ctx: click.Context) -> Store:
 
 
 def ask_for_key(store_path: str) -> Opener | None:
-    """What opens a sealed store when nothing else tells: what its configuration names, else a person at the terminal."""
+    """What opens a sealed store when nothing else tells: what its configuration names, or who is at the terminal."""
     from engine import supply
 
     path = _described(store_path)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import sys
 import time
 from typing import TYPE_CHECKING, Literal
 
@@ -12,10 +10,10 @@ import click
 
 from daemon.cli.common import backend, beside, path_of
 from daemon.cli.output import as_json, counted, moment, progress, say, shown, size, table
-from daemon.cli.passphrases import passphrase_of
+from daemon.cli.passphrases import passphrase_of, public_of, typed, write_new
 from daemon.contract import LocationSpec
 from engine import Progress, Report, Store
-from engine.errors import AlreadyExists, InvalidRequest, NotFound, from_os
+from engine.errors import AlreadyExists, NotFound
 
 if TYPE_CHECKING:
     from daemon.contract import Backend, LocationInfo, UploadInfo
@@ -40,7 +38,7 @@ def location() -> None:
 @click.option(
     "--passphrase-file",
     metavar="FILE",
-    help="A file with a passphrase that opens the location; without any secret it is asked for.",
+    help="A file with a passphrase that opens the location, - for standard input; without any secret it is asked for.",
 )
 @click.option(
     "--key-file",
@@ -96,11 +94,11 @@ def add(
         --passphrase-file /root/offsite.pass --recovery-key-out /media/usb/offsite.key
     """
     passphrase = passphrase_of(passphrase_file) if passphrase_file else ""
-    keys = [_key(path) for path in key_files]
+    keys = [public_of(path) for path in key_files]
     if not_sealed and (passphrase or keys or recovery_key_out):
         raise click.UsageError("--not-sealed takes no secrets: nothing is encrypted")
     if not (not_sealed or passphrase or keys or recovery_key_out):
-        passphrase = _asked(name)
+        passphrase = typed(f"Passphrase of {name}", twice=True)
     with backend(ctx) as asked:
         if recovery_key_out:
             keys.append(_recovery_key(recovery_key_out, asked, name))
@@ -120,27 +118,6 @@ def add(
         )
 
 
-def _asked(name: str) -> str:
-    """A passphrase, typed twice. Raises InvalidRequest where nobody can be asked."""
-    if not sys.stdin.isatty():
-        raise InvalidRequest(
-            f"location {name!r}", expected="a secret that opens it", found="none, and no terminal to ask at",
-            do="give --passphrase-file, --key-file or --recovery-key-out",
-        )  # fmt: skip
-    found: str = click.prompt(
-        f"Passphrase of {name}", hide_input=True, confirmation_prompt=True, err=True
-    )
-    return found
-
-
-def _key(path: str) -> str:
-    """The key in a file, as printed; of a private half only the public one is told."""
-    from engine.keys import Identity, load
-
-    found = load(path)
-    return found.recipient.printed() if isinstance(found, Identity) else found.printed()
-
-
 def _recovery_key(path: str, asked: Backend, name: str) -> str:
     """A new key in a new file, synced before anything is sealed for it; its public half. Where a location was begun
     and not finished, the key that was made for it."""
@@ -153,20 +130,12 @@ def _recovery_key(path: str, asked: Backend, name: str) -> str:
         )
     made = Identity.new()
     try:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with open(fd, "w", encoding="ascii") as file:
-            file.write(made.printed() + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-    except FileExistsError:
+        write_new(path, made.printed(), "recovery key file")
+    except AlreadyExists:
         known = load(path) if name in begun else None
         if isinstance(known, Identity):
             return known.recipient.printed()
-        raise AlreadyExists(
-            f"recovery key file {path}", expected="a new file", found="one that is there"
-        ) from None
-    except OSError as error:
-        raise from_os(error, f"recovery key file {path}") from None
+        raise
     return made.recipient.printed()
 
 

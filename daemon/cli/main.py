@@ -49,6 +49,7 @@ _MODULES = {
     "daemon.cli.sessions": "begin commit abandon renew sessions log",
     "daemon.cli.jobs": "jobs job cancel restores",
     "daemon.cli.copies": "location uploads upload",
+    "daemon.cli.keys": "key",
     "daemon.cli.exports": "export unexport exports",
     "daemon.cli.service": "status token audit",
     "daemon.cli.configs": "config",

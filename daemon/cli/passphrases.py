@@ -1,21 +1,28 @@
-"""The file a passphrase comes in: read in one way wherever one is given, or what is sealed with it stays shut."""
+"""How a secret comes in and goes out: a passphrase from a file, standard input or a terminal, never from an argument;
+keys in files of their own. A passphrase is read in one way wherever one is given, or what is sealed with it stays shut.
+"""
 
 from __future__ import annotations
 
 import os
 import stat
+import sys
 
-from engine.errors import InvalidRequest, PermissionDenied, from_os
+import click
+
+from engine.errors import AlreadyExists, InvalidRequest, PermissionDenied, from_os
 
 _MOST = 4096  # bytes of the file
 
 
 def passphrase_of(path: str) -> str:
-    """The one line of a file that nobody else can read; ends of lines after it do not count.
+    """The one line of a file that nobody else can read, "-" for standard input; ends of lines after it do not count.
 
     Raises NotFound, PermissionDenied, InvalidRequest.
     """
     what = f"passphrase file {path}"
+    if path == "-":
+        return _line(sys.stdin.buffer.read(_MOST + 1), "passphrase on standard input")
     try:
         with open(path, "rb") as file:
             mode = os.fstat(file.fileno()).st_mode
@@ -27,6 +34,44 @@ def passphrase_of(path: str) -> str:
             what, expected="a file that nobody else can read", found=f"mode {stat.S_IMODE(mode):04o}",
             do=f"chmod 600 {path}",
         )  # fmt: skip
+    return _line(raw, what)
+
+
+def typed(what: str, *, twice: bool) -> str:
+    """A passphrase from the terminal. Raises InvalidRequest where nobody can be asked."""
+    if not sys.stdin.isatty():
+        raise InvalidRequest(
+            what, expected="--passphrase-file, --key-file, or a terminal to ask at", found="none",
+        )  # fmt: skip
+    found: str = click.prompt(what, hide_input=True, confirmation_prompt=twice, err=True)
+    return found
+
+
+def public_of(path: str) -> str:
+    """The key in a file as printed; of a private half only the public one is told."""
+    from engine.keys import Identity, load
+
+    found = load(path)
+    return found.recipient.printed() if isinstance(found, Identity) else found.printed()
+
+
+def write_new(path: str, text: str, what: str) -> None:
+    """A line in a new file that nobody else can read, synced. Raises AlreadyExists, and what the disk raises."""
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with open(fd, "w", encoding="ascii") as file:
+            file.write(text + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+    except FileExistsError:
+        raise AlreadyExists(
+            f"{what} {path}", expected="a new file", found="one that is there"
+        ) from None
+    except OSError as error:
+        raise from_os(error, f"{what} {path}") from None
+
+
+def _line(raw: bytes, what: str) -> str:
     try:
         text = raw.decode().rstrip("\r\n")
     except UnicodeDecodeError:

@@ -30,6 +30,7 @@ ACTS = {
     "keep": "keep point", "remove_points": "delete points", "restore": "restore", "delete_restore": "delete restore",
     "start_job": "start job", "cancel_job": "cancel job", "export": "export mount", "unexport": "end export",
     "add_location": "add location", "remove_location": "remove location", "retry_uploads": "retry uploads",
+    "change_keys": "change keys", "rotate_keys": "rotate keys",
     "reset_incidents": "reset incidents", "create_token": "create token", "revoke_token": "revoke token",
 }  # fmt: skip
 """What changes something, and what the audit log calls it, as it does for the API."""

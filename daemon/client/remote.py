@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any, Self
 
@@ -17,6 +17,7 @@ from daemon.contract import (
     ExportInfo,
     JobInfo,
     JobKind,
+    KeyRing,
     LocationInfo,
     LocationSpec,
     ManifestFile,
@@ -27,6 +28,7 @@ from daemon.contract import (
     PointQuery,
     RestoreSpec,
     Role,
+    SecretSpec,
     SessionInfo,
     TokenInfo,
     UploadInfo,
@@ -236,6 +238,35 @@ class Remote:
 
     def remove_location(self, name: str) -> None:
         self._link.remove(f"/v1/locations/{part(name)}", long=True)
+
+    def keys(self, location: str) -> KeyRing:
+        return self._link.get(KeyRing, f"/v1/locations/{part(location)}/keys", long=True)
+
+    def change_keys(
+        self, location: str, *, add: Sequence[SecretSpec] = (), remove: Sequence[str] = (), machine: bool = False,
+        force: bool = False, opened_with: SecretSpec | None = None,
+    ) -> KeyRing:  # fmt: skip
+        asked = {
+            "add": [asdict(one) for one in add],
+            "remove": list(remove),
+            "machine": machine,
+            "force": force,
+        }
+        return self._keys(location, "keys", asked, opened_with)
+
+    def rotate_keys(
+        self, location: str, *, master_for: Sequence[SecretSpec] = (), opened_with: SecretSpec | None = None
+    ) -> KeyRing:  # fmt: skip
+        asked = {"master_for": [asdict(one) for one in master_for]}
+        return self._keys(location, "keys/rotate", asked, opened_with)
+
+    def _keys(
+        self, location: str, path: str, asked: dict[str, Any], opened_with: SecretSpec | None
+    ) -> KeyRing:
+        if opened_with is not None:
+            asked["opened_with"] = asdict(opened_with)
+        path = f"/v1/locations/{part(location)}/{path}"
+        return self._link.post(KeyRing, path, asked, long=True, keyed=False)
 
     def uploads(self, location: str = "", state: str = "") -> list[UploadInfo]:
         return self._all(UploadInfo, "/v1/uploads", {"location": location, "state": state})

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Collection
 
 from daemon.contract import ExportInfo, JobInfo, MountInfo, MountSpec
-from daemon.service.copies import Copies
+from daemon.service.keyrings import Keyrings
 from daemon.state.records import DELETED
 from daemon.state.sessions import occupied
 from engine.errors import Busy, InvalidRequest, NotFound
@@ -20,7 +20,7 @@ def stays_deleted(name: str) -> str:
     return f"mounts.{name}: was deleted, and is not made again: {again}"
 
 
-class Mounts(Copies):
+class Mounts(Keyrings):
     """The part of ``Backend`` about mounts."""
 
     def mounts(self) -> list[MountInfo]:

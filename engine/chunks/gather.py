@@ -77,6 +77,25 @@ def records(
     return {cid: stored[cid][1] for cid in _verified(context, cids, stored, {}, dictionary)}
 
 
+def ahead(
+    context: Context,
+    cids: Iterable[bytes],
+    known: Callable[[bytes], bytes | None],
+    overlay: Overlay | None,
+) -> bool:
+    """Have the records of chunks, and of what they are deltas of, be near that are elsewhere; whether any is.
+
+    Raises what a location raises.
+    """
+    rows: dict[bytes, ChunkRow] = {}
+    _look_up(context, cids, known, overlay, {}, rows)
+    places: dict[int, list[tuple[int, int]]] = {}
+    for row in rows.values():
+        places.setdefault(row.pack, []).append((row.offset, row.stored))
+    far = [context.files.ahead(pack, sorted(here)) for pack, here in places.items()]
+    return any(far)
+
+
 def _verified(
     context: Context,
     cids: Iterable[bytes],

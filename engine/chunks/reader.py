@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from engine import codec, limits
 from engine.chunks.cache import ByteCache
 from engine.chunks.context import Context
-from engine.chunks.gather import Loaded, gather, records
+from engine.chunks.gather import Loaded, ahead, gather, records
 from engine.errors import Corrupt, HoldfastError, NotFound
 from engine.index import Table
 from engine.index.rows import ENC_DICT, ENC_RAW, FLAG_SUSPECT, KIND_NODE, ChunkRow, chunk_row
@@ -103,6 +103,13 @@ class ChunkReader:
             self._overlay,
             self._make_readable,
         )
+
+    def ahead(self, cids: Sequence[bytes]) -> bool:
+        """Have chunks be near when they are read soon that are at a location only; whether any is.
+
+        Raises what a location raises.
+        """
+        return ahead(self._context, cids, self.cached, self._overlay)
 
     def records(self, cids: Sequence[bytes]) -> dict[bytes, codec.Bytes]:
         """Whole records without the store's seal, many at once, each of a chunk whose content was found right in it.

@@ -16,10 +16,10 @@ from engine import limits
 from engine.copies import journal, sealed
 from engine.copies.chain import Chain, State
 from engine.copies.connect import opened, read_marker
-from engine.copies.rings import LocationRings, bounded, newest_ring
+from engine.copies.rings import bounded, newest_ring
 from engine.copies.sealed import PackRow
 from engine.errors import Corrupt, HoldfastError, InvalidRequest, NotFound, PermissionDenied
-from engine.keys import Key, Keyring, Opener, Vault, unlock
+from engine.keys import Key, Opener, Vault, alone
 from engine.locations import Location
 from engine.packs.records import Entry
 from engine.progress import Progress, Report
@@ -33,7 +33,8 @@ Found = TypeVar("Found")
 
 @dataclass
 class Bare:
-    """An opened location. ``ring``, ``number``: its newest key ring, b"" where nothing is sealed.
+    """An opened location. ``ring``, ``key``: its newest key ring with one slot, for this key, which is new: for those
+    who go on reading (b"", None where nothing is sealed); ``number``: of the ring there.
 
     ``state``: what the journal adds up to; ``seq``, ``digest``: of its last entry; ``named``: the entry that names
     each point; ``notes``: what of the journal was left out; ``ends``: nothing lies behind the last entry.
@@ -41,8 +42,8 @@ class Bare:
 
     location: Location
     vault: Vault = field(repr=False)
-    secret: Opener | None = field(repr=False)
     ring: bytes = field(repr=False)
+    key: Key | None = field(repr=False)
     number: int
     state: State = field(default_factory=State)
     seq: int = 0
@@ -51,29 +52,19 @@ class Bare:
     notes: list[str] = field(default_factory=list)
     ends: bool = True
 
-    def let_in(self, key: Key, system: Os) -> None:
-        """Have the newest key ring open with this key as well. Raises Busy when others write rings all the time."""
-        if not self.ring:
-            return
-        assert self.secret is not None
-        ring = Keyring(
-            LocationRings(self.location), self.vault.location, self.secret, key, self.number, system=system
-        )  # fmt: skip
-        found = ring.change(missing=[key])
-        self.ring, self.vault, self.number = found.raw, found.vault, found.number
-
 
 def open_bare(
-    url: str, secret: Opener | None, credentials: str, *, system: Os, report: Report
-) -> Bare:
-    """Open a location and read its journal. ``secret``: None for one that is not sealed.
+    url: str, secret: Opener | None, credentials: str, *, system: Os, report: Report, ring: tuple[int, bytes] = (0, b"")
+) -> Bare:  # fmt: skip
+    """Open a location and read its journal. ``secret``: None for one that is not sealed; ``ring``: what it opens (and
+    the number of the one there), where that is not the newest ring there.
 
     Raises NotFound when nothing of Holdfast is there, PermissionDenied for a wrong secret, FormatTooNew, Corrupt,
     InvalidRequest, and what the location raises.
     """
     location = opened(url, credentials, system)
     try:
-        bare = _unlocked(location, secret, system)
+        bare = _unlocked(location, secret, ring, system)
         _read_journal(bare, report)
         return bare
     except BaseException:
@@ -81,17 +72,22 @@ def open_bare(
         raise
 
 
-def _unlocked(location: Location, secret: Opener | None, system: Os) -> Bare:
+def _unlocked(
+    location: Location, secret: Opener | None, ring: tuple[int, bytes], system: Os
+) -> Bare:
     said = read_marker(location)
     if said.sealed != (secret is not None):
         _wrong_kind(location, sealed=said.sealed)
     if secret is None:
         vault = Vault(said.location, said.id_key, None)
-        bare = Bare(location, vault, None, b"", 0)
+        bare = Bare(location, vault, b"", None, 0)
     else:
-        number, raw = newest_ring(location)
-        vault = unlock(raw, secret, location=said.location, system=system)
-        bare = Bare(location, vault, secret, raw, number)
+        number, raw = ring if ring[1] else newest_ring(location)
+        key = Key.new(system)
+        own, vault = alone(
+            raw, secret, key, location=said.location, now_ns=system.time_ns(), system=system
+        )
+        bare = Bare(location, vault, own, key, number)
     bare.state.store = said.store  # the journal must say the same
     return bare
 

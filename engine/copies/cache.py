@@ -13,6 +13,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
+from concurrent.futures import Future
 from typing import NamedTuple
 
 from engine import limits
@@ -41,6 +42,9 @@ class Straight:
         """Of each (offset, length) its bytes. Raises what the location raises."""
         return pack.location.ranges(pack.path, parts)
 
+    def ahead(self, pack: Away, parts: Sequence[tuple[int, int]]) -> None:
+        """Nothing is kept."""
+
     def drop(self, pack: Away, offset: int, length: int) -> None:
         """Nothing is kept."""
 
@@ -55,23 +59,22 @@ class BlockCache:
         self._system = system
         self._lock = threading.Lock()
         self._packs: OrderedDict[str, _Pack] = OrderedDict()
+        self._going: dict[tuple[str, int], Future[bytes]] = {}  # blocks that are being fetched
         self._written = -1  # bytes since the folder was looked through, -1: never
         self.fetched_bytes = 0
 
     def ranges(self, pack: Away, parts: Sequence[tuple[int, int]]) -> list[bytes]:
         """Of each (offset, length) its bytes. Raises what the location raises; Corrupt for a part beyond the pack."""
-        if any(offset < 0 or offset + length > pack.size for offset, length in parts):
-            raise Corrupt(
-                pack.path, expected=f"a part of its {pack.size} bytes", found="one beyond"
-            )
-        with self._lock:
-            state = self._packs.setdefault(pack.path, _Pack())
-            self._packs.move_to_end(pack.path)
-            while len(self._packs) > _PACKS:
-                self._packs.popitem(last=False)
-        with state.lock:  # two threads want the same: one fetches, the other finds it
-            blocks = self._blocks(pack, state, parts)
-        return [_cut(blocks, offset, length) for offset, length in parts]
+        _within(pack, parts)
+        wanted = sorted({number for part in parts for number in _numbers(*part)})
+        found = self._blocks(pack, wanted) if wanted else {}
+        return [_cut(found, offset, length) for offset, length in parts]
+
+    def ahead(self, pack: Away, parts: Sequence[tuple[int, int]]) -> None:
+        """Fetch what of these is not here, for who reads it soon, in whatever process. Raises as ``ranges``."""
+        _within(pack, parts)
+        wanted = sorted({number for part in parts for number in _numbers(*part)})
+        self._fetch(pack, [number for number in wanted if not self._is_kept(pack, number)])
 
     def drop(self, pack: Away, offset: int, length: int) -> None:
         """Forget these bytes: they are not what they should be."""
@@ -79,10 +82,7 @@ class BlockCache:
             with contextlib.suppress(OSError):
                 self._system.unlink(self._file(pack.path, number))
 
-    def _blocks(
-        self, pack: Away, state: _Pack, parts: Sequence[tuple[int, int]]
-    ) -> dict[int, bytes]:
-        wanted = sorted({number for part in parts for number in _numbers(*part)})
+    def _blocks(self, pack: Away, wanted: Sequence[int]) -> dict[int, bytes]:
         found: dict[int, bytes] = {}
         missing = []
         for number in wanted:
@@ -91,16 +91,42 @@ class BlockCache:
                 missing.append(number)
             else:
                 found[number] = data
-        if missing:
-            missing += state.ahead(wanted[0], missing[-1], -(-pack.size // _BLOCK))
-            spans = [
-                (number * _BLOCK, min(_BLOCK, pack.size - number * _BLOCK)) for number in missing
-            ]
-            for number, data in zip(missing, pack.location.ranges(pack.path, spans), strict=True):
-                found[number] = data
+        count = -(-pack.size // _BLOCK)
+        with self._lock:
+            state = self._packs.setdefault(pack.path, _Pack())
+            self._packs.move_to_end(pack.path)
+            while len(self._packs) > _PACKS:
+                self._packs.popitem(last=False)
+            missing += state.following(wanted, missing, count)
+        return found | self._fetch(pack, missing)
+
+    def _fetch(self, pack: Away, missing: Sequence[int]) -> dict[int, bytes]:
+        """Blocks from the location; those that another thread is fetching already, from that."""
+        going: dict[int, Future[bytes]] = {}
+        mine: dict[int, Future[bytes]] = {}
+        with self._lock:
+            for number in missing:
+                key = (pack.path, number)
+                if key in self._going:
+                    going[number] = self._going[key]
+                else:
+                    self._going[key] = mine[number] = Future()
+        try:
+            spans = [(number * _BLOCK, min(_BLOCK, pack.size - number * _BLOCK)) for number in mine]
+            answers = pack.location.ranges(pack.path, spans) if spans else []
+            for number, data in zip(mine, answers, strict=True):
                 self._keep(pack, number, data)
-        state.last = max(wanted[-1], missing[-1] if missing else 0)
-        return found
+                mine[number].set_result(data)
+        except BaseException as error:
+            for future in mine.values():
+                if not future.done():
+                    future.set_exception(error)
+            raise
+        finally:
+            with self._lock:
+                for number in mine:
+                    del self._going[pack.path, number]
+        return {number: future.result() for number, future in (mine | going).items()}
 
     # --- files --------------------------------------------------------------------------------------------
 
@@ -123,6 +149,13 @@ class BlockCache:
         finally:
             self._system.close(fd)
         return data if len(data) == size else None
+
+    def _is_kept(self, pack: Away, number: int) -> bool:
+        size = min(_BLOCK, pack.size - number * _BLOCK)
+        try:
+            return os.stat(self._file(pack.path, number)).st_size == size
+        except OSError:
+            return False
 
     def _keep(self, pack: Away, number: int, data: bytes) -> None:
         """Without a sync: after a crash a block may be torn, and is found out like one that rotted."""
@@ -166,19 +199,29 @@ class BlockCache:
 class _Pack:
     """How a pack is being read: one after the other, or here and there."""
 
-    __slots__ = ("last", "lock", "run")
+    __slots__ = ("last", "run")
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
         self.last = -2
         self.run = 0
 
-    def ahead(self, first: int, last: int, count: int) -> list[int]:
-        """Blocks after ``last`` worth fetching along: the more, the longer it was read in order."""
+    def following(self, wanted: Sequence[int], missing: Sequence[int], count: int) -> list[int]:
+        """Blocks after these worth fetching along: the more, the longer it was read in order."""
+        if not missing:
+            self.last = wanted[-1]
+            return []
+        first, last = wanted[0], missing[-1]
         self.run = (
             min(2 * self.run + 1, limits.AWAY_AHEAD) if first in (self.last, self.last + 1) else 0
         )
-        return list(range(last + 1, min(last + 1 + self.run, count)))
+        more = list(range(last + 1, min(last + 1 + self.run, count)))
+        self.last = max([wanted[-1], *more])
+        return more
+
+
+def _within(pack: Away, parts: Sequence[tuple[int, int]]) -> None:
+    if any(offset < 0 or offset + length > pack.size for offset, length in parts):
+        raise Corrupt(pack.path, expected=f"a part of its {pack.size} bytes", found="one beyond")
 
 
 def _numbers(offset: int, length: int) -> range:

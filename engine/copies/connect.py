@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from engine.chunks import Context
 from engine.copies import journal, marker, outbox
 from engine.copies.link import Link
-from engine.copies.rings import LocationRings, bounded, machine_key, new_machine_key
+from engine.copies.rings import LocationRings, bounded, machine_key, new_machine_key, own_ring
 from engine.copies.rows import KEEP, LocationRow, OutboxRow
 from engine.errors import AlreadyExists, Corrupt, InvalidRequest, NotFound, Unsupported
 from engine.index import Table
@@ -83,6 +83,9 @@ def open_link(context: Context, name: str, secret: Opener | None = None) -> Link
     found = look(location, row)
     if not row.sealed:
         return Link(context, name, location, Vault(found.location, context.key, None))
+    if row.ring_here and secret is None:
+        raw, key = own_ring(context, name), machine_key(context, name)
+        return Link(context, name, location, unlock(raw, key, location=found.location))
     opener = secret or machine_key(context, name)
     number, raw = LocationRings(location).newest()
     vault = unlock(raw, opener, location=found.location, least=row.ring, system=context.system)

@@ -27,6 +27,11 @@ class Elsewhere:
         fetcher = self._fetcher or self._needed(number)
         return None if fetcher is None else fetcher.ranges(number, parts)
 
+    def ahead(self, number: int, parts: Sequence[tuple[int, int]]) -> bool:
+        """As ``Fetcher.ahead``."""
+        fetcher = self._fetcher or self._needed(number)
+        return fetcher is not None and fetcher.ahead(number, parts)
+
     def _needed(self, number: int) -> Fetcher | None:
         with self._context.index.read() as txn:
             if txn.get(Table.AWAY, rows.away_key(number)) is None:

@@ -17,7 +17,7 @@ from engine.copies import connect, outbox, rows
 from engine.copies.cache import Away, BlockCache, Straight
 from engine.copies.link import Link, pack_of
 from engine.copies.sealed import path_of
-from engine.errors import Corrupt, LocationUnavailable, NotFound
+from engine.errors import Corrupt, LocationUnavailable, NotFound, from_os
 from engine.index import Table
 from engine.keys import FRAME_OVERHEAD, FileSeal
 
@@ -29,14 +29,16 @@ class Fetcher:
     """What ``PackFiles`` asks for packs that are elsewhere. Thread-safe."""
 
     def __init__(
-        self, context: Context, most: int = limits.AWAY_CACHE, links: Iterable[Link] = ()
+        self, context: Context, most: int | None = None, links: Iterable[Link] = ()
     ) -> None:  # fmt: skip
-        """``most``: bytes of the cache, 0 for none; ``links``: locations that are open already."""
+        """``most``: bytes of the cache, 0 for none, None for as many as there is room for; ``links``: locations that
+        are open already."""
         self._context = context
         self._lock = threading.Lock()
         self._links = {link.row.id: link for link in links}
         self._packs: OrderedDict[int, tuple[Away, FileSeal]] = OrderedDict()
         folder = os.path.join(context.root, FOLDER)
+        most = _room(context) if most is None else most
         self.cache = BlockCache(folder, most, context.system) if most else Straight()
 
     def ranges(self, number: int, parts: Sequence[tuple[int, int]]) -> list[bytes] | None:
@@ -59,6 +61,15 @@ class Fetcher:
                 again = self.cache.ranges(pack, [(offset, length)])[0]
                 found.append(seal.open(offset, again))
         return found
+
+    def ahead(self, number: int, parts: Sequence[tuple[int, int]]) -> bool:
+        """Have records be near when they are read soon; whether a location has a pack of that number. Raises as
+        ``ranges``."""
+        opened = self._pack(number)
+        if opened is None:
+            return False
+        self.cache.ahead(opened[0], [(offset, size + FRAME_OVERHEAD) for offset, size in parts])
+        return True
 
     def close(self) -> None:
         with self._lock:
@@ -110,3 +121,12 @@ class Fetcher:
             return connect.open_link(self._context, name)
         except NotFound as error:  # no chunk is damaged because a disk is not mounted
             raise LocationUnavailable(f"location {name!r}", found=str(error)) from None
+
+
+def _room(context: Context) -> int:
+    """Bytes that the cache may take: what is stored on the same disk goes before."""
+    try:
+        free, _ = context.system.space(context.root)
+    except OSError as error:
+        raise from_os(error, context.root) from None
+    return min(limits.AWAY_CACHE, free // limits.AWAY_PART)

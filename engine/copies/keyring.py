@@ -77,6 +77,12 @@ def _ring(
     try:
         look(location, row)
         own = new_machine_key(context, name) if new else _own(context, name)
+        if row.ring_here and secret is None:
+            raise InvalidRequest(
+                f"key ring of location {name!r}", expected="a passphrase or key that opens it",
+                found="this store's own key, which opens nothing there before the location is taken over",
+                do="give one, or 'holdfast location take-over' first",
+            )  # fmt: skip
         opener = secret or own or machine_key(context, name)
         rings = LocationRings(location, lambda number: seen_ring(context, name, number))
         yield Keyring(

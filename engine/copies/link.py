@@ -102,16 +102,21 @@ class Link:
             self.renew(row.ring)
         return self.vault
 
+    def opened(self, ring: int, vault: Vault) -> None:
+        """The key ring of this number was opened."""
+        self._ring, self.vault = ring, vault
+
     def renew(self, least: int) -> bool:
-        """Open the newest key ring; False: it is the one that is open. Raises PermissionDenied."""
+        """Open the newest key ring; False: it is the one that is open, or not this store's. Raises PermissionDenied."""
+        with self.context.index.read() as txn:
+            if outbox.location(txn, self.name).ring_here:
+                return False
         number, raw = LocationRings(self.location).newest()
         if number == self._ring:
             return False
         secret = self._secret or machine_key(self.context, self.name)
-        self.vault = unlock(
-            raw, secret, location=self.vault.location, least=least, system=self.context.system
-        )
-        self._ring = number
+        here, system = self.vault.location, self.context.system
+        self.opened(number, unlock(raw, secret, location=here, least=least, system=system))
         return True
 
     def forget_older_rings(self) -> None:
@@ -121,7 +126,7 @@ class Link:
             if self.vault.sealed:
                 LocationRings(self.location).remove_older(self._ring)
         except LocationDenied as error:
-            self.context.incidents.error(error, f"older key rings of location {self.name}")
+            self.context.incidents.note("rings_left", f"location {self.name}", str(error))
 
     def seal_of(self, pack: PackRow) -> FileSeal:
         """What opens the frames of a pack, also of one that was sealed after this location was opened."""
@@ -180,6 +185,24 @@ class Link:
         self._take(entry, raw)
         return entry.seq
 
+    def nobody_since(self) -> None:
+        """Raises Busy when another writer has written since what is known here."""
+        seq = self.row.seq + 1
+        try:
+            raw = self.location.read(journal.path_of(seq))
+        except NotFound:
+            return
+        self._mine(journal.decode(self.vault, seq, raw))
+
+    def _mine(self, entry: Entry) -> None:
+        """Raises Busy for an entry after the last that is known which is another's: nobody here knows what it says."""
+        if entry.writer.hex() != self.row.writer or entry.prev.hex() != self.row.last:
+            raise Busy(
+                f"location {self.name!r}", expected=f"journal entry {entry.seq - 1} to be its last",
+                found=f"entry {entry.seq} of writer {entry.writer.hex()}",
+                do="stop who writes there, then adopt the location again",
+            )  # fmt: skip
+
     def take_over(self) -> None:
         """Become the only writer, in place of who wrote the last entry that is known here. Raises Busy when there are
         newer ones: this store does not know what they say."""
@@ -193,15 +216,12 @@ class Link:
         if not self.location.create(journal.path_of(entry.seq), raw):
             raw = self.location.read(journal.path_of(entry.seq))
             entry = journal.decode(self.vault, entry.seq, raw)
-            if entry.writer != mine or entry.prev != known:
-                raise Busy(
-                    f"location {self.name!r}", expected=f"journal entry {seq} to be its last",
-                    found=f"entry {entry.seq} of writer {entry.writer.hex()}",
-                    do="stop who writes there, then adopt the location again",
-                )  # fmt: skip
+            self._mine(entry)
         self._look(entry.seq, raw)
         with self.context.index.write() as txn:
-            outbox.save(txn, self.name, replace(outbox.location(txn, self.name), paused=""))
+            outbox.save(
+                txn, self.name, replace(outbox.location(txn, self.name), paused="", ring_here=False)
+            )
         self._take(entry, raw)
 
     def _look(self, seq: int, raw: bytes) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from engine import limits, registry
 from engine.chunks import Context
-from engine.copies import connect, listing, outbox, rows
+from engine.copies import connect, listing, outbox, ownring, rows
 from engine.copies.connect import Wanted
 from engine.copies.link import Link
 from engine.copies.listing import LocationInfo
@@ -151,11 +151,11 @@ def _state(
 
 
 def take_over(context: Context, name: str) -> None:
-    """Be the only writer of a location that was adopted. Raises Busy when somebody has written there since."""
+    """Be the only writer of a location that was adopted; see ``ownring.take_over``."""
     link = connect.open_link(context, name)
     try:
         with link.alone():
-            link.take_over()
+            ownring.take_over(link)
     finally:
         link.location.close()
 

@@ -105,6 +105,24 @@ def key_path(context: Context, name: str) -> str:
     return os.path.join(context.root, FOLDER, f"{name}.key")
 
 
+def ring_file(context: Context, name: str) -> str:
+    """Where the ring of an adopted location lies, as long as it is not taken over; see ``ownring``."""
+    return os.path.join(context.root, FOLDER, f"{name}.ring")
+
+
+def own_ring(context: Context, name: str) -> bytes:
+    """The ring of an adopted location that this store keeps. Raises NotFound."""
+    path = ring_file(context, name)
+    try:
+        fd = context.system.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        try:
+            return context.system.pread(fd, limits.RING_MAX + 1, 0)
+        finally:
+            context.system.close(fd)
+    except OSError as error:
+        raise from_os(error, path) from None
+
+
 def machine_key(context: Context, name: str) -> Key:
     """This machine's key to a location. Raises NotFound, PermissionDenied, InvalidRequest."""
     path = key_path(context, name)

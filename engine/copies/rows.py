@@ -34,7 +34,8 @@ class LocationRow:
     ``seq`` and ``last``: number and hash (hex) of the last journal entry that is known; ``credentials``: where they
     are, never what they are; ``mounts``: whose points go there, none for all; ``verify``: part of the packs that is
     read back; ``local``: KEEP or DROP; ``paused``: why nothing is sent, "" when it is; ``ring``: number of
-    the newest key ring that was seen."""
+    the newest key ring that was seen; ``ring_here``: this machine's key opens a ring that the store keeps, not the one
+    there."""
 
     id: int
     url: str
@@ -49,6 +50,7 @@ class LocationRow:
     local: str = KEEP
     paused: str = ""
     ring: int = 0
+    ring_here: bool = False
 
     def takes(self, mount: str) -> bool:
         """Do points of this mount go there?"""

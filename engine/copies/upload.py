@@ -31,7 +31,7 @@ from engine.copies.sealed import (
     check_name,
     path_of,
 )
-from engine.errors import Corrupt, NotFound, ShuttingDown
+from engine.errors import Corrupt, LocationUnavailable, NotFound, ShuttingDown
 from engine.home import OpenStore
 from engine.index import Table
 from engine.nodes.point import decode_point
@@ -221,7 +221,12 @@ class Uploader:
         location = self._link.location
         path = path_of(sealed.row.name)
         location.put(path, sealed.data)
-        found = location.stat(path).size
+        try:
+            found = location.stat(path).size
+        except NotFound:
+            raise LocationUnavailable(
+                f"{location.shown}: {path}", expected="the pack that was put", found="none", do="it is put again later"
+            ) from None  # fmt: skip
         if found != sealed.row.size:
             raise Corrupt(f"{location.shown}: {path}", expected=f"{sealed.row.size} bytes", found=str(found),
                           do="try again; if it stays so, look at the server")  # fmt: skip

@@ -11,7 +11,9 @@ from engine.keys.ring import (
     COST,
     RingFacts,
     SlotFacts,
+    alone,
     facts,
+    let_in,
     make,
     make_store,
     rotated,
@@ -37,6 +39,6 @@ from engine.keys.secrets import (
 __all__ = [
     "COST", "FRAME_OVERHEAD", "HEADER_LEN", "JOURNAL_MAGIC", "PACK_MAGIC", "Both", "FileSeal", "Identity", "Key",
     "Keyring", "Master", "Opened", "Opener", "Passphrase", "Recipient", "RingFacts", "Rings", "Secret", "SlotFacts",
-    "StoreSeal", "Vault", "facts", "load", "load_from", "make", "make_store", "parse", "rotated", "slot_of", "unlock",
-    "unlock_store", "with_slots",
+    "StoreSeal", "Vault", "alone", "facts", "let_in", "load", "load_from", "make", "make_store", "parse", "rotated",
+    "slot_of", "unlock", "unlock_store", "with_slots",
 ]  # fmt: skip

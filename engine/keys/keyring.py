@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 
 from engine.errors import Busy, Corrupt, HoldfastError, InvalidRequest, PermissionDenied
 from engine.keys.primitives import Cost
-from engine.keys.ring import COST, RingFacts, facts, rotated, slot_of, unlock, with_slots
+from engine.keys.ring import COST, RingFacts, facts, let_in, rotated, slot_of, unlock, with_slots
 from engine.keys.seal import Vault
 from engine.keys.secrets import Key, Opener, Secret
 from engine.seam import REAL, Os
@@ -95,6 +95,20 @@ class Keyring:
                 raw, self.opener, add=wanted, drop=drop, location=self.location, least=self.least,
                 now_ns=self.system.time_ns(), cost=self.cost, system=self.system,
             )  # fmt: skip
+
+        return self._write(make)
+
+    def let_in(self, kept: bytes) -> Opened:
+        """A slot for this machine's own key, which opens the ring ``kept``, where it has none: see ``ring.let_in``.
+        Raises PermissionDenied, Busy."""
+        own = self.own
+        assert own is not None
+
+        def make(raw: bytes) -> _Made:
+            made = let_in(
+                raw, kept, own, least=self.least, now_ns=self.system.time_ns(), system=self.system
+            )
+            return None if made[0] == raw else made
 
         return self._write(make)
 

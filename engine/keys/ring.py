@@ -143,6 +143,42 @@ def with_slots(
     return new.finish(replace(ring, number=ring.number + 1), master, keys, id_key, slots)
 
 
+def alone(
+    raw: bytes, opener: Opener, key: Key, *, location: bytes, now_ns: int, system: Os = REAL
+) -> tuple[bytes, Vault]:  # fmt: skip
+    """The ring with one slot, for this key: to be kept elsewhere than at the location. Raises as ``unlock``."""
+    ring = ringfile.decode(raw)
+    _expected(ring, location, 0)
+    master, keys, id_key = _open(ring, opener)
+    new = _Maker(ring.location, now_ns, COST, system)
+    return new.finish(ring, master, keys, id_key, [new.slot(master, key)])
+
+
+def let_in(
+    raw: bytes, other: bytes, key: Key, *, least: int = 0, now_ns: int, system: Os = REAL
+) -> tuple[bytes, Vault]:  # fmt: skip
+    """The next ring, with a slot for the key that opens ``other``: one of the same master key (see ``alone``); the ring
+    as it is where the key opens it already.
+
+    Raises PermissionDenied when the master key is another by now, Corrupt, FormatTooNew.
+    """
+    ring, kept = ringfile.decode(raw), ringfile.decode(other)
+    _expected(ring, kept.location, least)
+    if _master(ring, key) is not None:
+        _, keys, id_key = _open(ring, key)
+        return raw, Vault(ring.location, id_key, keys, system)
+    master, _, _ = _open(kept, key)
+    if not same(mac(derive(master, "ring"), ringfile.body(ring)), ring.mac):
+        raise PermissionDenied(
+            _name(ring), expected="the master key that it had when the location was adopted",
+            found="another", do="adopt the location anew, with its passphrase or key",
+        )  # fmt: skip
+    keys, id_key = _under(ring, master)
+    new = _Maker(ring.location, now_ns, COST, system)
+    slots = [*ring.slots, new.slot(master, key)]
+    return new.finish(replace(ring, number=ring.number + 1), master, keys, id_key, slots)
+
+
 def rotated(
     raw: bytes, opener: Opener, *, master_for: Sequence[Secret] = (),
     location: bytes | None = None, least: int = 0, now_ns: int, cost: Cost = COST, system: Os = REAL,
@@ -177,21 +213,32 @@ def _expected(ring: Ring, location: bytes | None, least: int) -> None:
         )  # fmt: skip
 
 
+def _name(ring: Ring) -> str:
+    return f"key ring {ring.number} of location {ring.location.hex()}"
+
+
 def _open(ring: Ring, secret: Opener | Master) -> tuple[bytes, dict[int, bytes], bytes]:
     """(master key, data keys by epoch, id key)."""
-    name = f"key ring {ring.number} of location {ring.location.hex()}"
-    known = isinstance(secret, Master)
-    found = ("", secret.data) if isinstance(secret, Master) else _master(ring, secret)
-    body = ringfile.body(ring)
-    right = found is not None and same(mac(derive(found[1], "ring"), body), ring.mac)
-    if found is None or (known and not right):
+    if isinstance(secret, Master):
+        right = same(mac(derive(secret.data, "ring"), ringfile.body(ring)), ring.mac)
+        found = ("", secret.data) if right else None
+    else:
+        found = _master(ring, secret)
+    if found is None:
         # Nothing here tells whether there is a slot of this kind, or how near the secret was.
         raise PermissionDenied(
-            name, expected=f"a secret that opens one of its {len(ring.slots)} slots",
+            _name(ring), expected=f"a secret that opens one of its {len(ring.slots)} slots",
             found="one that opens none", do="give another passphrase, key or both",
         )  # fmt: skip
     master = found[1]
-    if not right:
+    return master, *_under(ring, master)
+
+
+def _under(ring: Ring, master: bytes) -> tuple[dict[int, bytes], bytes]:
+    """(data keys by epoch, id key) of a ring whose master key is known."""
+    name = _name(ring)
+    body = ringfile.body(ring)
+    if not same(mac(derive(master, "ring"), body), ring.mac):
         raise Corrupt(name, expected="what its makers wrote", found="a changed ring")
     under = derive(master, "epoch")
     keys = {}
@@ -203,7 +250,7 @@ def _open(ring: Ring, secret: Opener | Master) -> tuple[bytes, dict[int, bytes],
     plain = unwrap(derive(master, "secrets"), ring.secrets, ring.location)
     if plain is None:
         raise Corrupt(name, expected="the key of chunk ids", found="other bytes")
-    return master, keys, _id_key(plain, name)
+    return keys, _id_key(plain, name)
 
 
 def _id_key(plain: bytes, name: str) -> bytes:

@@ -174,6 +174,6 @@ class Vault:
         if key is None:
             raise PermissionDenied(
                 f"file of epoch {epoch}", expected=f"an epoch up to {self.epoch} of the key ring that was opened",
-                found="none of its keys", do="open the newest key ring of the location",
+                found="none of its keys", do="open the newest key ring, or adopt the location anew",
             )  # fmt: skip
         return primitives.derive(key, _PURPOSES[magic], salt)

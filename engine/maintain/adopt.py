@@ -16,30 +16,26 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 
-from engine import home, keys, registry
-from engine.chunks import Context
-from engine.copies import outbox
+from engine import home, registry
+from engine.copies import outbox, ownring
 from engine.copies.bare import Bare, open_bare
 from engine.copies.link import Link
-from engine.copies.rings import key_path, save_key
 from engine.copies.rows import LocationRow
 from engine.errors import (
     AlreadyExists,
     Busy,
     Corrupt,
     InvalidRequest,
-    LocationDenied,
     from_os,
 )
-from engine.keys import Key, Opener, Secret
+from engine.keys import Opener, Secret
 from engine.maintain.refill import AdoptReport, Refill
 from engine.progress import Report
-from engine.seam import REAL, Os, save
+from engine.seam import REAL, Os
 
 NOT_TAKEN_OVER = "adopted without taking over: nothing is sent"
-_SUFFIX, _MARK, _KEY, _STORE = ".adopting", "adopting", "key", "store"
+_SUFFIX, _MARK, _STORE = ".adopting", "adopting", "store"
 
 
 def adopt(
@@ -68,6 +64,7 @@ def adopt(
         row = LocationRow(
             0, url, bare.vault.location.hex(), system.random(16).hex(), bare.vault.sealed, credentials,
             seq=bare.seq, last=bare.digest.hex(), paused=NOT_TAKEN_OVER, ring=bare.number,
+            ring_here=bare.key is not None,
         )  # fmt: skip
         try:
             with _building(path, system) as folder:
@@ -77,11 +74,9 @@ def adopt(
             raise from_os(error, f"store {path}") from None
         if take_over:
             with home.opened(path, system=system) as store:
-                link = Link(
-                    store.context, name, bare.location, bare.vault, bare.number, bare.secret
-                )
+                link = Link(store.context, name, bare.location, bare.vault)
                 with link.alone():
-                    link.take_over()
+                    ownring.take_over(link)
             result.taken_over = True
         return result
     finally:
@@ -109,8 +104,7 @@ def _building(path: str, system: Os) -> Iterator[str]:
         system.mkdir(folder)
         _like(path, folder)
     names = set(system.listdir(folder))
-    torn = {name for name in names if name.startswith(f"{_KEY}.tmp-")}
-    if names - torn - {_MARK, _KEY, _STORE} or (names and _MARK not in names):
+    if names - {_MARK, _STORE} or (names and _MARK not in names):
         raise AlreadyExists(
             folder, expected="nothing, or what 'holdfast adopt' left there", found="other files",
             do="move it away",
@@ -124,8 +118,6 @@ def _building(path: str, system: Os) -> Iterator[str]:
                 found="another process",
                 do="wait for it to end",
             )
-        for name in torn:
-            system.unlink(os.path.join(folder, name))
         inner = os.path.join(folder, _STORE)
         if system.exists(inner):
             shutil.rmtree(inner)
@@ -133,13 +125,8 @@ def _building(path: str, system: Os) -> Iterator[str]:
             yield folder
         finally:
             shutil.rmtree(inner, ignore_errors=True)
-        _clear(folder, system)
-    except BaseException:
-        if not system.exists(
-            os.path.join(folder, _KEY)
-        ):  # a key that may open the location is kept for the next try
-            _clear(folder, system)
-        raise
+            system.unlink(mark)
+            os.rmdir(folder)
     finally:
         system.close(fd)
 
@@ -149,14 +136,6 @@ def _like(path: str, folder: str) -> None:
     if os.geteuid() == 0 and os.path.isdir(path):
         owner = os.stat(path)
         os.chown(folder, owner.st_uid, owner.st_gid)
-
-
-def _clear(folder: str, system: Os) -> None:
-    for name in (_KEY, _MARK):
-        path = os.path.join(folder, name)
-        if system.exists(path):
-            system.unlink(path)
-    os.rmdir(folder)
 
 
 def _build(
@@ -174,36 +153,11 @@ def _build(
     with home.opened(path, system=system) as store:
         with store.context.index.write() as txn:
             outbox.add(txn, name, row)
-        link = Link(store.context, name, bare.location, bare.vault, bare.number, bare.secret)
-        Refill(store, link, bare, result, report).run()
-        if bare.ring:
-            _let_in(folder, bare, store.context, name)
-            with store.context.index.write() as txn:
-                known = outbox.location(txn, name)
-                outbox.save(txn, name, replace(known, ring=bare.number))
-
-
-def _let_in(folder: str, bare: Bare, context: Context, name: str) -> None:
-    """A key of this machine's own, that of an earlier try when there is one: a ring has few slots."""
-    system = context.system
-    kept = os.path.join(folder, _KEY)
-    if system.exists(kept):
-        key = keys.load(kept, system)
-        assert isinstance(key, Key)
-    else:
-        key = Key.new(system)
-        if (
-            context.seal is None
-        ):  # else it would lie there in clear: each try takes a slot of the ring
-            save(system, kept, f"{key.printed()}\n".encode("ascii"))
-    try:
-        bare.let_in(key, system)
-    except LocationDenied:
-        if system.exists(kept):
-            system.unlink(kept)
-        raise
-    system.mkdir(os.path.dirname(key_path(context, name)))
-    save_key(context, name, key)
+        Refill(
+            store, Link(store.context, name, bare.location, bare.vault), bare, result, report
+        ).run()
+        if bare.key is not None:
+            ownring.keep(store.context, name, bare.ring, bare.key)
 
 
 def _put_in_place(folder: str, path: str, system: Os) -> None:

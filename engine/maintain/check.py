@@ -76,9 +76,9 @@ class Checker:
         if self._rows():
             return self.result  # nothing built on damaged rows can be trusted further
         if self._context.seal is not None:
-            from engine import ownring
+            from engine import storering
 
-            for name, text in ownring.faults(self._store.path, self._context.system):
+            for name, text in storering.faults(self._store.path, self._context.system):
                 self._found("keys", name, text)
         packs = {U32.unpack(key)[0]: pack_row(raw) for key, raw in self._txn.scan(Table.PACKS)}
         self._away = {

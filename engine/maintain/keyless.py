@@ -31,9 +31,9 @@ def check(path: str, *, report: Report, system: Os = REAL) -> CheckReport:
     with home.without_key(path, system) as (store_id, index, files):
         found = _Checker(store_id, index, files, report).run()
     if home.is_sealed(path, system):
-        from engine import ownring
+        from engine import storering
 
-        found.problems += [Problem("keys", *one) for one in ownring.faults(path, system)]
+        found.problems += [Problem("keys", *one) for one in storering.faults(path, system)]
     return found
 
 

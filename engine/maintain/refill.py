@@ -66,6 +66,7 @@ class Refill:
         self._batch: dict[bytes, tuple[ChunkRow, bytes]] = {}
         self._next = 1
         self._missing = 0  # packs
+        self._copying = True  # what is there is noted by location as well: for who sends more
         self._broken: set[str] = set()  # points that are not whole there
 
     def run(self) -> None:
@@ -79,6 +80,20 @@ class Refill:
         for point in newest if not self._missing else sorted(points, key=_age, reverse=True):
             self._walk(point)
         self._mounts(newest)
+        self._outbox(points)
+
+    def run_for_reading(self) -> None:
+        """Fill what reading points needs: packs, chunks, points, mounts without their trees. Raises as ``run``."""
+        self._copying = False
+        self._context.files.elsewhere = Fetcher(self._context, 0, [self._link])
+        self._packs()
+        points = self._points()
+        with self._index.write() as txn:
+            for point in _newest(points):
+                settings = self._bare.state.points[point.id].settings
+                self._result.settings[point.mount] = settings
+                self._result.mounts += 1
+                registry.save(txn, _mount(point, settings))
         self._outbox(points)
 
     def _tell(self, text: str) -> None:
@@ -98,11 +113,15 @@ class Refill:
                 self._pack(pack, found)
                 self._result.packs += 1
         self._flush()
-        dropped = self._copies.settle()
+        dropped = self._copies.settle() if self._copying or self._twice else 0
         if dropped:
+            # Reclaiming leaves such: what no point needs, in a pack of which a part is needed. The walk tells.
             self._missing += 1
-            self._tell(f"{dropped} chunks are left out: what they are deltas of is not there")
-        self._agree(dropped)
+            self._result.done.append(
+                f"{dropped} chunks without what they are deltas of: all points are walked"
+            )
+        if self._copying:
+            self._agree(dropped)
         with self._index.write() as txn:
             txn.put(Table.META, b"next_pack", U64.pack(self._next))
             self._result.chunks = txn.count(Table.CHUNKS)
@@ -132,7 +151,8 @@ class Refill:
         prefix = rows.copy_key(self._link.row.id, b"")
         with self._index.write() as txn:
             added = txn.fill(Table.CHUNKS, [(cid, batch[cid][0].pack_bytes()) for cid in order])
-            txn.fill(Table.COPIES, [(prefix + cid, batch[cid][1]) for cid in order])
+            if self._copying:
+                txn.fill(Table.COPIES, [(prefix + cid, batch[cid][1]) for cid in order])
             if added < len(order):
                 self._again(txn, {cid: batch[cid][0] for cid in order})
 

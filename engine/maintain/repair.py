@@ -66,9 +66,9 @@ def repair(store: home.OpenStore, *, report: Report) -> RepairReport:
     if dead:
         result.done.append(f"{len(dead)} dead workers forgotten")
     if store.context.seal is not None:
-        from engine import ownring
+        from engine import storering
 
-        if ownring.mend(store.path, store.context.seal, store.context.system):
+        if storering.mend(store.path, store.context.seal, store.context.system):
             result.done.append("key ring: its two files are the same again")
     with store.context.index.read() as txn:
         marked = [

@@ -32,6 +32,9 @@ class Elsewhere(Protocol):
     def ranges(self, number: int, parts: Sequence[tuple[int, int]]) -> list[bytes] | None:
         """Of each (offset, length) its bytes; None when there is no pack of that number either."""
 
+    def ahead(self, number: int, parts: Sequence[tuple[int, int]]) -> bool:
+        """Have these be near when they are read soon; False when there is no pack of that number."""
+
 
 class PackFiles:
     """Read access to all packs and segments of a store. Thread-safe."""
@@ -102,6 +105,10 @@ class PackFiles:
                 raise
             return [*away]
         return found
+
+    def ahead(self, number: int, parts: Sequence[tuple[int, int]]) -> bool:
+        """Have parts of a pack be near that are elsewhere; False when they are not. Raises what a location raises."""
+        return self.elsewhere is not None and self.elsewhere.ahead(number, parts)
 
     def size(self, number: int) -> int:
         handle = self._acquire(number)

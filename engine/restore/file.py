@@ -11,7 +11,7 @@ from engine import limits
 from engine.errors import UNREADABLE
 from engine.nodes import Entry, Extent
 from engine.points.view import PointView
-from engine.restore.job import Job
+from engine.restore.job import Job, Piece
 
 
 class RestoredFile:
@@ -30,16 +30,23 @@ class RestoredFile:
     def queue(self) -> None:
         """Queue all that is to be done. Raises the first error of an earlier piece of the job."""
         if self._entry.size <= limits.SPAN:
-            self._job.submit(self._whole, self._dropped)
+            self._job.submit(Piece(self._whole, self._dropped, self._all, self._entry.size))
             return
         try:
             os.ftruncate(self._fd, self._entry.size)
             for number, extents in self._view.spans(self._entry, self._lost):
                 with self._lock:
                     self._left += 1
-                self._job.submit(self._part(number, extents), self._dropped)
+                ids = [cid for _, _, cid, _ in extents]
+                size = sum(length for _, length, _, _ in extents)
+                self._job.submit(
+                    Piece(self._part(number, extents), self._dropped, lambda ids=ids: ids, size)  # type: ignore[misc]
+                )
         finally:
             self._less()
+
+    def _all(self) -> list[bytes]:
+        return [cid for _, extents in self._view.spans(self._entry) for _, _, cid, _ in extents]
 
     def _whole(self) -> None:
         """A small file at once."""

@@ -9,12 +9,16 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import count
+from typing import NamedTuple
 
 from engine import limits
 from engine.chunks import ChunkReader
 from engine.errors import (
+    Corrupt,
     HoldfastError,
     InvalidRequest,
+    NotFound,
     PermissionDenied,
     ReadOnly,
     StoreFull,
@@ -30,7 +34,10 @@ log = logging.getLogger("holdfast.engine.restore")
 HELP_FROM = 64 * limits.MIB  # bytes from which a helping process (90 ms to start) is worth having
 _THREADS_MAX = 8
 _ASK_FROM = 256 * limits.KIB  # bytes of a span from which asking a helper costs less than it saves
-_IN_FLIGHT = 32  # pieces of work queued: bounds open files and memory (a piece is one span at most)
+_FAR = 6  # batches fetched at once from storage locations, each in requests of up to 16 MiB
+_BATCH = 8  # pieces fetched together at most
+_ALL_NEAR = 32  # pieces in a row with nothing far, from which only one in so many is looked at
+_IN_FLIGHT = 64  # pieces of work queued: bounds open files, and what was fetched and not read yet
 
 
 @dataclass(frozen=True)
@@ -67,12 +74,25 @@ def on_target(error: OSError, what: str) -> HoldfastError:
     return from_os(error, what)
 
 
+class Piece(NamedTuple):
+    """A piece of work: a span, or a small file. ``dropped`` is called instead of ``work``, once, when it is not done
+    because of an error; ``needs``: the chunks that it reads, asked in another thread; ``size``: bytes of them."""
+
+    work: Callable[[], None]
+    dropped: Callable[[], None]
+    needs: Callable[[], list[bytes]]
+    size: int
+
+
 class Job:
     """Runs pieces of work in a few threads; the first error that is not about one file ends the restore."""
 
-    def __init__(self, report: Report, total: int | None, helped_at: str) -> None:
+    def __init__(
+        self, reader: ChunkReader, report: Report, total: int | None, helped_at: str
+    ) -> None:
         """``helped_at``: path of the store that helping processes are to open; "" for none."""
         self.result = RestoreReport()
+        self._reader = reader
         self._report = report
         self._total = total
         threads = min(_THREADS_MAX, max(2, os.cpu_count() or 2))
@@ -83,6 +103,10 @@ class Job:
         self._pool = ThreadPoolExecutor(
             threads, thread_name_prefix="restore", initializer=self._take_helper
         )
+        self._far = ThreadPoolExecutor(_FAR, thread_name_prefix="restore-far")
+        self._batch: list[Piece] = []  # gathered, and not sent yet; of the walking thread
+        self._near = 0  # pieces in a row of which nothing was far
+        self._count = count()
         self._room = threading.Semaphore(_IN_FLIGHT)
         self._lock = threading.Lock()
         self._error: BaseException | None = None
@@ -104,18 +128,47 @@ class Job:
                 self._mine.helper = None
         return write_span(reader, fd, start, extents)
 
-    def submit(self, work: Callable[[], None], dropped: Callable[[], None]) -> None:
-        """Queue a piece of work; waits for room. Raises the first error of an earlier piece.
-
-        ``dropped`` is called instead of it, once, when it is not done because of an error.
-        """
+    def submit(self, piece: Piece) -> None:
+        """Queue a piece of work; waits for room. Raises the first error of an earlier piece."""
         self._room.acquire()
         if self._error is not None:
             self._room.release()
-            dropped()
+            piece.dropped()
             raise self._error
-        future = self._pool.submit(work)
-        future.add_done_callback(lambda f: self._done(f, dropped))
+        if self._near >= _ALL_NEAR and next(self._count) % _ALL_NEAR:
+            self._begin(piece)
+            return
+        self._batch.append(piece)
+        if len(self._batch) >= _BATCH or sum(one.size for one in self._batch) >= limits.RANGE_MAX:
+            self._send()
+
+    def _send(self) -> None:
+        """Fetch what is far of what was gathered, in few requests, and then do it."""
+        batch, self._batch = self._batch, []
+        self._far.submit(self._fetch, batch).add_done_callback(lambda f: self._fetched(f, batch))
+
+    def _fetch(self, batch: list[Piece]) -> None:
+        try:
+            cids = [cid for piece in batch for cid in piece.needs()]
+            far = self._reader.ahead(cids)
+        except (Corrupt, NotFound):
+            far = True  # who reads it says what is wrong
+        self._near = 0 if far else self._near + len(batch)
+
+    def _fetched(self, first: Future[None], batch: list[Piece]) -> None:
+        error = None if first.cancelled() else first.exception()
+        if error is not None:
+            self._failed(error)
+        for piece in batch:
+            if first.cancelled() or self._error is not None:
+                self._room.release()
+                piece.dropped()
+            else:
+                self._begin(piece)
+
+    def _begin(self, piece: Piece) -> None:
+        future = self._pool.submit(piece.work)
+        future.add_done_callback(lambda f: self._done(f, piece.dropped))
 
     def _done(self, future: Future[None], dropped: Callable[[], None]) -> None:
         self._room.release()
@@ -124,8 +177,11 @@ class Job:
             return
         error = future.exception()
         if error is not None:
-            with self._lock:
-                self._error = self._error or error
+            self._failed(error)
+
+    def _failed(self, error: BaseException) -> None:
+        with self._lock:
+            self._error = self._error or error
 
     def own(self, entry: Entry) -> bool:
         """Whether an entry may be given to its owner; one that may not, and is another's, is counted."""
@@ -153,6 +209,9 @@ class Job:
 
     def finish(self) -> None:
         """Wait for everything queued. Raises the first error; an OSError is one of the target."""
+        if self._batch:
+            self._send()
+        self._far.shutdown(wait=True, cancel_futures=self._error is not None)
         self._pool.shutdown(wait=True, cancel_futures=self._error is not None)
         if isinstance(self._error, OSError):
             raise self._error
@@ -167,4 +226,7 @@ class Job:
     def abandon(self) -> None:
         """End without regard for what is queued."""
         self._error = self._error or HoldfastError("restore abandoned")
+        if self._batch:
+            self._send()
+        self._far.shutdown(wait=True, cancel_futures=True)
         self._pool.shutdown(wait=True, cancel_futures=True)

@@ -35,7 +35,12 @@ def restore(
     """
     entry = view.find(subpath)
     much = entry.size if stat.S_ISREG(entry.mode) else expected
-    job = Job(progress, None if subpath else expected, store_path if much >= HELP_FROM else "")
+    job = Job(
+        view.reader,
+        progress,
+        None if subpath else expected,
+        store_path if much >= HELP_FROM else "",
+    )
     make = _all if stat.S_ISDIR(entry.mode) else _one
     try:
         with view.reader.roomy():

@@ -8,18 +8,21 @@ from pathlib import Path
 
 import pytest
 
-from engine import Store
+from engine import Store, keys
 from engine.copies.connect import Wanted, add
+from engine.copies.rings import newest_ring
 from engine.errors import AlreadyExists, Busy, InvalidRequest, LocationDenied, PermissionDenied
 from engine.keys import Both, Identity, Key, Passphrase, Secret
+from engine.locations import open_location
 from engine.maintain.adopt import NOT_TAKEN_OVER
 from engine.maintain.refill import AdoptReport
 from tests.copies.test_reach import grown
 from tests.copies.test_upload import CHEAP, SECRET, place
 from tests.locations.conftest import Server, moto
+from tests.maintain.test_killed import scratch
 from tests.restore.support import Maker, Seen, found, noise, restored, seen
 
-__all__ = ["grown", "moto", "place"]
+__all__ = ["grown", "moto", "place", "scratch"]
 SETTINGS = {"policy": {"keep_last": 7}}
 LIMITS = {"quota": 1 << 40, "max_files": 5000, "chunking": "auto"}  # the engine's own
 
@@ -124,6 +127,84 @@ def test_without_taking_over_it_only_reads(
         with Store.open(str(tmp_path / "again")) as store:
             store.copies.take_over("origin")
             assert paused(store) == "" and upload(store, "origin") == 0
+
+
+def everything(place: Path) -> dict[str, bytes]:
+    return {str(one): one.read_bytes() for one in place.rglob("*") if one.is_file()}
+
+
+def slots(place: Path) -> int:
+    return len(keys.facts(newest_ring(open_location(f"file://{place}"))[1]).slots)
+
+
+def test_nothing_is_written_there_before_it_is_taken_over(
+    engine: Store, grown: list[str], place: Path, tmp_path: Path
+) -> None:
+    filled(engine, place, [SECRET])
+    before, own = everything(place), tmp_path / "new" / "locations"
+    adopted(tmp_path, place)
+    with Store.open(str(tmp_path / "new")) as store:
+        assert store.check(read_data=True).problems == []
+    assert everything(place) == before and slots(place) == 2
+    assert {one.name for one in own.glob("origin*")} == {"origin.key", "origin.ring"}
+    assert {one.stat().st_mode & 0o777 for one in own.iterdir()} == {0o600}
+    # The ring there is another by now: of another passphrase, and with a new epoch.
+    location = open_location(f"file://{place}")
+    ring = keys.with_slots(newest_ring(location)[1], SECRET, add=[Key.new()], now_ns=1)[0]
+    assert location.create("keys/00000002.json", ring)
+    assert location.create("keys/00000003.json", keys.rotated(ring, SECRET, now_ns=1)[0])
+    with Store.open(str(tmp_path / "new")) as store:
+        store.copies.take_over("origin")
+        assert slots(place) == 4 and not (own / "origin.ring").exists()
+        tree = store.open_live("m")
+        again = Maker(tree)
+        again.file(b"once more", noise(50_000, 77))
+        again.point(store)
+        tree.close()
+        assert upload(store, "origin") > 50_000
+        assert store.check(read_data=True).problems == []
+
+
+def test_another_master_key_since_is_said(
+    engine: Store, grown: list[str], place: Path, tmp_path: Path
+) -> None:
+    filled(engine, place, [SECRET])
+    adopted(tmp_path, place)
+    location = open_location(f"file://{place}")
+    ring = keys.rotated(newest_ring(location)[1], SECRET, master_for=[SECRET], now_ns=1, cost=CHEAP)
+    assert location.create("keys/00000002.json", ring[0])
+    before = everything(place)
+    with Store.open(str(tmp_path / "new")) as store:
+        with pytest.raises(PermissionDenied, match="adopt the location anew"):
+            store.copies.take_over("origin")
+        assert store.check(read_data=True).problems == []
+        assert paused(store) == NOT_TAKEN_OVER
+    assert everything(place) == before
+
+
+def test_leave_to_read_is_enough(
+    engine: Store, grown: list[str], place: Path, scratch: Path
+) -> None:
+    filled(engine, place, [SECRET])
+    there = shutil.copytree(place, scratch / "there")
+    for one in [there, *there.rglob("*")]:
+        one.chmod(0o555 if one.is_dir() else 0o444)
+    (scratch / "mine").mkdir(mode=0o777)
+    for one in (scratch, scratch / "mine"):
+        one.chmod(0o777)
+    me = os.geteuid()
+    try:
+        if not me:
+            os.seteuid(65534)
+        with pytest.raises(PermissionError):
+            (there / "probe").touch()
+        assert adopted(scratch / "mine", there).points == 3
+        with Store.open(str(scratch / "mine" / "new")) as store:
+            assert store.check(read_data=True).problems == []
+    finally:
+        os.seteuid(me)
+        for one in [there, *there.rglob("*")]:
+            one.chmod(0o700)
 
 
 @pytest.mark.parametrize("kind", ["key", "both", "identity", "none"])

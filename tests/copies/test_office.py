@@ -58,6 +58,18 @@ def test_what_failed_says_why_and_is_sent_when_asked(
     assert len(engine.copies.send("far")) == 3
 
 
+def test_a_pack_that_was_put_and_is_not_there_is_put_again(
+    engine: Store, grown: list[str], place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine.copies.add("far", f"file://{place}", secrets=[SECRET])
+    with monkeypatch.context() as broken:
+        broken.setattr(Retry, "put", lambda *_: None)
+        with pytest.raises(LocationUnavailable, match="the pack that was put, found none"):
+            engine.copies.send("far")
+    assert states(engine) == ["queued"] * 3
+    assert len(engine.copies.send("far")) == 3
+
+
 def test_what_may_pass_stays_queued(
     engine: Store, grown: list[str], place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

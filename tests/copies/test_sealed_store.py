@@ -170,3 +170,21 @@ def test_an_adopted_sealed_store_needs_its_own_key(
     with pytest.raises(PermissionDenied):
         OpenStore(new)
     OpenStore(new, key=OTHER).close()
+
+
+def test_what_is_borrowed_of_a_sealed_store_is_sealed(
+    engine: Store, grown: list[str], place: Path, tmp_path: Path
+) -> None:
+    before = content(engine, grown[-1], tmp_path / "before")
+    sent(engine, place)
+    (tmp_path / "scratch").mkdir()
+    for number in range(2):
+        with engine.copies.borrow("far", scratch=str(tmp_path / "scratch")) as other:
+            assert home.is_sealed(other.path)
+            keys = list(Path(other.path).glob("locations/*.key"))
+            assert keys and all(path.read_bytes().startswith(b"sealed:") for path in keys)
+            assert content(other, grown[-1], tmp_path / f"out{number}") == before
+    OpenStore(
+        engine.path
+    ).close()  # the key of a store that is gone is forgotten, that of this one is not
+    assert sum(map(len, supply._known.values())) == 1

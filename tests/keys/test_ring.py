@@ -167,6 +167,29 @@ def test_rotation_keeps_what_was_written_readable() -> None:
         keys.unlock(plain_json(mixed), PASS)
 
 
+def test_a_ring_kept_elsewhere_lets_its_key_into_the_one_there() -> None:
+    own = keys.Key.new()
+    kept, vault = keys.alone(RING, PASS, own, location=LOCATION, now_ns=9)
+    assert [slot.kind for slot in keys.facts(kept).slots] == ["key"] and vault.epoch == 2
+    assert keys.unlock(kept, own).fingerprint == vault.fingerprint
+    with pytest.raises(PermissionDenied):
+        keys.unlock(kept, PASS)
+    with pytest.raises(Corrupt, match="location"):
+        keys.alone(RING, PASS, own, location=bytes(16), now_ns=9)
+    newer, _ = keys.rotated(RING, KEY, now_ns=9)
+    raw, vault = keys.let_in(newer, kept, own, least=2, now_ns=9)
+    found = keys.facts(raw)
+    assert (found.number, len(found.slots)) == (4, 5) and keys.unlock(raw, own).epoch == 3
+    assert keys.let_in(raw, kept, own, now_ns=9)[0] == raw
+    with pytest.raises(Corrupt, match="number 5"):
+        keys.let_in(raw, kept, own, least=5, now_ns=9)
+    with pytest.raises(PermissionDenied):
+        keys.let_in(RING, kept, keys.Key.new(), now_ns=9)
+    other, _ = keys.rotated(RING, KEY, master_for=[PASS], now_ns=9, cost=CHEAP)
+    with pytest.raises(PermissionDenied, match="adopt the location anew"):
+        keys.let_in(other, kept, own, now_ns=9)
+
+
 def test_an_older_ring_and_that_of_another_location_are_refused() -> None:
     with pytest.raises(Corrupt, match="number 3"):
         keys.unlock(RING, KEY, least=3)

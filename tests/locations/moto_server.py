@@ -6,8 +6,10 @@ Prints one line of JSON (endpoint, the one key that is let in), serves until its
 from __future__ import annotations
 
 import json
+import pickle
 import subprocess
 import sys
+import threading
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -25,11 +27,25 @@ NAMES = sorted(f"packs/{number % 7:02}/{number:05}" for number in range(2_500))
 
 
 class MotoServer:
-    """One server on loopback, its port chosen by the kernel; a context manager."""
+    """One server on loopback, its port chosen by the kernel; a context manager.
+
+    ``keep``: a directory in which it keeps what it has, before it answers: it can be killed and started again, and lets
+    everybody in.
+    """
+
+    def __init__(self, keep: Path | None = None) -> None:
+        self._keep = keep
+        self._port = 0
 
     def __enter__(self) -> MotoServer:
+        self.start()
+        return self
+
+    def start(self) -> None:
+        """Again after ``kill``: on the same port, with what it had."""
+        words = [str(self._keep), str(self._port)] if self._keep else []
         self._process = subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-m", "tests.locations.moto_server"],
+            [sys.executable, "-W", "ignore", "-m", "tests.locations.moto_server", *words],
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -40,7 +56,12 @@ class MotoServer:
         told = json.loads(self._process.stdout.readline())
         self.endpoint: str = told["endpoint"]
         self.credentials: dict[str, str] = told["credentials"]
-        return self
+        self._port = int(self.endpoint.rpartition(":")[2])
+
+    def kill(self) -> None:
+        """Gone from one moment to the next."""
+        self._process.kill()
+        self._process.wait()
 
     def __exit__(self, *_: object) -> None:
         self._process.stdin.close()  # type: ignore[union-attr]
@@ -105,5 +126,47 @@ def main() -> None:
     server.stop()
 
 
+class _Kept:
+    """The application in front of which it is; what changes something is on disk before it is answered."""
+
+    def __init__(self, inner: Any, path: Path) -> None:
+        from moto.s3.models import s3_backends
+
+        self._inner = inner
+        self._path = path
+        self._lock = threading.Lock()
+        self._buckets = s3_backends["123456789012"]["aws"].buckets
+        if path.exists():
+            self._buckets.update(pickle.loads(path.read_bytes()))
+
+    def __call__(self, environ: dict[str, Any], start: Any) -> Any:
+        if environ["REQUEST_METHOD"] in ("GET", "HEAD"):
+            return self._inner(environ, start)
+        with self._lock:
+            answer = list(self._inner(environ, start))
+            temporary = self._path.with_suffix(".new")
+            temporary.write_bytes(pickle.dumps(dict(self._buckets)))
+            temporary.rename(self._path)
+        return answer
+
+
+def keeping(folder: Path, port: int) -> None:
+    """Serve what is kept in a directory, until the input ends."""
+    from moto.server import DomainDispatcherApplication, create_backend_app
+    from werkzeug.serving import make_server
+
+    app = _Kept(DomainDispatcherApplication(create_backend_app), folder / "buckets")
+    server = make_server("127.0.0.1", port, app, threaded=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    anybody = {"AWS_ACCESS_KEY_ID": "anybody", "AWS_SECRET_ACCESS_KEY": "anything"}
+    told = {"endpoint": f"http://127.0.0.1:{server.port}", "credentials": anybody}
+    sys.stdout.write(json.dumps(told) + "\n")
+    sys.stdout.flush()
+    sys.stdin.read()
+
+
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:]:
+        keeping(Path(sys.argv[1]), int(sys.argv[2]))
+    else:
+        main()

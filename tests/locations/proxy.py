@@ -9,6 +9,7 @@
         proxy.next(Delay(2.0))                              # the answer comes so much later
         proxy.next(Truncate(to=100))                        # a whole answer, but of a body cut short
         proxy.next(Flip(bit=8 * 100))                       # one bit of the answer's body is another
+        proxy.next(Call(function, after=1 << 20))           # call this with the path, so far into the body
         proxy.down(); proxy.up()                            # connections are refused; accepted again, same port
 
 A fault is used up by the requests it fits (``method``, ``path`` as a part of it), in the order they were given; all
@@ -22,6 +23,7 @@ import contextlib
 import socket
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -69,7 +71,16 @@ class Flip:
     bit: int
 
 
-Fault = Status | CutRequest | CutAnswer | Delay | Truncate | Flip
+@dataclass(frozen=True)
+class Call:
+    """Call this with the request's path, so many bytes into its body, 0: before it is passed on; then go on as if
+    nothing was."""
+
+    function: Callable[[str], object]
+    after: int = 0
+
+
+Fault = Call | Status | CutRequest | CutAnswer | Delay | Truncate | Flip
 
 
 @dataclass
@@ -126,6 +137,11 @@ class Proxy:
         """Plan a fault for the next requests that fit."""
         with self._lock:
             self._plan.append(_Planned(fault, method, path, times))
+
+    def left(self) -> list[Fault]:
+        """Faults that no request has met."""
+        with self._lock:
+            return [one.fault for one in self._plan if one.times > 0]
 
     def clear(self) -> None:
         """Forget all that is planned, and what was seen."""
@@ -197,10 +213,16 @@ class Proxy:
             told = f"HTTP/1.1 {fault.code} Injected\r\nContent-Length: {len(fault.body)}\r\n\r\n"
             client.sendall(told.encode() + (fault.body if method != "HEAD" else b""))
             return
+        if isinstance(fault, Call) and not fault.after:
+            fault.function(path)
         server.sendall(request.head)
         if isinstance(fault, CutRequest):
             _pass(client, server, rest, min(fault.after, request.length))
             raise _Gone
+        if isinstance(fault, Call) and fault.after:
+            rest = _pass_some(client, server, rest, min(fault.after, request.length))
+            fault.function(path)
+            request.length -= min(fault.after, request.length)
         _pass(client, server, rest, request.length)
         answer, rest = _head(server, b"")
         if isinstance(fault, Delay):
@@ -284,6 +306,17 @@ def _pass(source: socket.socket, target: socket.socket, rest: bytes, length: int
         data = _some(source, min(length, 1 << 18))
         target.sendall(data)
         length -= len(data)
+
+
+def _pass_some(source: socket.socket, target: socket.socket, rest: bytes, length: int) -> bytes:
+    """Send exactly ``length`` bytes on, ``rest`` first; what of ``rest`` is left."""
+    target.sendall(rest[:length])
+    left = length - len(rest)
+    while left > 0:
+        data = _some(source, min(left, 1 << 18))
+        target.sendall(data)
+        left -= len(data)
+    return rest[length:]
 
 
 def _pass_chunks(source: socket.socket, target: socket.socket, rest: bytes) -> None:

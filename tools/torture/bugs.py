@@ -35,6 +35,7 @@ CATALOGUE: tuple[str, ...] = (
     "tools.torture.conform.planted",
     "tools.torture.programs.planted_programs",
     "tools.torture.space.planted",
+    "tools.torture.copies.planted",
     "tools.torture.users.planted",
 )
 

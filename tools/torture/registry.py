@@ -36,6 +36,7 @@ MODULES: tuple[str, ...] = (
     "tools.torture.space.graphs",
     "tools.torture.space.soak",
     "tools.torture.space.load",
+    "tools.torture.copies.lives",
     "tools.torture.users.access",
     "tools.torture.users.points",
     "tools.torture.users.quota",

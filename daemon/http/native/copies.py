@@ -8,12 +8,14 @@ from typing import Annotated, Literal
 from fastapi import Path
 from pydantic import Field
 
-from daemon.contract import LocationInfo, LocationSpec, Page, UploadInfo
+from daemon.contract import KeyRing, LocationInfo, LocationSpec, Page, SecretSpec, UploadInfo
 from daemon.http.native.base import Ask, Body, Cursor, Limit, Text, paged, route
 from daemon.http.native.mounts import LONG
 
 LocationName = Annotated[str, Path(max_length=1000, description="The name of a storage location.")]
 _Name = Annotated[str, Field(max_length=1000)]
+_Words = Annotated[str, Field(max_length=4096, repr=False)]
+_Printed = Annotated[str, Field(max_length=1000, repr=False)]
 
 
 class NewLocation(Body):
@@ -22,15 +24,43 @@ class NewLocation(Body):
 
     name: _Name
     url: Annotated[str, Field(max_length=4096, examples=["s3://bucket/prefix"])]
-    passphrase: Annotated[str, Field(max_length=4096, repr=False)] = ""
-    keys: Annotated[
-        list[Annotated[str, Field(max_length=1000)]], Field(max_length=50, repr=False)
-    ] = []  # noqa: RUF012
+    passphrase: _Words = ""
+    keys: Annotated[list[_Name], Field(max_length=50, repr=False)] = []  # noqa: RUF012
     credentials: Annotated[str, Field(max_length=4096)] = "environment"
     sealed: bool = True
     mounts: Annotated[list[_Name], Field(max_length=1000)] = []  # noqa: RUF012
     verify: Annotated[float, Field(ge=0, le=1)] = 0.02
     local: Literal["keep", "drop"] = "keep"
+
+
+class OneSecret(Body):
+    """A passphrase, a key as printed (of a new slot also a recipient's public half), or with both what needs both."""
+
+    passphrase: _Words = ""
+    key: _Printed = ""
+
+    def spec(self) -> SecretSpec:
+        return SecretSpec(self.passphrase, self.key)
+
+
+class KeyChange(Body):
+    """What is to open a location, and what no longer (ids of slots): all of it at once, or nothing. ``machine``: this
+    store's own key, where it does not; ``force``: also where nobody but this store, or not even it, could open it
+    then. ``opened_with``: what opens it now, when it is not to be this store's own key."""
+
+    add: Annotated[list[OneSecret], Field(max_length=16)] = []  # noqa: RUF012
+    remove: Annotated[list[_Name], Field(max_length=16)] = []  # noqa: RUF012
+    machine: bool = False
+    force: bool = False
+    opened_with: OneSecret | None = None
+
+
+class Rotation(Body):
+    """A new key for what is sent from now on. ``master_for``: a new master key as well, with slots for these and for
+    this store alone: who is not among them can open nothing that is written then."""
+
+    master_for: Annotated[list[OneSecret], Field(max_length=15)] = []  # noqa: RUF012
+    opened_with: OneSecret | None = None
 
 
 class Retry(Body):
@@ -67,6 +97,37 @@ def remove_location(ask: Ask, name: LocationName) -> None:
     """Send nothing there any more; what lies there stays."""
     ask.about = f"location {name}"
     ask.backend.remove_location(name)
+
+
+@route("GET", "/v1/locations/{name}/keys", KeyRing, patience=LONG)
+def list_keys(ask: Ask, name: LocationName) -> KeyRing:
+    """Who may open a location: no key, and nothing that tells one."""
+    return ask.backend.keys(name)
+
+
+@route("POST", "/v1/locations/{name}/keys", KeyRing, pool="commits", patience=LONG, keyed=False)
+def change_keys(ask: Ask, name: LocationName, change: KeyChange) -> KeyRing:
+    """Have others open a location, or some no longer. No secret is kept, nor in any answer or log."""
+    ask.about = f"location {name}: {len(change.add)} added, {len(change.remove)} removed"
+    return ask.backend.change_keys(
+        name, add=[one.spec() for one in change.add], remove=change.remove, machine=change.machine,
+        force=change.force, opened_with=_given(change.opened_with),
+    )  # fmt: skip
+
+
+@route(
+    "POST", "/v1/locations/{name}/keys/rotate", KeyRing, pool="commits", patience=LONG, keyed=False
+)
+def rotate_keys(ask: Ask, name: LocationName, wanted: Rotation) -> KeyRing:
+    """Have what is sent from now on be sealed with a new key; nothing that is there is written again."""
+    ask.about = f"location {name}" + (": master key" if wanted.master_for else "")
+    return ask.backend.rotate_keys(
+        name, master_for=[one.spec() for one in wanted.master_for], opened_with=_given(wanted.opened_with)
+    )  # fmt: skip
+
+
+def _given(secret: OneSecret | None) -> SecretSpec | None:
+    return secret.spec() if secret is not None else None
 
 
 @route("GET", "/v1/uploads", Page[UploadInfo])

@@ -55,10 +55,10 @@ def test_locations_and_uploads(one: World, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("role", "mounts", "statuses"),
     [
-        ("operator", (), (200, 403, 403, 200, 404)),
-        ("writer", (), (403, 403, 403, 403, 403)),
-        ("auditor", (), (200, 403, 403, 200, 403)),
-        ("operator", ("mine",), (403, 403, 403, 200, 403)),
+        ("operator", (), (200, 403, 403, 200, 404, 404, 403, 403)),
+        ("writer", (), (403,) * 8),
+        ("auditor", (), (200, 403, 403, 200, 403, 404, 403, 403)),
+        ("operator", ("mine",), (403, 403, 403, 200, 403, 403, 403, 403)),
     ],
 )
 def test_who_may(
@@ -68,7 +68,8 @@ def test_who_may(
     answers = (
         client.get("/v1/locations"), client.post("/v1/locations", json=new(tmp_path)),
         client.delete("/v1/locations/none"), client.get("/v1/uploads"),
-        client.post("/v1/uploads/retry", json={"location": "none"}),
+        client.post("/v1/uploads/retry", json={"location": "none"}), client.get("/v1/locations/none/keys"),
+        client.post("/v1/locations/none/keys", json={}), client.post("/v1/locations/none/keys/rotate", json={}),
     )  # fmt: skip
     assert tuple(answer.status_code for answer in answers) == statuses
 
@@ -85,6 +86,22 @@ def test_no_secret_is_told_or_kept(tmp_path: Path, caplog: pytest.LogCaptureFixt
         assert [one.status_code for one in answers] == [201, 400, 400, 400, 404, 400]
         keyed = client.post("/v1/locations", json=bodies[0], headers={"Idempotency-Key": "k"})
         assert keyed.status_code == 400  # no hash of a secret is kept
+        keys, secret = "/v1/locations/there/keys", {"passphrase": CANARY}
+        changes = [
+            (keys, {"add": [secret]}, 200), (keys, {"remove": [], "opened_with": secret}, 400),
+            (keys, {"add": [{"key": CANARY}]}, 400), (keys, {"add": [CANARY]}, 400),
+            (keys, {"add": [{"passphrase": [CANARY]}]}, 400), (keys, {"add": [{**secret, "x": 1}]}, 400),
+            (f"{keys}/rotate", {"opened_with": secret}, 200), (f"{keys}/rotate", {"opened_with": CANARY}, 400),
+            (f"{keys}/rotate", {"opened_with": {"passphrase": CANARY + "x"}}, 403),
+            ("/v1/locations/none/keys", {"add": [secret]}, 404),
+        ]  # fmt: skip
+        for path, body, status in changes:
+            answers.append(client.post(path, json=body))
+            assert answers[-1].status_code == status, answers[-1].text
+        answers.append(client.post(keys, json={"add": [secret]}, headers={"Idempotency-Key": "k"}))
+        assert answers[-1].status_code == 400
+        answers.append(client.get(keys))
+        assert answers[-1].json()["epochs"] == [1, 2]
         told = [each.text for each in (*answers, keyed, client.get("/v1/locations"))]
         told += [repr(one.acts()), repr(one.service.jobs().items), repr(one.service.incidents())]
         told += [client.get(path).text for path in ("/metrics", "/v1/config", "/v1/audit")]

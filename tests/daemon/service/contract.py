@@ -9,11 +9,13 @@ import io
 import os
 import tarfile
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
-from daemon.contract import Backend, MountSpec, PointQuery, RestoreSpec
+from daemon.contract import Backend, LocationSpec, MountSpec, PointQuery, RestoreSpec, SecretSpec
 from engine.errors import AlreadyExists, Busy, InvalidRequest, NotFound, PermissionDenied
+from engine.keys import Identity, Key
 from tests.daemon.service.support import fill
 
 FILES = {
@@ -452,6 +454,52 @@ class BackendContract:
                 backend.create_token(role, mounts)  # type: ignore[arg-type]
         with pytest.raises(NotFound):
             backend.revoke_token("0" * 12)
+
+    def test_keys_of_a_location(self, backend: Backend, tmp_path: Path) -> None:
+        safe, paper = Identity.new(), Key.new()
+        there = tmp_path / "there"
+        there.mkdir()
+        backend.add_location(
+            LocationSpec("far", f"file://{there}", keys=[safe.recipient.printed()])
+        )
+        first = backend.keys("far")
+        assert [(one.kind, one.own) for one in first.slots] == [("recipient", False), ("key", True)]
+        assert (first.location, first.ring, first.epochs, first.left) == ("far", 1, [1], "")
+        added = backend.change_keys("far", add=[SecretSpec(key=paper.printed())])
+        assert (added.ring, len(added.slots), added.fingerprint) == (2, 3, first.fingerprint)
+        by_paper, by_safe = SecretSpec(key=paper.printed()), SecretSpec(key=safe.printed())
+        recipient = SecretSpec(key=safe.recipient.printed())
+        own, safes, papers = (
+            next(one.id for one in added.slots if (one.kind, one.own) == wanted)
+            for wanted in (("key", True), ("recipient", False), ("key", False))
+        )
+        less = backend.change_keys("far", remove=[safes], opened_with=by_paper)
+        assert [one.id for one in less.slots] == [own, papers]
+        for remove, add, opened_with in (
+            ([own], [], None), ([papers], [], None), (["x"], [], None), ([], [], None), ([], [SecretSpec()], None),
+            ([], [SecretSpec("words", recipient.key)], None), ([], [recipient], recipient),
+            ([], [SecretSpec(key=paper.printed()[:-1])], None),
+        ):  # fmt: skip
+            with pytest.raises(InvalidRequest):
+                backend.change_keys("far", add=add, remove=remove, opened_with=opened_with)
+        with pytest.raises(PermissionDenied, match="opens none"):
+            backend.rotate_keys("far", opened_with=by_safe)
+        assert backend.keys("far") == less
+        assert backend.rotate_keys("far").epochs == [1, 2]
+        new = backend.rotate_keys("far", master_for=[recipient], opened_with=by_paper)
+        assert [one.kind for one in new.slots] == ["recipient", "key"] and new.epochs == [1, 2, 3]
+        own = next(one.id for one in new.slots if one.own)
+        assert not any(
+            one.own for one in backend.change_keys("far", remove=[own], force=True).slots
+        )
+        with pytest.raises(PermissionDenied):
+            backend.keys("far")
+        again = backend.change_keys("far", machine=True, opened_with=by_safe)
+        assert [one.own for one in again.slots] == [False, True] and backend.keys("far") == again
+        for ask in (backend.keys, backend.change_keys, backend.rotate_keys):
+            with pytest.raises(NotFound, match="locations: far"):
+                ask("near")
+        backend.remove_location("far")
 
     def test_the_store(self, backend: Backend, mount: str, point: str) -> None:
         assert backend.stats()["points"] == backend.stats(mount)["points"] == 1

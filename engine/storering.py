@@ -85,7 +85,7 @@ def told(path: str, system: Os) -> RingFacts:
     return _sound(path, system)[0][0]
 
 
-class OwnRings:
+class StoreRings:
     """Where the ring of a store lies; see ``engine.keys.Rings``."""
 
     def __init__(self, path: str, system: Os) -> None:
