@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from engine import home
+from engine import home, storering
 from engine.errors import InvalidRequest
 from engine.keys import COST, Keyring, Opened, Opener, RingFacts, Secret
 from engine.keys.primitives import Cost
@@ -24,15 +24,19 @@ class RingInfo(NamedTuple):
 
 
 class StoreKeys:
-    """The key ring of the sealed store at ``path``. ``opener``: who looks, or changes it."""
+    """The key ring of the sealed store at ``path``, to who can open it."""
 
-    def __init__(self, path: str, opener: Opener, *, cost: Cost = COST, system: Os = REAL) -> None:
-        """Raises NotFound, Corrupt, FormatTooNew, InvalidRequest for a store that is not sealed."""
+    def __init__(
+        self, path: str, opener: Opener | None, *, cost: Cost = COST, system: Os = REAL
+    ) -> None:
+        """``opener``: None for what is at hand. Raises NotFound, Corrupt, FormatTooNew, PermissionDenied, and
+        InvalidRequest for a store that is not sealed."""
         self._path = home.named(path)
         self._system = system
         self._store = home.sealed_id(self._path, system)
+        found = opener or storering.unlock(self._path, self._store, None, system=system).master
         self._ring = Keyring(
-            StoreRings(self._path, system), self._store, opener, cost=cost, system=system
+            StoreRings(self._path, system), self._store, found, cost=cost, system=system
         )
 
     @staticmethod

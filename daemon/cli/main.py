@@ -41,7 +41,8 @@ Another machine's store is asked through its service, with the same commands:
 """
 
 _MODULES = {
-    "daemon.cli.stores": "init create gc check scrub stats repair incidents history",
+    "daemon.cli.making": "init",
+    "daemon.cli.stores": "create gc check scrub stats repair incidents history",
     "daemon.cli.adopting": "adopt",
     "daemon.cli.mounts": "mount umount snapshot mounts start stop delete",
     "daemon.cli.points": "points diff restore rm keep",

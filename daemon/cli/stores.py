@@ -1,4 +1,4 @@
-"""Commands about a store as a whole: init, create, gc, check, scrub, stats, repair, incidents, history."""
+"""Commands about a store as a whole: create, gc, check, scrub, stats, repair, incidents, history."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from daemon.cli.common import alone, backend, beside, is_far, open_store, path_of, place_of, plain
+from daemon.cli.common import alone, backend, is_far, open_store, path_of, place_of, plain
 from daemon.cli.output import (
     Duration,
     Size,
@@ -25,21 +25,6 @@ from daemon.cli.output import (
 from engine import Store
 from engine.errors import Corrupt, InvalidRequest
 from engine.incidents import Incident
-
-
-@click.command()
-@click.argument("path", required=False)
-@click.pass_context
-def init(ctx: click.Context, path: str | None) -> None:
-    """Create an empty store.
-
-    \b
-      holdfast --store /srv/holdfast init
-    """
-    beside(ctx)
-    where = path or path_of(ctx)
-    Store.init(where)
-    say(f"store created at {shown(where)}")
 
 
 @click.command()
@@ -353,4 +338,4 @@ def history(ctx: click.Context, since: float | None, json_: bool) -> None:
     table(rows, [key.removesuffix("_ns").replace("_", " ").upper() for key in keys])
 
 
-COMMANDS = (init, create, gc, check, scrub, stats, repair, incidents, history)
+COMMANDS = (create, gc, check, scrub, stats, repair, incidents, history)

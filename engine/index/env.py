@@ -205,9 +205,7 @@ class Index:
         self._clean = clean
         self._map_size = map_size
         self._create = create
-        self._write_lock = (
-            threading.Lock()
-        )  # LMDB blocks all threads in C, this keeps waiters interruptible
+        self._write_lock = threading.Lock()  # LMDB's own blocks threads in C, uninterruptibly
         self._writer = 0  # thread that has the write transaction
         self.broken = False
         self.journal = Journal()  # of whoever has the store open

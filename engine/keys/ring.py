@@ -91,7 +91,12 @@ def _first(
 
 
 def unlock(
-    raw: bytes, secret: Opener, *, location: bytes | None = None, least: int = 0, system: Os = REAL
+    raw: bytes,
+    secret: Opener | Master,
+    *,
+    location: bytes | None = None,
+    least: int = 0,
+    system: Os = REAL,
 ) -> Vault:
     """The location, opened. ``location``: the one that is meant; ``least``: the number of the newest ring seen before.
 
@@ -120,7 +125,7 @@ def slot_of(raw: bytes, secret: Opener) -> str:
 
 
 def with_slots(
-    raw: bytes, opener: Opener, *, add: Sequence[Secret] = (), drop: Sequence[str] = (),
+    raw: bytes, opener: Opener | Master, *, add: Sequence[Secret] = (), drop: Sequence[str] = (),
     location: bytes | None = None, least: int = 0, now_ns: int, cost: Cost = COST, system: Os = REAL,
 ) -> tuple[bytes, Vault]:  # fmt: skip
     """The next ring, with slots added, and those with the ids in ``drop`` left out; never the last one. ``location``
@@ -180,7 +185,7 @@ def let_in(
 
 
 def rotated(
-    raw: bytes, opener: Opener, *, master_for: Sequence[Secret] = (),
+    raw: bytes, opener: Opener | Master, *, master_for: Sequence[Secret] = (),
     location: bytes | None = None, least: int = 0, now_ns: int, cost: Cost = COST, system: Os = REAL,
 ) -> tuple[bytes, Vault]:  # fmt: skip
     """The next ring, with a new epoch: what is written from now on has another key.
