@@ -190,19 +190,25 @@ class ChunkReader:
                 raise
             return self._take(cid, moved, level)
 
-    def load_at(self, cid: bytes, row: ChunkRow, level: int = 0) -> Loaded:
-        """Read, decode and verify the chunk that lies at ``row``; nothing is cached or marked."""
-        return self._take(cid, row, level)[1]
+    def load_at(
+        self, cid: bytes, row: ChunkRow, level: int = 0, *, raw: bytes | None = None
+    ) -> Loaded:
+        """Read, decode and verify the chunk that lies at ``row``; nothing is cached or marked. ``raw``: its record,
+        where it was read already."""
+        return self._take(cid, row, level, raw)[1]
 
-    def _take(self, cid: bytes, row: ChunkRow, level: int) -> tuple[codec.Bytes, Loaded]:
+    def _take(
+        self, cid: bytes, row: ChunkRow, level: int, raw: bytes | None = None
+    ) -> tuple[codec.Bytes, Loaded]:
         """The record without the store's seal, and what it holds."""
         if level > limits.DELTA_DEPTH_MAX + 1 or row.stored > limits.RECORD_MAX:
             raise Corrupt(
                 "index row of a chunk", expected="a record within its limits", found="another"
             )
-        if self._make_readable is not None:
-            self._make_readable(row.pack, row.offset + row.stored)
-        raw = self._context.files.read(row.pack, row.offset, row.stored)
+        if raw is None:
+            if self._make_readable is not None:
+                self._make_readable(row.pack, row.offset + row.stored)
+            raw = self._context.files.read(row.pack, row.offset, row.stored)
         record = decode_record_head(raw)
         if record.id != cid or record.size != row.stored:
             raise Corrupt(

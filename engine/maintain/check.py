@@ -144,19 +144,35 @@ class Checker:
             if row.flags & FLAG_SUSPECT and not read_data:
                 self._damage(cid, "was found damaged before")
         placed.sort()
-        away_chunks = 0
-        for i, (_, _, cid, row) in enumerate(placed):
-            elsewhere = row.pack in self._away
-            away_chunks += elsewhere
-            if cid not in self._bad and not row.flags & FLAG_CONDEMNED and not elsewhere:
+        away: list[tuple[int, int, bytes, ChunkRow]] = []
+        for i, one in enumerate(placed):
+            _, _, cid, row = one
+            if row.pack in self._away:
+                away.append(one)
+            elif cid not in self._bad and not row.flags & FLAG_CONDEMNED:
                 self._record(cid, row, read_data)
             if not i % 512:
                 self._report(Progress("check", i, len(placed), "chunks"))
+        if read_data and away:
+            self._far(away)
         self.result.counts["chunks"] = len(placed)
-        self.result.counts["chunks elsewhere"] = away_chunks
+        self.result.counts["chunks elsewhere"] = len(away)
         self.result.counts["condemned chunks"] = (
             sum(bool(r.flags & FLAG_CONDEMNED) for *_, r in placed) if idle else 0
         )
+
+    def _far(self, placed: list[tuple[int, int, bytes, ChunkRow]]) -> None:
+        """All of it is fetched."""
+        from engine.maintain.far import Far
+
+        wanted = [
+            one for one in placed if one[2] not in self._bad and not one[3].flags & FLAG_CONDEMNED
+        ]
+        Far(
+            self._store, self._txn, damage=self._damage,
+            away=lambda thing, error: self._found("location", thing, f"cannot be read: {error}"),
+            done=lambda count: self._report(Progress("check elsewhere", count, len(wanted), "chunks")),
+        ).check(wanted)  # fmt: skip
 
     def _record(self, cid: bytes, row: ChunkRow, read_data: bool) -> None:
         if read_data:

@@ -99,11 +99,16 @@ def record_fault(store: OpenStore, cid: bytes, row: ChunkRow) -> str:
         if now is row:
             break
         row = now
+    suspect(store, cid, fault)
+    return fault
+
+
+def suspect(store: OpenStore, cid: bytes, fault: str) -> None:
+    """Have the chunk be known to be damaged, so that what is written again is stored again."""
     try:
         mark_suspect(store.context, cid, fault)
     except HoldfastError as error:
         log.warning("chunk %s could not be marked: %s", cid.hex(), error)
-    return fault
 
 
 def moved(store: OpenStore, cid: bytes, row: ChunkRow) -> ChunkRow | None:

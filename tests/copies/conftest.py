@@ -1,5 +1,6 @@
-"""The fixtures of the tests of restoring, which are those of copies as well: a store, a mount, its tree."""
+"""The fixtures of the tests of restoring, which are those of copies as well: a store, a mount, its tree; and servers."""
 
+from tests.locations.conftest import ceph, moto, server
 from tests.restore.conftest import engine, home, make, out
 
-__all__ = ["engine", "home", "make", "out"]
+__all__ = ["ceph", "engine", "home", "make", "moto", "out", "server"]

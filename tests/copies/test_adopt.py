@@ -18,11 +18,11 @@ from engine.maintain.adopt import NOT_TAKEN_OVER
 from engine.maintain.refill import AdoptReport
 from tests.copies.test_reach import grown
 from tests.copies.test_upload import CHEAP, SECRET, place
-from tests.locations.conftest import Server, moto
+from tests.locations.conftest import Server
 from tests.maintain.test_killed import scratch
 from tests.restore.support import Maker, Seen, found, noise, restored, seen
 
-__all__ = ["grown", "moto", "place", "scratch"]
+__all__ = ["grown", "place", "scratch"]
 SETTINGS = {"policy": {"keep_last": 7}}
 LIMITS = {"quota": 1 << 40, "max_files": 5000, "chunking": "auto"}  # the engine's own
 
@@ -279,11 +279,11 @@ def test_another_writer_while_adopting(
 
 
 def test_from_a_server(
-    engine: Store, grown: list[str], moto: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    engine: Store, grown: list[str], server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for key, value in moto.credentials.items():
+    for key, value in server.credentials.items():
         monkeypatch.setenv(key, value)
-    url = moto.url()
+    url = server.url()
     add(engine._open.context, "far", Wanted(url, [SECRET]), cost=CHEAP).location.close()
     upload(engine)
     report = Store.adopt(str(tmp_path / "new"), url, SECRET, take_over=True)

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import os
+import resource
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from backports import zstd
 
 from engine import Store, codec
 from engine.copies import sealed
 from engine.copies.journal import PacksChanged, PointMade, path_of
 from engine.copies.journal import Point as PointCopy
 from engine.copies.sealed import PackBuilder, PackRow
-from engine.errors import Corrupt, HoldfastError
-from engine.index.rows import ENC_DELTA, ENC_RAW, KIND_NODE, KIND_POINT
+from engine.errors import Corrupt, FormatTooNew, HoldfastError
+from engine.index.rows import ENC_DELTA, ENC_RAW, ENC_ZSTD, KIND_NODE, KIND_POINT
+from engine.keys import JOURNAL_MAGIC
 from engine.maintain.refill import AdoptReport
 from engine.nodes.point import Point, decode_point, encode_point
 from engine.packs.records import Base, Entry, encode_record_head
@@ -265,6 +270,75 @@ def test_two_mounts_of_one_number_are_refused(forge: Forge, tmp_path: Path) -> N
     record = forge.add(pack, encode_point(other), kind=KIND_POINT)
     forge.made.append(PointMade(PointCopy(other.id, "n", record), (forge.put(pack),)))
     refused(tmp_path, "number")
+
+
+def test_bombs_do_not_go_off(forge: Forge, tmp_path: Path, expect_log: Expect) -> None:
+    """What is announced is small, what comes out is a GiB: nothing is decompressed beyond what was announced."""
+    expect_log("suspect")
+    squeeze, part = zstd.ZstdCompressor(level=1), bytes(1 << 24)
+    bomb = b"".join(squeeze.compress(part) for _ in range(64)) + squeeze.flush()
+    cid, _ = forge.node()
+    pack = forge.builder()
+    head = encode_record_head(KIND_NODE, ENC_ZSTD, 0, 100, len(bomb), cid)
+    pack.add(head, bomb, Entry(cid, 0, len(head) + len(bomb), 100, KIND_NODE, ENC_ZSTD, 0, ()))
+    for row in forge.made.rows:
+        forge.name(gone=(row.name,))
+    forge.add(pack, encode_point(forge.point), kind=KIND_POINT)
+    forge.name(forge.put(pack))
+    seal = forge.made.vault.new_file(
+        JOURNAL_MAGIC, 0
+    )  # and one in the journal, behind all that is genuine
+    entry = seal.seal(64, struct.pack("<I", 1 << 20) + bomb)
+    forge.made.put(path_of(forge.made.chain.seq + 1), seal.header + entry)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    report = adopted(tmp_path)
+    assert any("is not whole" in text for text in report.done)
+    assert any("journal entry" in text and "left out" in text for text in report.done)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 256 << 10  # KiB
+
+
+def _newer_marker(forge: Forge) -> None:
+    path = forge.made.root / "holdfast.json"
+    path.write_bytes(path.read_bytes().replace(b'"holdfast":1', b'"holdfast":2'))
+
+
+def _newer_slot(forge: Forge) -> None:
+    ring = json.loads((forge.made.root / "keys" / "00000001.json").read_bytes())
+    ring["ring"], ring["slots"][0]["kind"] = 2, "quantum"
+    raw = json.dumps(ring, sort_keys=True, separators=(",", ":")).encode()
+    forge.made.put("keys/00000002.json", raw)
+
+
+def _newer_journal(forge: Forge) -> None:
+    path = forge.made.root / path_of(1)
+    path.write_bytes(path.read_bytes().replace(b"HFJRNL01", b"HFJRNL02"))
+
+
+@pytest.mark.parametrize("change", [_newer_marker, _newer_slot, _newer_journal])
+def test_what_is_newer_is_refused(
+    forge: Forge, tmp_path: Path, change: Callable[[Forge], None]
+) -> None:
+    change(forge)
+    with pytest.raises(FormatTooNew, match=r"Holdfast that wrote it|newer"):
+        adopted(tmp_path)
+    assert not (tmp_path / "new").exists() and not (tmp_path / "new.adopting").exists()
+
+
+def test_a_link_out_of_the_target_is_not_followed(forge: Forge, tmp_path: Path) -> None:
+    """Neither one that lies in the target, nor one of the tree itself: of two entries of a name there is none."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    node = forge.node()[1]
+    first = node.index(NAMES[0])
+    forge.point_with(node[:first] + node[first:].replace(NAMES[1], NAMES[0]))
+    adopted(tmp_path)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / NAMES[0].decode()).symlink_to(outside)
+    with Store.open(str(tmp_path / "new")) as store:
+        for point in ("1" + forge.point.id[1:], forge.point.id):
+            with contextlib.suppress(HoldfastError):
+                store.restore(point, b"", os.fsencode(tmp_path / "out"), force=True)
+    assert list(outside.iterdir()) == []
 
 
 def test_a_missing_pack_is_told_and_nothing_else_lost(forge: Forge, tmp_path: Path) -> None:

@@ -24,10 +24,10 @@ from engine.restore import tree
 from tests.copies.test_adopt import SETTINGS, content, everything, filled, upload
 from tests.copies.test_reach import grown
 from tests.copies.test_upload import CHEAP, SECRET, place
-from tests.locations.conftest import Server, moto
+from tests.locations.conftest import Server
 from tests.restore.support import Maker
 
-__all__ = ["grown", "moto", "place"]
+__all__ = ["grown", "place"]
 
 
 @pytest.fixture
@@ -221,12 +221,12 @@ def test_helpers_open_it_too(
 
 
 def test_from_a_server_and_unsealed(
-    engine: Store, grown: list[str], moto: Server, place: Path, scratch: Path,
+    engine: Store, grown: list[str], server: Server, place: Path, scratch: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    for key, value in moto.credentials.items():
+    for key, value in server.credentials.items():
         monkeypatch.setenv(key, value)
-    for name, url, secret in (("far", moto.url(), SECRET), ("near", f"file://{place}", None)):
+    for name, url, secret in (("far", server.url(), SECRET), ("near", f"file://{place}", None)):
         wanted = Wanted(url, [secret] if secret else [], sealed=secret is not None)
         add(engine._open.context, name, wanted, cost=CHEAP).location.close()
         upload(engine, name)

@@ -17,7 +17,7 @@ Ceph's gateway with ``make test-distributed``. ``proxy`` is between the store an
 | object truncated, bit flipped, pack missing, before the look at it | ``test_a_pack_that_is_not_as_it_was_sent`` |
 | the same, of what was verified | ``test_what_is_damaged_there_later``; tests/copies/test_adopt_hostile.py, test_rescue.py |
 | a bit flipped, an answer cut short on the way | tests/locations/test_server.py |
-| lists of more than 2,500 objects | ``test_a_journal_of_many_pages``; tests/locations/test_server.py |
+| lists of more than 2,500 objects | tests/locations/test_server.py; ``test_a_journal_of_many_pages`` (of Ceph; of moto, whose pages are short there) |
 | any change cut off, at any step | ``test_cut_off_at_any_change_it_goes_on`` and others in test_upload.py, test_keyring.py, test_adopt_killed.py |
 
 | bad input | proved by |
@@ -36,8 +36,10 @@ from __future__ import annotations
 
 import functools
 import re
+import shutil
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,6 +48,7 @@ import pytest
 from engine import Store, limits
 from engine.copies import connect, rows, sealed
 from engine.copies.connect import Wanted, add
+from engine.copies.journal import PacksChanged, Removed
 from engine.copies.sealed import path_of
 from engine.errors import (
     HoldfastError,
@@ -54,23 +57,18 @@ from engine.errors import (
 )
 from engine.index import Table
 from engine.index.rows import U32, chunk_row
-from engine.locations import Location, Retry
+from engine.locations import Location, Retry, open_location
+from tests.copies import made as by_hand
 from tests.copies.test_adopt import content
 from tests.copies.test_reach import grown
 from tests.copies.test_upload import CHEAP, SECRET
-from tests.locations.conftest import BUCKET, Server, ceph, moto
+from tests.locations.conftest import BUCKET, Server
 from tests.locations.moto_server import MotoServer, client
 from tests.locations.proxy import Call, CutAnswer, CutRequest, Delay, Fault, Proxy, Status
 from tests.restore.support import Maker, noise
 
-__all__ = ["ceph", "grown", "moto"]
+__all__ = ["grown"]
 SHORT = 0.3  # s that a location may be gone, instead of minutes
-
-
-@pytest.fixture(params=["moto", pytest.param("ceph", marks=pytest.mark.needs_ceph)])
-def server(request: pytest.FixtureRequest) -> Server:
-    found: Server = request.getfixturevalue(request.param)
-    return found
 
 
 @dataclass
@@ -226,28 +224,29 @@ def test_wrong_credentials(far: Far, monkeypatch: pytest.MonkeyPatch) -> None:
     far.is_there()
 
 
-@pytest.mark.parametrize("damage", ["truncated", "flipped", "missing"])
-def test_a_pack_that_is_not_as_it_was_sent(far: Far, damage: str) -> None:
+DAMAGE = ("truncated", "flipped", "missing")
+
+
+def test_a_pack_that_is_not_as_it_was_sent(far: Far) -> None:
     """Between the end of a put and the look at it."""
+    for damage in DAMAGE:
 
-    def hurt(path: str) -> None:
-        _hurt(far, path.removeprefix(f"/{BUCKET}/"), damage)
+        def hurt(path: str, damage: str = damage) -> None:
+            _hurt(far, path.removeprefix(f"/{BUCKET}/"), damage)
 
-    far.proxy.next(Call(hurt), method="HEAD", path="/packs/", times=2)
-    raised = far.send()
-    told = raised + far.reasons()
-    assert re.search(r"packs/|sealed pack", told), told
-    assert far.states() == ({"queued"} if raised else {"failed", "verified"})
-    far.proxy.clear()
-    far.engine.copies.retry("far")
+        far.proxy.next(Call(hurt), method="HEAD", path="/packs/", times=-1)
+        far.wait_s = SHORT
+        told = far.send() + far.reasons()
+        assert re.search(r"packs/|sealed pack", told), told
+        assert "verified" not in far.states()
+        far.is_here()
+        far.proxy.clear()
+        far.engine.copies.retry("far")
     assert far.send() == ""
     far.is_there()
 
 
-@pytest.mark.parametrize("damage", ["truncated", "flipped", "missing"])
-def test_what_is_damaged_there_later(
-    far: Far, damage: str, expect_log: Callable[[str], None]
-) -> None:
+def test_what_is_damaged_there_later(far: Far, expect_log: Callable[[str], None]) -> None:
     """It is told, nothing else is lost, and never are other bytes given back."""
     assert far.send() == ""
     assert far.engine.copies.drop_local().chunks
@@ -257,16 +256,29 @@ def test_what_is_damaged_there_later(
     name = next(
         row.name.hex() for key, row in packs.items() if key in numbers and row.kind == sealed.DATA
     )
-    _hurt(far, f"{far.key}/{path_of(name)}", damage)
-    expect_log("suspect")
-    assert far.engine.check(read_data=True).problems
     oldest, newest = far.engine.points()[0].id, far.engine.points()[-1].id
-    report = far.engine.restore(oldest, b"", bytes(far.tmp / "oldest"))
-    assert report.damaged
-    content(far.engine, newest, far.tmp / "newest")
-    Store.adopt(str(far.tmp / "new"), far.url, SECRET)
-    with Store.open(str(far.tmp / "new")) as store:
-        assert store.check(read_data=True).problems
+    content(far.engine, oldest, far.tmp / "before")  # what is in the cache then hides nothing
+    far.wait_s = SHORT
+    far.proxy.down()
+    (away,) = (one for one in far.engine.check(read_data=True).problems if one.code != "tree")
+    assert (away.code, away.thing) == ("location", "location far")  # no chunk is damaged by it
+    far.proxy.up()
+    expect_log("suspect")
+    key = f"{far.key}/{path_of(name)}"
+    sent = far.server.admin.get_object(Bucket=BUCKET, Key=key)["Body"].read()
+    for damage in DAMAGE:
+        _hurt(far, key, damage)
+        assert far.engine.check(read_data=True).problems
+        shutil.rmtree(Path(far.engine.path, "cache"), ignore_errors=True)
+        report = far.engine.restore(oldest, b"", bytes(far.tmp / f"oldest-{damage}"))
+        assert report.damaged, damage
+        content(far.engine, newest, far.tmp / f"newest-{damage}")
+        if damage == DAMAGE[-1]:
+            Store.adopt(str(far.tmp / "new"), far.url, SECRET)
+            with Store.open(str(far.tmp / "new")) as store:
+                assert store.check(read_data=True).problems
+        far.server.admin.put_object(Bucket=BUCKET, Key=key, Body=sent)
+        assert far.engine.check(read_data=True).problems == []  # mended: nothing is held against it
 
 
 def _hurt(far: Far, key: str, damage: str) -> None:
@@ -279,29 +291,64 @@ def _hurt(far: Far, key: str, damage: str) -> None:
     if damage == "truncated":
         del data[len(data) // 2 :]
     else:
-        data[100] ^= 4
+        data[len(data) * 3 // 4] ^= 4
     admin.put_object(Bucket=BUCKET, Key=key, Body=bytes(data))
 
 
+@pytest.fixture(scope="module")
+def revivable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MotoServer]:
+    """A server that can be killed, and gives lists in pages of 20."""
+    with MotoServer(tmp_path_factory.mktemp("kept"), page=20) as one:
+        client(one.endpoint, one.credentials).create_bucket(Bucket=BUCKET)
+        yield one
+
+
+@pytest.mark.parametrize(
+    ("kind", "count"),
+    [("revivable", 70), pytest.param("ceph", 2_600, marks=pytest.mark.needs_ceph)],
+)
+def test_a_journal_of_many_pages(
+    engine: Store, grown: list[str], kind: str, count: int, request: pytest.FixtureRequest, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Lists of more objects than a server gives at once: who adopts sees the last of them."""
+    server: MotoServer | Server = request.getfixturevalue(kind)
+    for name, value in server.credentials.items():
+        monkeypatch.setenv(name, value)
+    made = by_hand.location(tmp_path / "there", engine, [SECRET])
+    for _ in range(count):
+        made.append(PacksChanged((), ()))
+    made.append(Removed((grown[0],)))
+    url = f"s3://{BUCKET}/pages?endpoint={server.endpoint}"
+    location = open_location(url, server.credentials)
+    files = [one for one in (tmp_path / "there").rglob("*") if one.is_file()]
+    with ThreadPoolExecutor(8) as pool:
+        names = [str(one.relative_to(tmp_path / "there")) for one in files]
+        list(pool.map(location.put, names, (one.read_bytes() for one in files)))
+    assert len(list(location.list("journal/"))) > count
+    location.close()
+    report = Store.adopt(str(tmp_path / "new"), url, SECRET, take_over=True)
+    assert (report.points, report.left_out) == (2, 0)
+
+
 def test_the_server_is_killed_in_the_middle_of_a_part(
-    engine: Store, make: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    engine: Store, make: Maker, revivable: MotoServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
     """Once it comes back while it is waited for, once it does not."""
     make.file(b"large", noise(limits.PUT_PART + (1 << 20), 5))
     make.point(engine)
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "anything")
     monkeypatch.setattr(connect, "Retry", functools.partial(Retry, limit_s=10.0))
-    (tmp_path / "kept").mkdir()
-    with MotoServer(tmp_path / "kept") as moto, Proxy(moto.endpoint) as proxy:
-        client(moto.endpoint, moto.credentials).create_bucket(Bucket=BUCKET)
+    moto = revivable
+    with Proxy(moto.endpoint) as proxy:
         url = f"s3://{BUCKET}/x?endpoint={proxy.endpoint}"
         wanted = Wanted(url, [SECRET], verify=1.0, local="drop")
         add(engine._open.context, "far", wanted, cost=CHEAP).location.close()
 
         def again(path: str) -> None:
             moto.kill()
-            threading.Timer(0.5, moto.start).start()
+            threading.Thread(target=moto.start).start()
 
         proxy.next(Call(again, after=1 << 19), method="PUT", path="partNumber")
         assert len(engine.copies.send("far")) == 1

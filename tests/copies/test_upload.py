@@ -27,13 +27,13 @@ from engine.keys import Passphrase, unlock
 from engine.keys.primitives import Cost
 from engine.progress import silent
 from tests.copies.test_reach import grown, reached, top
-from tests.locations.conftest import Server, moto
+from tests.locations.conftest import Server
 from tests.locations.faulty import Delay, Fail, Fault, Faulty, Flip, Lose, Tear
 from tests.restore.support import Maker
 
 CHEAP = Cost(memory_kib=64, passes=1, lanes=1)
 SECRET = Passphrase("a word or two")
-__all__ = ["grown", "moto"]
+__all__ = ["grown"]
 
 
 @pytest.fixture
@@ -177,12 +177,12 @@ def test_whatever_the_location_does_it_ends_verified_or_says_why(
     assert list(chain.state.points) == grown[:1] and reached(engine, grown[0]) <= ids
 
 
-def test_a_bucket(engine: Store, grown: list[str], moto: Server, tmp_path: Path) -> None:
+def test_a_bucket(engine: Store, grown: list[str], server: Server, tmp_path: Path) -> None:
     """A real server of the protocol; credentials come from a file, and are in no message."""
     secret = tmp_path / "credentials"
     secret.touch(0o600)
-    secret.write_text("".join(f"{key}={value}\n" for key, value in moto.credentials.items()))
-    wanted = Wanted(moto.url(), [SECRET], f"file:{secret}")
+    secret.write_text("".join(f"{key}={value}\n" for key, value in server.credentials.items()))
+    wanted = Wanted(server.url(), [SECRET], f"file:{secret}")
     link = add(engine._open.context, "bucket", wanted, cost=CHEAP)
     for point in grown:
         send(engine, link, point)

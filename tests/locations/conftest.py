@@ -52,6 +52,13 @@ def ceph(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield Server(cluster.endpoint, cluster.credentials)
 
 
+@pytest.fixture(params=["moto", pytest.param("ceph", marks=pytest.mark.needs_ceph)])
+def server(request: pytest.FixtureRequest) -> Server:
+    """A real server of the S3 protocol: what is proved of one is to hold of the other."""
+    found: Server = request.getfixturevalue(request.param)
+    return found
+
+
 @pytest.fixture(scope="session")
 def azurite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Azurite]:
     missing = azurite_module.missing()

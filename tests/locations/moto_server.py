@@ -6,6 +6,7 @@ Prints one line of JSON (endpoint, the one key that is let in), serves until its
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -30,11 +31,12 @@ class MotoServer:
     """One server on loopback, its port chosen by the kernel; a context manager.
 
     ``keep``: a directory in which it keeps what it has, before it answers: it can be killed and started again, and lets
-    everybody in.
+    everybody in. ``page``: names in one answer to a list.
     """
 
-    def __init__(self, keep: Path | None = None) -> None:
+    def __init__(self, keep: Path | None = None, page: int = 1000) -> None:
         self._keep = keep
+        self._page = page
         self._port = 0
 
     def __enter__(self) -> MotoServer:
@@ -47,6 +49,7 @@ class MotoServer:
         self._process = subprocess.Popen(
             [sys.executable, "-W", "ignore", "-m", "tests.locations.moto_server", *words],
             cwd=ROOT,
+            env=os.environ | {"MOTO_S3_DEFAULT_MAX_KEYS": str(self._page)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -62,10 +65,14 @@ class MotoServer:
         """Gone from one moment to the next."""
         self._process.kill()
         self._process.wait()
+        self._let_go()
 
-    def __exit__(self, *_: object) -> None:
+    def _let_go(self) -> None:
         self._process.stdin.close()  # type: ignore[union-attr]
         self._process.stdout.close()  # type: ignore[union-attr]
+
+    def __exit__(self, *_: object) -> None:
+        self._let_go()
         try:
             self._process.wait(10)
         except subprocess.TimeoutExpired:
