@@ -20,12 +20,14 @@ T = TypeVar("T")
 MountState = Literal["stopped", "starting", "serving", "draining", "failed", "deleting"]
 SessionState = Literal["open", "committing", "committed", "abandoned"]
 JobState = Literal["queued", "running", "done", "failed", "cancelled"]
-JobKind = Literal["collect", "scrub", "check", "restore", "delete-mount", "upload"]
+JobKind = Literal["collect", "scrub", "check", "restore", "delete-mount", "upload", "drill"]
 UploadState = Literal["queued", "uploading", "verified", "failed"]
 Durability = Literal["local", "remote"]
 """When a commit or a snapshot answers: when the point is durable here, or when every location that it must go to has
 it verified as well."""
-HookEvent = Literal["before_begin", "after_begin", "before_commit", "after_commit", "after_restore"]
+HookEvent = Literal[
+    "before_begin", "after_begin", "before_commit", "after_commit", "after_restore", "verify"
+]  # fmt: skip
 Role = Literal["admin", "operator", "writer", "restorer", "auditor"]
 Consistency = Literal["consistent", "crash-consistent"]
 
@@ -54,7 +56,8 @@ class MountSpec:
 @dataclass(frozen=True)
 class MountInfo:
     """A mount and how it is served. ``session``: id of the one that is open, "" for none; ``pending``: points not yet
-    verified at every location that they must go to, 0 without one."""
+    verified at every location that they must go to, 0 without one; ``frozen``: why its retention deletes nothing, ""
+    when it does; ``recovery_s``: what the last drill that went well took, ``drilled_ns``: when it ended."""
 
     name: str
     chunking: str
@@ -67,6 +70,22 @@ class MountInfo:
     session: str = ""
     exports: list[str] = field(default_factory=list)
     pending: int = 0
+    frozen: str = ""
+    recovery_s: float = 0.0
+    drilled_ns: int = 0
+
+
+@dataclass(frozen=True)
+class RetentionInfo:
+    """What retention does with a mount. ``frozen``: why it deletes nothing, "" when it does; ``since_ns``, ``point``:
+    when that was found, and of which point."""
+
+    mount: str
+    last: int
+    within_s: float
+    frozen: str = ""
+    since_ns: int = 0
+    point: str = ""
 
 
 @dataclass(frozen=True)
@@ -160,8 +179,9 @@ class Change:
 
 @dataclass(frozen=True)
 class JobInfo:
-    """Work in the background. ``options`` as asked, ``progress`` {stage, done, total, unit}, ``result`` by kind,
-    ``error`` {kind, message} of the error table, all empty when there is none."""
+    """Work in the background. ``options`` as asked, ``progress`` {stage, done, total, unit, rate, eta_s}: ``rate`` in
+    units a second, ``eta_s`` until the stage ends, null while nobody can tell; ``result`` by kind, ``error`` {kind,
+    message} of the error table, all empty when there is none."""
 
     id: int
     kind: JobKind
@@ -179,11 +199,51 @@ class JobInfo:
 @dataclass(frozen=True)
 class RestoreSpec:
     """A restore to be made. ``place``: "mount" shows it read-only under ``restores/JOBID`` of the mount at no cost;
-    else the name of a configured target, below which a directory ``JOBID`` is filled."""
+    else the name of a configured target, below which a directory ``JOBID`` is filled. Of the point all, or one of:
+    what is at ``path``; what is at ``paths``, each below its own directories; the files of a ``database``, as the logs
+    of the point name them. ``location``: a storage location to read it from, "" for wherever its bytes are."""
 
     point: str
     path: str = ""
     place: str = "mount"
+    paths: list[str] = field(default_factory=list)
+    database: str = ""
+    location: str = ""
+
+
+@dataclass(frozen=True)
+class DrillSpec:
+    """A drill to be made, of a point, or of one that is drawn from a mount's; with neither, of the mount drilled
+    longest ago. ``source``: "local" or a storage location; ``into``: name of a restore target, "" for the usual
+    place."""
+
+    mount: str = ""
+    point: str = ""
+    source: str = "local"
+    into: str = ""
+    keep: bool = False
+
+
+@dataclass(frozen=True)
+class DrillInfo:
+    """A drill that has ended. ``error``: why it failed, "" when it went well; ``restore_s``, ``verify_s``: what
+    restoring and the mount's hook took; ``hook``: whether there was one; ``output``: the attachment with what it
+    printed, 0 for none; ``path``: where what was restored is kept, "" when it is gone."""
+
+    job: int
+    mount: str
+    point: str
+    source: str
+    begun_ns: int
+    ended_ns: int
+    error: str = ""
+    files: int = 0
+    bytes: int = 0
+    restore_s: float = 0.0
+    verify_s: float = 0.0
+    hook: bool = False
+    output: int = 0
+    path: str = ""
 
 
 @dataclass(frozen=True)
@@ -201,7 +261,8 @@ class ExportInfo:
 class LocationSpec:
     """A storage location to be made. The passphrase and each of the keys, as printed, open it alone; they are told to
     nobody. ``mounts``: whose points go there, empty for all; ``verify``: part of what is sent that is read back;
-    ``local``: what becomes of the bytes here once they are verified there."""
+    ``local``: what becomes of the bytes here once they are verified there; ``bandwidth``, ``read_bandwidth``: limits of
+    bytes a second sent and fetched, as ``08:00-18:00=5M,20M``."""
 
     name: str
     url: str
@@ -212,12 +273,26 @@ class LocationSpec:
     mounts: list[str] = field(default_factory=list)
     verify: float = 0.02
     local: Literal["keep", "drop"] = "keep"
+    bandwidth: str = ""
+    read_bandwidth: str = ""
+
+
+@dataclass(frozen=True)
+class LocationChange:
+    """What of a storage location is to be another, as in ``LocationSpec``; None: as it is."""
+
+    mounts: list[str] | None = None
+    verify: float | None = None
+    local: Literal["keep", "drop"] | None = None
+    credentials: str | None = None
+    bandwidth: str | None = None
+    read_bandwidth: str | None = None
 
 
 @dataclass(frozen=True)
 class LocationInfo:
-    """A storage location. ``paused``: why nothing is sent there, "" when it is; the last four: points by how far their
-    copy is."""
+    """A storage location. ``paused``: why nothing is sent there, "" when it is; ``queued`` to ``failed``: points by how
+    far their copy is; ``requests``: asked of it so far, by kind as a server bills them, with bytes each way."""
 
     name: str
     url: str
@@ -230,6 +305,9 @@ class LocationInfo:
     uploading: int = 0
     verified: int = 0
     failed: int = 0
+    bandwidth: str = ""
+    read_bandwidth: str = ""
+    requests: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -267,7 +345,7 @@ class KeyRing:
 @dataclass(frozen=True)
 class UploadInfo:
     """How far the copy of a point at a location is. ``since_ns``: in this state; ``sent``: bytes; ``reason``: why it
-    failed or is tried again."""
+    failed or is tried again; ``requests``: asked of the location to send it."""
 
     location: str
     point: str
@@ -277,6 +355,7 @@ class UploadInfo:
     tries: int = 0
     sent: int = 0
     reason: str = ""
+    requests: int = 0
 
 
 @dataclass(frozen=True)
@@ -321,7 +400,8 @@ class PointQuery:
 
 class Backend(Protocol):
     """A Holdfast. See the module for threads and errors; one that has no daemon raises Unsupported for exports and
-    jobs that outlive the call."""
+    jobs that outlive the call. ``once``: a name for this one wish, good for a day: asked again by it, also after an
+    error or a crash, what was made the first time is the answer."""
 
     # mounts
     def mounts(self) -> list[MountInfo]: ...
@@ -346,7 +426,7 @@ class Backend(Protocol):
 
     # recovery points
     def snapshot(
-        self, mount: str, *, label: str = "", durability: Durability = "local"
+        self, mount: str, *, label: str = "", durability: Durability = "local", once: str = ""
     ) -> PointDetail: ...
     def points(self, query: PointQuery) -> Page[PointInfo]: ...
     def point(self, reference: str) -> PointDetail: ...
@@ -369,7 +449,7 @@ class Backend(Protocol):
     def diff(self, old: str, new: str, *, cursor: str = "", limit: int = 1000) -> Page[Change]: ...
 
     # restores and jobs
-    def restore(self, spec: RestoreSpec) -> JobInfo: ...
+    def restore(self, spec: RestoreSpec, *, once: str = "") -> JobInfo: ...
     def delete_restore(self, mount: str, job_id: int) -> None: ...
     def start_job(self, kind: JobKind, options: dict[str, Any]) -> JobInfo: ...
     def jobs(
@@ -381,6 +461,7 @@ class Backend(Protocol):
     # copies at storage locations
     def locations(self) -> list[LocationInfo]: ...
     def add_location(self, spec: LocationSpec) -> LocationInfo: ...
+    def change_location(self, name: str, change: LocationChange) -> LocationInfo: ...
     def remove_location(self, name: str) -> None: ...
     def keys(self, location: str) -> KeyRing: ...
     def change_keys(
@@ -392,6 +473,12 @@ class Backend(Protocol):
     ) -> KeyRing: ...  # fmt: skip
     def uploads(self, location: str = "", state: str = "") -> list[UploadInfo]: ...
     def retry_uploads(self, location: str) -> int: ...
+
+    # retention and drills
+    def retention(self) -> list[RetentionInfo]: ...
+    def release_retention(self, mount: str) -> RetentionInfo: ...
+    def drill(self, spec: DrillSpec) -> JobInfo: ...
+    def drills(self, mount: str = "") -> list[DrillInfo]: ...
 
     # exports
     def exports(self, mount: str = "") -> list[ExportInfo]: ...

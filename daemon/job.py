@@ -1,9 +1,9 @@
 """One job in a process of its own: ``python -m daemon.job '{"store": PATH, "job": {…}}'``, the job as its row is.
 
-Standard output has one JSON object a line: ``{"progress": {stage, done, total, unit}}`` as it goes on, and last
-``{"result": {…}}`` or ``{"error": {kind, message}}``.  SIGTERM cancels: the error is then of kind ``cancelled`` and the
-exit code 143.  A process that dies without a last line was ended by a signal, as a damaged index causes: that job has
-failed.  Who started it has gone when the output cannot be written: the job ends then.
+Standard output has one JSON object a line: ``{"progress": {stage, done, total, unit, rate, eta_s}}`` as it goes on,
+and last ``{"result": {…}}`` or ``{"error": {kind, message}}``.  SIGTERM cancels: the error is then of kind
+``cancelled`` and the exit code 143.  A process that dies without a last line was ended by a signal, as a damaged index
+causes: that job has failed.  Who started it has gone when the output cannot be written: the job ends then.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 
 from daemon.contract import JobInfo
 from daemon.service import work
+from daemon.service.pace import Pace
 from engine import HoldfastError, Store
 from engine.errors import InvalidRequest, ShuttingDown
 from engine.progress import Progress
@@ -44,6 +45,7 @@ class _Output:
         self._lock = threading.Lock()
         self._last = 0.0
         self._progress: dict[str, Any] | None = None
+        self._pace = Pace(time.monotonic)
 
     def line(self, what: dict[str, Any]) -> None:
         data = json.dumps(what).encode() + b"\n"
@@ -54,7 +56,7 @@ class _Output:
 
     def report(self, progress: Progress) -> None:
         """A line of progress, unless there was one just now."""
-        self._progress = progress._asdict()
+        self._progress = {**progress._asdict(), **self._pace.told(progress)}
         if time.monotonic() - self._last >= _EVERY:
             self.line({"progress": self._progress})
 

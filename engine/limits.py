@@ -127,6 +127,7 @@ TOMBSTONES_KEPT = (
 SEALED_PACK = (
     32 * MIB
 )  # a pack at a location is about this large: built in memory, a dozen parts of an upload
+SEALED_FIRST = 8 * MIB  # the first of an upload, so that sending begins soon
 SEALED_PACK_MAX = (
     48 * MIB
 )  # a reader refuses more; a pack's last record and its trailer come on top of the above
@@ -195,6 +196,7 @@ REQUEST_RETRIES, REQUEST_RETRY_TIME = (
 )  # the client library's own, for one part or one answer's rest
 CONNECT_LIMIT = 5.0  # s to a connection
 REQUEST_LIMIT = 120.0  # s for one request: a part of 8 MiB, four at once, at 280 KB/s
+BANDWIDTH_LOOK = 2.0  # s until a changed limit is seen by who sends or fetches
 THROTTLE_BURST = 1.0  # s of a rate that may be saved up while nothing is sent
 LEFTOVER_AGE = (
     86_400.0  # s after which what an upload left half done is nobody's: no upload takes a day
@@ -228,6 +230,7 @@ assert REQUEST_RETRY_TIME < RETRY_LONGEST
 
 # --- uploads ----------------------------------------------------------------------------------------------
 SMALL_RECORD = 16 * KIB  # smaller ones lie in packs apart: deltas, of which many are read at a time
+STOP_LOOK = 1.0  # s between two looks whether to stop, of who waits for a pack
 UPLOADS = 4  # packs on their way at once, each in memory: 128 MiB
 
 # --- reading what is elsewhere ------------------------------------------------------------------------------

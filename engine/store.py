@@ -36,12 +36,14 @@ from engine.registry import Mount
 if TYPE_CHECKING:  # imported where they are used: no process needs all of them
     from engine.keys import Opener, Secret
     from engine.live import LiveTree, Ports
+    from engine.maintain.adopt import Furnish
     from engine.maintain.check import CheckReport, Problem
     from engine.maintain.forecast import Forecast
     from engine.maintain.refill import AdoptReport
     from engine.maintain.repair import RepairReport
     from engine.maintain.report import CollectReport
     from engine.maintain.scrub import ScrubReport
+    from engine.points.novelty import Novelty
     from engine.restore import RestoreReport
     from engine.storecopies import StoreCopies
 
@@ -99,6 +101,7 @@ class Store:
     def adopt(
         path: str, url: str, secret: Opener | None, *, credentials: str = "environment", name: str = "origin",
         take_over: bool = False, seal: Sequence[Secret] = (), report: Report = silent,
+        furnish: Furnish = lambda path, found: None,
     ) -> AdoptReport:  # fmt: skip
         """Make a store again from a storage location alone; see ``engine.maintain.adopt``.
 
@@ -115,6 +118,7 @@ class Store:
             take_over=take_over,
             seal=seal,
             report=report,
+            furnish=furnish,
         )
 
     @classmethod
@@ -381,6 +385,13 @@ class Store:
         a, b = self.glance(old), self.glance(new)
         return diff.diff(self._open.reader, a.root_entry, b.root_entry)
 
+    def novelty(self, old: str, new: str) -> Novelty:
+        """What is new in a point against another ("" for none), and how small its content was stored."""
+        from engine.points.novelty import novelty
+
+        before = self.glance(old).root_entry if old else None
+        return novelty(self._open.reader, before, self.glance(new).root_entry)
+
     def diff(self, old: str, new: str) -> Iterator[diff.Change]:
         """What differs between two points."""
         a, b = self.view(old), self.view(new)
@@ -389,18 +400,19 @@ class Store:
     def restore(
         self,
         reference: str,
-        subpath: bytes,
+        subpath: bytes | Sequence[bytes],
         target: bytes,
         *,
         force: bool = False,
+        resume: bool = False,
         report: Report = silent,
     ) -> RestoreReport:
-        """Materialise a point, or part of it, in a directory; see engine.restore."""
+        """Materialise a point, a path of it or several, in a directory; see engine.restore."""
         from engine.restore import restore
 
         return restore(
-            self.view(reference), subpath, target, force=force, progress=report, store_path=self.path,
-            expected=self.point(reference).logical_bytes,
+            self.view(reference), subpath, target, force=force, resume=resume, progress=report, store_path=self.path,
+            expected=self.point(reference).logical_bytes, all_far=self.borrowed is not None,
         )  # fmt: skip
 
     def remove_point(self, reference: str) -> PointInfo:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from engine.home import OpenStore
 from engine.progress import Report, silent
@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # imported where they are used: no process needs all of them
     from engine.maintain.drop import DropReport
     from engine.maintain.reclaim import Reclaim
     from engine.maintain.refill import AdoptReport
+    from engine.points.view import PointView
 
 
 class _Facade(Protocol):
@@ -44,6 +45,7 @@ class StoreCopies(Generic[S]):
     def add(
         self, name: str, url: str, *, secrets: Sequence[Secret] = (), credentials: str = "environment",
         sealed: bool = True, mounts: Sequence[str] = (), verify: float = 0.02, local: str = "keep",
+        bandwidth: str = "", read_bandwidth: str = "",
     ) -> LocationInfo:  # fmt: skip
         """A storage location for points of these mounts, or of all; ``secrets`` open it where this machine is gone.
 
@@ -51,9 +53,19 @@ class StoreCopies(Generic[S]):
         """
         from engine.copies import connect, office
 
-        wanted = connect.Wanted(url, secrets, credentials, sealed, mounts, verify, local)
+        wanted = connect.Wanted(
+            url, secrets, credentials, sealed, mounts, verify, local, bandwidth, read_bandwidth
+        )
         with self._noting():
             return office.add(self._store.context, name, wanted)
+
+    def change(self, location: str, **fields: Any) -> LocationInfo:
+        """Change fields of a location: ``verify``, ``local``, ``mounts``, ``credentials``, ``bandwidth``,
+        ``read_bandwidth``; see ``engine.copies.change``. Raises NotFound, InvalidRequest …"""
+        from engine.copies import office
+
+        with self._noting():
+            return office.change(self._store.context, location, fields)
 
     def remove(self, name: str) -> None:
         """Forget a location; what lies there stays. Raises NotFound, Busy while something is only there."""
@@ -118,6 +130,16 @@ class StoreCopies(Generic[S]):
         ):
             yield store
 
+    def glance(self, reference: str, location: str) -> PointView:
+        """As ``Store.glance``, read from a location that has the point, whatever of it is here. Raises NotFound."""
+        from engine.copies import there
+        from engine.points import snapshot
+        from engine.points.view import PointView
+
+        with self._store.context.index.read() as txn:
+            point = snapshot.find(txn, reference)
+        return PointView(there.reader(self._store, point.id, location), point.root)
+
     def extras(self, point: str) -> Iterator[bytes]:
         """What the service keeps with a point, from a location that has it; see ``engine.copies.extras``. Raises
         NotFound as well."""
@@ -140,6 +162,18 @@ class StoreCopies(Generic[S]):
         from engine.copies import listing
 
         return listing.uploads(self._store.context, location, state, point)
+
+    def has_extras(self, point: str) -> bool:
+        """Whether a location has something that the service kept with a point."""
+        from engine.copies import extras
+
+        return extras.has(self._store, point)
+
+    def with_extras(self) -> list[str]:
+        """Points with which the service kept something that a location has."""
+        from engine.copies import extras
+
+        return extras.having(self._store)
 
     def retry(self, location: str) -> int:
         """Queue again what failed; how many points. Raises NotFound."""
@@ -175,7 +209,7 @@ class StoreCopies(Generic[S]):
                     return reclaim.plan(self._store, link, report=report)
                 return reclaim.reclaim(self._store, link, report=report, stop=stop)
             finally:
-                link.location.close()
+                link.close()
 
     def drop_local(self, *, report: Report = silent) -> DropReport:
         """Give up the bytes of points that are verified wherever they must be, where that is wanted."""

@@ -8,7 +8,9 @@
     {"op": "drain"}    unmount and end
     {"op": "writers"}  paths of files open for writing
     {"op": "fence", "writable": false}   refuse changes, after capture; true: let them in again
-    {"op": "restores", "show": {"7": {"point": ID, "path": PATH}}}   what the directory ``restores`` shows
+    {"op": "restores", "show": {"7": {"point": ID, "path": PATH}}}   what the directory ``restores`` shows; with
+                                                                     "paths": [PATH] these only, with "from": NAME read
+                                                                     from a storage location
 
 A reply has "ok"; when that is false, "kind" (a slug of the error table) and "message" too.  The socket is
 ``run/NAME.sock`` in the store, mode 0600, and only its owner and root are listened to.  Paths of sockets are limited to
@@ -33,7 +35,7 @@ from fsmount.remote import Place, Reply
 
 log = logging.getLogger("holdfast.fsmount")
 
-LINE_MAX = 1 << 18  # bytes of a request: a thousand restores
+LINE_MAX = 8 << 20  # bytes of a request: restores of databases name thousands of files
 RECEIVED = 4096  # bytes taken from a connection in one go
 LISTENERS = 32  # connections at once; the daemon needs one or two
 

@@ -44,8 +44,8 @@ class Points(Protocol):
     def names(self) -> list[Named]:
         """Every point, oldest first."""
 
-    def view(self, name: bytes, /) -> View:
-        """The point of that name. Raises NotFound."""
+    def view(self, name: bytes, location: str = "", /) -> View:
+        """The point of that name, read from a storage location where one is named. Raises NotFound."""
 
 
 class FolderAttr:

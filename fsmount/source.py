@@ -27,9 +27,10 @@ class StorePoints:
             for point, root in self._store.roots(self._name)
         ]
 
-    def view(self, name: bytes) -> View:
-        """The point of that id. Raises NotFound."""
-        return self._store.glance(name.decode("ascii", "replace"))
+    def view(self, name: bytes, location: str = "") -> View:
+        """The point of that id, read from a storage location where one is named. Raises NotFound."""
+        point = name.decode("ascii", "replace")
+        return self._store.copies.glance(point, location) if location else self._store.glance(point)
 
 
 @contextmanager

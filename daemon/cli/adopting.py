@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 
 import click
 
 from daemon.cli.common import beside, path_of
+from daemon.cli.opening import Given, opens
 from daemon.cli.output import as_json, counted, progress, say, shown
-from daemon.cli.passphrases import passphrase_of, typed
+from daemon.service import adopting
+from daemon.service.returning import Returned, give_back
+from daemon.state import State
 from engine import Store
-from engine.errors import InvalidRequest
-from engine.keys import Both, Identity, Key, Opener, Passphrase, load
+from engine.errors import HoldfastError
+from engine.maintain.refill import AdoptReport
 
 
 @click.command()
@@ -19,24 +23,7 @@ from engine.keys import Both, Identity, Key, Opener, Passphrase, load
 @click.option(
     "--location", "name", default="origin", show_default=True, help="Its name from now on."
 )
-@click.option(
-    "--credentials",
-    default="environment",
-    show_default=True,
-    help="Where the server's are: environment, file:/PATH or credential:NAME.",
-)
-@click.option(
-    "--passphrase-file",
-    metavar="FILE",
-    help="A file with the passphrase, - for standard input; else it is asked for.",
-)
-@click.option(
-    "--key-file", metavar="FILE", help="A key file, or a recovery key or identity as printed."
-)
-@click.option(
-    "--both", is_flag=True, help="The location wants the passphrase and the key, not one of them."
-)
-@click.option("--unsealed", is_flag=True, help="The location is a directory that never was sealed.")
+@opens
 @click.option(
     "--take-over", is_flag=True, help="Write there from now on; whoever did before is refused."
 )
@@ -63,7 +50,7 @@ def adopt(
     """
     beside(ctx)
     path = store or path_of(ctx)
-    secret = None if unsealed else _secret(passphrase_file, key_file, both)
+    secret = Given(credentials, passphrase_file, key_file, both, unsealed).secret()
     with progress() as report:
         found = Store.adopt(
             path,
@@ -73,9 +60,14 @@ def adopt(
             name=name,
             take_over=take_over,
             report=report,
+            furnish=_furnish,
         )
+    tables = os.path.join(path, adopting.FILE)
+    tables = tables if os.path.exists(tables) else ""
     if json_:
-        as_json(dataclasses.asdict(found))
+        back = _returned(path)
+        told = {**dataclasses.asdict(found), "configuration": tables}
+        as_json({**told, "returned": dataclasses.asdict(back)})
         return
     for line in found.done:
         say(shown(line))
@@ -90,27 +82,40 @@ def adopt(
         )
     if not take_over:
         say("not taken over: no point is sent there")
+    if tables:
+        say(f"configuration of mounts to be read, and put where yours is: {shown(tables)}")
+    _tell(_returned(path))
 
 
-def _secret(passphrase_file: str | None, key_file: str | None, both: bool) -> Opener:
-    """What opens the location's key ring. Raises InvalidRequest."""
-    key = load(key_file) if key_file else None
-    if key is not None and not isinstance(key, Key | Identity):
-        raise InvalidRequest("key file", expected="a key, or the private key of a recipient",
-                             found="a public key", do="give the one beginning with identity:")  # fmt: skip
-    if key is not None and not both:
-        if passphrase_file:
-            raise InvalidRequest(
-                "--passphrase-file",
-                expected="one of it and --key-file, or --both",
-                found="both files",
-            )
-        return key
-    if both and not isinstance(key, Key):
-        raise InvalidRequest("--both", expected="a --key-file with a key", found="none")
-    words = passphrase_of(passphrase_file) if passphrase_file else typed("Passphrase", twice=False)
-    passphrase = Passphrase(words)
-    return Both(passphrase, key) if isinstance(key, Key) else passphrase
+def _furnish(path: str, found: AdoptReport) -> None:
+    left_out = adopting.furnish(path, found.settings)
+    found.done += left_out
+    found.left_out += len(left_out)
+
+
+def _returned(path: str) -> Returned:
+    """What the service kept with points, in its state again. The store is there, whatever becomes of this."""
+    try:
+        with Store.open(path) as store:
+            if not store.copies.with_extras():
+                return Returned()
+            with State.open(path) as state, progress() as report:
+                return give_back(store, state, report=report)
+    except HoldfastError as error:
+        return Returned(waiting=1, why=str(error))
+
+
+def _tell(back: Returned) -> None:
+    for line in back.lost:
+        click.echo(shown(line), err=True)
+    if back.points:
+        logs = counted(back.attachments, "attachment")
+        say(
+            f"what was kept with {counted(back.points, 'point')} is back: {logs}, {back.kept} marked to be kept"
+        )
+    if back.waiting:
+        say(f"what was kept with {counted(back.waiting, 'point')} is not back yet, and retention leaves them alone:"
+            f" {shown(back.why)}; 'holdfast serve' goes on with it")  # fmt: skip
 
 
 COMMANDS = (adopt,)

@@ -1,25 +1,33 @@
-"""Commands about copies at storage locations: location, uploads, upload."""
+"""Commands about storage locations: location."""
 
 from __future__ import annotations
 
 import dataclasses
-import time
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from daemon.cli.common import backend, beside, path_of
-from daemon.cli.output import as_json, counted, moment, progress, say, shown, size, table
+from daemon.cli.output import as_json, counted, progress, say, shown, size, table
 from daemon.cli.passphrases import passphrase_of, public_of, typed, write_new
-from daemon.contract import LocationSpec
-from engine import Progress, Report, Store
-from engine.errors import AlreadyExists, NotFound
+from daemon.contract import LocationChange, LocationSpec
+from engine import Store
+from engine.errors import AlreadyExists
 
 if TYPE_CHECKING:
-    from daemon.contract import Backend, LocationInfo, UploadInfo
+    from daemon.contract import Backend
 
-_EVERY = 1.0  # s between two looks
-_REASON = 80  # characters of a reason in a table
+
+_BANDWIDTH = click.option(
+    "--bandwidth",
+    metavar="WINDOWS",
+    help="Bytes a second to send at most, by the time of day: 08:00-18:00=5M,20M; none for no limit.",
+)
+_READ_BANDWIDTH = click.option(
+    "--read-bandwidth",
+    metavar="WINDOWS",
+    help="The same of what is fetched, restores as well; without it nothing holds those up.",
+)
 
 
 @click.group()
@@ -76,13 +84,15 @@ def location() -> None:
     show_default=True,
     help="Where the service finds the server's credentials.",
 )
+@_BANDWIDTH
+@_READ_BANDWIDTH
 @click.option("--not-sealed", is_flag=True, help="Do not encrypt: only for file: locations.")
 @click.option("--json", "json_", is_flag=True)
 @click.pass_context
 def add(
     ctx: click.Context, name: str, url: str, passphrase_file: str | None, key_files: tuple[str, ...],
     recovery_key_out: str | None, mounts: tuple[str, ...], verify: float, local: Literal["keep", "drop"],
-    credentials: str, not_sealed: bool, json_: bool,
+    credentials: str, bandwidth: str | None, read_bandwidth: str | None, not_sealed: bool, json_: bool,
 ) -> None:  # fmt: skip
     """Keep a copy of every recovery point at URL, from now on and of those there are.
 
@@ -104,7 +114,8 @@ def add(
             keys.append(_recovery_key(recovery_key_out, asked, name))
         made = asked.add_location(
             LocationSpec(
-                name, url, passphrase, keys, credentials, not not_sealed, list(mounts), verify, local
+                name, url, passphrase, keys, credentials, not not_sealed, list(mounts), verify, local,
+                bandwidth or "", read_bandwidth or "",
             )
         )  # fmt: skip
     if json_:
@@ -165,6 +176,50 @@ def list_(ctx: click.Context, json_: bool) -> None:
 
 @location.command()
 @click.argument("name")
+@click.option(
+    "--mount", "mounts", multiple=True, help="Only points of this mount; may be given again."
+)
+@click.option("--all-mounts", is_flag=True, help="Points of every mount.")
+@click.option(
+    "--verify", type=click.FloatRange(0, 1), help="Part of what is sent that is read back."
+)
+@click.option(
+    "--local", type=click.Choice(["keep", "drop"]), help="What becomes of the bytes here."
+)
+@click.option("--credentials", metavar="SOURCE", help="Where they are; they are tried first.")
+@_BANDWIDTH
+@_READ_BANDWIDTH
+@click.option("--json", "json_", is_flag=True)
+@click.pass_context
+def change(
+    ctx: click.Context, /, name: str, mounts: tuple[str, ...], all_mounts: bool, json_: bool, **fields: Any
+) -> None:  # fmt: skip
+    """Change what a location was added with; an upload that runs sees another bandwidth at once.
+
+    \b
+      holdfast location change offsite --bandwidth 08:00-18:00=5M,20M
+      holdfast location change offsite --bandwidth none --verify 1
+    """
+    if mounts and all_mounts:
+        raise click.UsageError("--mount and --all-mounts exclude each other")
+    if mounts or all_mounts:
+        fields["mounts"] = list(mounts)
+    for field in ("bandwidth", "read_bandwidth"):
+        fields[field] = "" if fields[field] == "none" else fields[field]
+    if all(value is None for value in fields.values()):
+        raise click.UsageError("say what is to be another")
+    with backend(ctx) as asked:
+        made = asked.change_location(name, LocationChange(**fields))
+    if json_:
+        as_json(made)
+        return
+    say(f"location {made.name}: {counted(made.queued + made.uploading, 'point')} to be sent")
+    for what, windows in (("sent", made.bandwidth), ("fetched", made.read_bandwidth)):
+        say(f"bytes {what} a second: {shown(windows) or 'no limit'}")
+
+
+@location.command()
+@click.argument("name")
 @click.pass_context
 def remove(ctx: click.Context, name: str) -> None:
     """Send nothing to a location any more; what lies there stays, and so do its secrets.
@@ -217,117 +272,4 @@ def reclaim(ctx: click.Context, name: str, dry_run: bool, json_: bool) -> None:
         )
 
 
-@click.command()
-@click.option("--location", "place", default="", help="Only those to this location.")
-@click.option(
-    "--state",
-    default="",
-    type=click.Choice(["", "queued", "uploading", "verified", "failed"]),
-    help="Only those in this state.",
-)
-@click.option("--watch", is_flag=True, help="Show how it goes on, until nothing waits any more.")
-@click.option("--retry", is_flag=True, help="Try those again that failed.")
-@click.option("--json", "json_", is_flag=True)
-@click.pass_context
-def uploads(
-    ctx: click.Context, place: str, state: str, watch: bool, retry: bool, json_: bool
-) -> None:
-    """List recovery points with how far their copies are.
-
-    \b
-      holdfast uploads --state failed
-      holdfast uploads --watch
-      holdfast uploads --retry
-    """
-    with backend(ctx) as asked:
-        if retry:
-            names = [place] if place else [one.name for one in asked.locations()]
-            count = sum(asked.retry_uploads(name) for name in names)
-            if not watch:
-                if json_:
-                    as_json({"queued": count})
-                else:
-                    say(f"{counted(count, 'point')} queued again")
-                return
-        if watch:
-            _watch(asked, place)
-        found = asked.uploads(place, state)
-    if json_:
-        as_json(found)
-        return
-    rows = [
-        [one.location, one.point, shown(one.mount), one.state, moment(one.since_ns), size(one.sent),
-         shown(one.reason[:_REASON])]
-        for one in found
-    ]  # fmt: skip
-    table(rows, ["LOCATION", "POINT", "MOUNT", "STATE", "SINCE", "SENT", "REASON"])
-
-
-def _watch(asked: Backend, place: str) -> None:
-    with progress() as report:
-        while True:
-            places = [one for one in asked.locations() if place in ("", one.name)]
-            if place and not places:
-                raise NotFound(f"location {place!r}", expected="a storage location", found="none")
-            for one in places:
-                _draw(asked, report, one)
-            if not any(_moves(one) for one in places):
-                return
-            time.sleep(_EVERY)
-
-
-def _moves(one: LocationInfo) -> bool:
-    return bool(one.queued + one.uploading) and not one.paused
-
-
-def _draw(asked: Backend, report: Report, one: LocationInfo) -> None:
-    """Points that are there of those that go there; of what is being sent, bytes."""
-    total = one.verified + one.queued + one.uploading + one.failed
-    report(Progress(f"{one.name}: points", one.verified, total, "points"))
-    for job in asked.jobs(kind="upload", state="running").items:
-        if job.options.get("location") == one.name and job.progress:
-            done = int(job.progress.get("done", 0))
-            report(Progress(f"{one.name}: this point", done, None, "bytes"))
-
-
-@click.command()
-@click.argument("place", metavar="[LOCATION]", required=False)
-@click.option("--json", "json_", is_flag=True)
-@click.pass_context
-def upload(ctx: click.Context, place: str | None, json_: bool) -> None:
-    """Send what waits to a location, or to all of them, and wait for the end.
-
-    A daemon does so by itself, beside other work; without one this is how points leave the machine.
-
-    \b
-      holdfast upload offsite
-    """
-    from daemon.cli import following
-
-    with backend(ctx) as asked:
-        names = [place] if place else [one.name for one in asked.locations() if _moves(one)]
-        done = [following.run(asked, "upload", {"location": name}) for name in names]
-        failed = [one for name in names for one in asked.uploads(name, "failed")]
-    if json_:
-        as_json(done)
-    else:
-        for one in done:
-            say(f"{one['location']}: {counted(one['points'], 'point')}, {size(one['bytes'])} sent")
-        if not done:
-            say("nothing waits")
-    _raise_failed(failed)
-
-
-def _raise_failed(failed: list[UploadInfo]) -> None:
-    if failed:
-        from engine.errors import LocationUnavailable
-
-        first = failed[0]
-        raise LocationUnavailable(
-            f"copies at {first.location}", expected="all of them verified",
-            found=f"{len(failed)} failed, first {first.point}: {first.reason}",
-            do="mend it, then run 'holdfast uploads --retry'",
-        )  # fmt: skip
-
-
-COMMANDS = (location, uploads, upload)
+COMMANDS = (location,)

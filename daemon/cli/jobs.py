@@ -6,10 +6,10 @@ import click
 
 from daemon.cli import following
 from daemon.cli.common import backend
-from daemon.cli.output import as_json, every, say, shown, table, when
+from daemon.cli.output import as_json, every, lasting, say, shown, table, when
 from daemon.contract import JobInfo
 
-_KINDS = ["", "collect", "scrub", "check", "restore", "delete-mount"]
+_KINDS = ["", "collect", "scrub", "check", "restore", "delete-mount", "upload", "drill"]
 _STATES = ["", "queued", "running", "done", "failed", "cancelled"]
 
 
@@ -19,7 +19,8 @@ _STATES = ["", "queued", "running", "done", "failed", "cancelled"]
 @click.option("--json", "json_", is_flag=True)
 @click.pass_context
 def jobs(ctx: click.Context, kind: str, state: str, json_: bool) -> None:
-    """List the service's jobs: collections, scrubs, checks, restores, deletions of mounts.
+    """List the service's jobs: collections, scrubs, checks, restores, uploads, drills, deletions of
+    mounts.
 
     \b
       holdfast jobs --state running
@@ -48,9 +49,12 @@ def _told(job: JobInfo) -> str:
     if not told or job.state != "running":
         return ""
     of = f" of {told['total']}" if told.get("total") is not None else ""
-    return shown(
-        f"{told.get('stage', '')}: {told.get('done', 0)}{of} {told.get('unit', '')}".strip()
-    )
+    text = f"{told.get('stage', '')}: {told.get('done', 0)}{of} {told.get('unit', '')}".strip()
+    if told.get("rate"):
+        text += f", {told['rate']:,.0f} a second"
+    if told.get("eta_s") is not None:
+        text += f", {lasting(told['eta_s'])} left"
+    return shown(text)
 
 
 @click.command()

@@ -88,22 +88,27 @@ def umount(ctx: click.Context, path: str) -> None:
 @click.argument("name")
 @click.option("--label", default="", help="A text to find the point by.")
 @waits
+@click.option(
+    "--once", default="", metavar="KEY", help="Asked again with the same key within a day, it is the same point."
+)  # fmt: skip
 @click.option("--json", "json_", is_flag=True)
 @click.pass_context
 def snapshot(
-    ctx: click.Context, name: str, label: str, durability: Durability, json_: bool
+    ctx: click.Context, name: str, label: str, durability: Durability, once: str, json_: bool
 ) -> None:
     """Make a recovery point; its id is the last word printed.
 
-    Works mounted or not; what was written before the call is in it.
+    Works mounted or not; what was written before the call is in it. With --once, a script that got no answer, or an
+    error, may ask again.
 
     \b
       point=$(holdfast snapshot oracle --label nightly | awk '{print $NF}')
     """
-    made = _plainly(ctx, name, label) if durability == "local" and plain(ctx) else None
+    engine_alone = durability == "local" and not once and plain(ctx)
+    made = _plainly(ctx, name, label) if engine_alone else None
     if made is None:
         with backend(ctx) as asked:
-            made = asked.snapshot(name, label=label, durability=durability).point
+            made = asked.snapshot(name, label=label, durability=durability, once=once).point
     if json_:
         as_json(made)
     else:
@@ -135,7 +140,7 @@ def _plainly(ctx: click.Context, name: str, label: str) -> PointInfo | None:
 @click.option("--json", "json_", is_flag=True)
 @click.pass_context
 def mounts(ctx: click.Context, json_: bool) -> None:
-    """List mounts, and how each is served.
+    """List mounts, how each is served, and how long the last good drill took to recover it.
 
     \b
       holdfast mounts --json
@@ -147,10 +152,14 @@ def mounts(ctx: click.Context, json_: bool) -> None:
         return
     rows = [
         [shown(one.name), one.state, str(one.points), size(one.quota) if one.quota else "-",
-         one.session or "-", shown(one.path) or "-", shown(", ".join(one.exports)) or "-"]
+         one.session or "-", f"{one.recovery_s:.1f} s" if one.drilled_ns else "-", shown(one.path) or "-",
+         shown(", ".join(one.exports)) or "-"]
         for one in found
     ]  # fmt: skip
-    table(rows, ["MOUNT", "STATE", "POINTS", "QUOTA", "SESSION", "PATH", "EXPORTED TO"])
+    table(rows, ["MOUNT", "STATE", "POINTS", "QUOTA", "SESSION", "RECOVERY", "PATH", "EXPORTED TO"])
+    for one in found:
+        if one.frozen:
+            click.echo(f"{shown(one.name)}: retention waits: {shown(one.frozen)}", err=True)
 
 
 @click.command()

@@ -65,6 +65,12 @@ def moment(time_ns: int) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(time_ns // 1_000_000_000))
 
 
+def lasting(seconds: float) -> str:
+    """``0:05``, ``1:02:03``: minutes and seconds, with hours where there are."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"  # fmt: skip
+
+
 class Size(click.ParamType[int]):
     """``10G``, ``512M``, ``4096``: bytes, powers of 1024."""
 
@@ -156,6 +162,22 @@ def every(ask: Callable[[str], Page[T]]) -> Iterator[T]:
             return
 
 
+def how_far(state: Progress, done: int, seconds: float) -> str:
+    """How far something is: how fast it went and how long it takes yet, from what was done in so many seconds."""
+    if state.unit == "bytes":
+        of = f" of {size(state.total)}" if state.total is not None else ""
+        text = f"{state.stage}: {size(state.done)}{of}"
+    else:
+        of = f" of {state.total}" if state.total is not None else ""
+        text = f"{state.stage}: {state.done}{of} {state.unit}"
+    rate = done / seconds if seconds > 0 else 0
+    if rate > 0:
+        text += f", {size(rate)}/s" if state.unit == "bytes" else f", {rate:,.0f} a second"
+        if state.total is not None:
+            text += f", {lasting(max(0, state.total - state.done) / rate)} left"
+    return text
+
+
 @contextmanager
 def progress() -> Iterator[Report]:
     """A report that draws a bar on a terminal and now and then a line elsewhere, on standard error."""
@@ -164,13 +186,15 @@ def progress() -> Iterator[Report]:
             yield report
         return
     last = time.monotonic()
+    begun: dict[str, tuple[float, int]] = {}
 
     def write(state: Progress) -> None:
         nonlocal last
-        if time.monotonic() - last >= _LINE_EVERY:
-            last = time.monotonic()
-            of = f" of {state.total}" if state.total is not None else ""
-            click.echo(f"{state.stage}: {state.done}{of} {state.unit}", err=True)
+        now = time.monotonic()
+        start, first = begun.setdefault(state.stage, (now, state.done))
+        if now - last >= _LINE_EVERY:
+            last = now
+            click.echo(how_far(state, state.done - first, now - start), err=True)
 
     yield write
 
@@ -185,6 +209,7 @@ def _bar() -> Iterator[Report]:
         progress.BarColumn(),
         progress.MofNCompleteColumn(),
         progress.TimeElapsedColumn(),
+        progress.TimeRemainingColumn(),
     )
     with progress.Progress(*columns, console=console.Console(stderr=True), transient=True) as bar:
         tasks: dict[str, progress.TaskID] = {}

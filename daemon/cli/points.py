@@ -5,12 +5,19 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import click
 
 from daemon.cli.common import alone, backend, is_far, open_store, plain
+from daemon.cli.opening import Given, lent, opens
 from daemon.cli.output import as_json, counted, every, moment, progress, say, shown, size, table
+from daemon.cli.wishes import Wish
+from engine import Report, Store
 from engine.errors import Corrupt, InvalidRequest
+
+if TYPE_CHECKING:
+    from daemon.contract import Backend
 
 
 def _text(raw: bytes) -> str:
@@ -78,8 +85,13 @@ def _differences(changes: Iterator[tuple[str, str, str]], json_: bool) -> None:
 
 @click.command()
 @click.argument("point")
-@click.argument("paths", metavar="[SUBPATH] TARGET", nargs=-1)
+@click.argument("paths", metavar="[SUBPATH]... TARGET", nargs=-1)
 @click.option("--force", is_flag=True, help="Write over what is at the target.")
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Go on with a restore that was cut off: what is right at the target, by its content, stays.",
+)
 @click.option(
     "--place",
     default="",
@@ -87,62 +99,108 @@ def _differences(changes: Iterator[tuple[str, str, str]], json_: bool) -> None:
     help="Have the service restore it instead: below its restore target of that name, or, as 'mount',"
     " to be seen in the mount under restores/.",
 )
+@click.option(
+    "--database",
+    default="",
+    metavar="NAME",
+    help="The files of this database, as its log names them.",
+)
+@click.option(
+    "--from",
+    "place_from",
+    default="",
+    metavar="LOCATION",
+    help="Read it from a storage location: its name in the store, or, without --place, its URL, which needs no store.",
+)
+@opens
+@click.option(
+    "--scratch", metavar="DIR", help="With --from: where to keep what was fetched meanwhile."
+)
 @click.option("--json", "json_", is_flag=True)
 @click.pass_context
 def restore(
-    ctx: click.Context, point: str, paths: tuple[str, ...], force: bool, place: str, json_: bool
-) -> None:
-    """Restore a point, or one path of it, into TARGET.
+    ctx: click.Context, point: str, paths: tuple[str, ...], force: bool, resume: bool, place: str, database: str,
+    place_from: str, credentials: str, passphrase_file: str | None, key_file: str | None, both: bool, unsealed: bool,
+    scratch: str | None, json_: bool,
+) -> None:  # fmt: skip
+    """Restore a point, or paths of it, into TARGET: of several each to its own place below it.
 
     From another machine, TARGET is a new file or directory here, unpacked by tar; one that cannot be
     given back whole is not there at all. With --place there is no TARGET.
 
+    With --from, only what is needed is fetched from the location, and verified; nothing is written there.
+
     \b
       holdfast restore oracle@latest /u01/restored
       holdfast restore 01jd users01.dbf /u01/oradata
+      holdfast restore oracle@latest --database ORCL /u01/restored
       holdfast restore oracle@latest --place mount
+      holdfast restore oracle@latest --place mount --database ORCL --from offsite
+      holdfast restore oracle@latest /u01/restored --from s3://bucket/db?endpoint=https://s3.example
+      holdfast restore oracle@latest /u01/restored --from offsite --resume
     """
     inner, target = _from_and_to(paths, place)
-    if place:
-        from daemon.cli import restoring
-
-        restoring.placed(ctx, point, inner, place, json_)
-    elif is_far(ctx):
-        from daemon.cli import restoring
-
-        if force:
-            raise click.UsageError(
-                "--force writes over files beside the store only, not with --api"
-            )
-        restoring.fetched(ctx, point, inner, target, json_)
+    wish = Wish(point, inner, database, target, force, resume)
+    if place_from and not place:
+        given = Given(credentials, passphrase_file, key_file, both, unsealed)
+        with progress() as report, lent(ctx, place_from, given, scratch, report) as store:
+            _here(store, wish, report, json_)
+    elif place or is_far(ctx):
+        _by_service(ctx, wish, place, place_from, json_)
     else:
-        _here(ctx, point, os.fsencode(inner), target, force, json_)
+        wish = wish.of_files(ctx)
+        with open_store(ctx) as store, progress() as report:
+            _here(store, wish, report, json_)
 
 
-def _from_and_to(paths: tuple[str, ...], place: str) -> tuple[str, str]:
-    """(path in the point, target) of the arguments."""
+def _by_service(ctx: click.Context, wish: Wish, place: str, location: str, json_: bool) -> None:
+    """``location``: the name of one of its store's, to read it from."""
+    from daemon.cli import restoring
+
     if place:
-        if len(paths) > 1:
-            raise click.UsageError("restore --place takes POINT [SUBPATH]")
-        return (paths[0] if paths else ""), ""
-    if not 1 <= len(paths) <= 2:
-        raise click.UsageError("restore takes POINT [SUBPATH] TARGET")
+        from daemon.contract import RestoreSpec
+
+        paths = list(wish.inner) if len(wish.inner) > 1 else []
+        path = "" if paths else "".join(wish.inner)
+        spec = RestoreSpec(wish.point, path, place, paths, wish.database, location)
+        restoring.placed(ctx, spec, json_)
+        return
+    if len(wish.inner) > 1 or wish.database:
+        raise click.UsageError(
+            "from another machine a point or one path of it is restored, or with --place more"
+        )
+    inner = "".join(wish.inner)
+    if wish.force or wish.resume:
+        raise click.UsageError(
+            "--force and --resume write over files beside the store only, not with --api"
+        )
+    restoring.fetched(ctx, wish.point, inner, wish.target, json_)
+
+
+def _from_and_to(paths: tuple[str, ...], place: str) -> tuple[tuple[str, ...], str]:
+    """(paths in the point, target) of the arguments."""
+    if place:
+        return paths, ""
+    if not paths:
+        raise click.UsageError("restore takes POINT [SUBPATH]... TARGET")
     if not paths[-1]:
         raise InvalidRequest("target ''", expected="a path", found="none")
-    return (paths[0] if len(paths) == 2 else ""), paths[-1]
+    return paths[:-1], paths[-1]
 
 
-def _here(
-    ctx: click.Context, point: str, inner: bytes, target: str, force: bool, json_: bool
-) -> None:
+def _here(store: Store, wish: Wish, report: Report, json_: bool) -> None:
     """By this process, beside a daemon too: what is damaged does not keep the rest from being restored."""
-    with open_store(ctx) as store, progress() as report:
-        result = store.restore(point, inner, os.fsencode(target), force=force, report=report)
+    result = store.restore(
+        wish.point, wish.subpath(store), os.fsencode(wish.target), force=wish.force, resume=wish.resume,
+        report=report,
+    )  # fmt: skip
+    point, target = wish.point, wish.target
     if json_:
         as_json(
             {
                 "files": result.files,
                 "bytes": result.bytes,
+                "kept": result.kept,
                 "disowned": result.disowned,
                 "damaged": [{"path": _text(d.path), "text": d.text} for d in result.damaged],
                 "skipped": [{"path": _text(s.path), "text": s.text} for s in result.skipped],
@@ -156,7 +214,10 @@ def _here(
                 f"{counted(result.disowned, 'entry', 'entries')} without their owner of old: only root can change that",
                 err=True,
             )
-        say(f"{counted(result.files, 'file')}, {size(result.bytes)} restored to {shown(target)}")
+        there = f", {size(result.kept)} were there" if result.kept else ""
+        say(
+            f"{counted(result.files, 'file')}, {size(result.bytes)} restored to {shown(target)}{there}"
+        )
     if result.damaged:
         count = len({one.path for one in result.damaged})
         raise Corrupt(f"restore of {point}", expected="every file whole", found=f"{count} damaged",
@@ -183,12 +244,25 @@ def rm(ctx: click.Context, points: tuple[str, ...], dry_run: bool, json_: bool) 
             gone = store.remove_points(points)
     else:
         with backend(ctx) as asked:
+            _warn(asked, points)
             gone = asked.remove_points(list(points))
     if json_:
         as_json({"points": [point.id for point in gone]})
         return
     for point in gone:
         say(f"point {point.id} deleted")
+
+
+def _warn(asked: Backend, points: tuple[str, ...]) -> None:
+    """Where retention deletes nothing because something is wrong, who deletes by hand should know."""
+    frozen = {one.name: one.frozen for one in asked.mounts() if one.frozen}
+    if not frozen:
+        return
+    for mount in sorted({asked.point(one).point.mount for one in points} & frozen.keys()):
+        click.echo(
+            f"retention of {shown(mount)} waits, for its points may be all there is: {shown(frozen[mount])}",
+            err=True,
+        )
 
 
 def _would_free(ctx: click.Context, points: tuple[str, ...], json_: bool) -> None:

@@ -28,6 +28,7 @@ ACTS = {
     "stop_mount": "stop mount", "snapshot": "take snapshot", "begin": "begin session", "renew": "renew session",
     "commit": "commit session", "abandon": "abandon session", "attach_log": "attach log",
     "keep": "keep point", "remove_points": "delete points", "restore": "restore", "delete_restore": "delete restore",
+    "release_retention": "release retention", "drill": "start drill",
     "start_job": "start job", "cancel_job": "cancel job", "export": "export mount", "unexport": "end export",
     "add_location": "add location", "remove_location": "remove location", "retry_uploads": "retry uploads",
     "change_keys": "change keys", "rotate_keys": "rotate keys",

@@ -22,15 +22,15 @@ from engine.errors import AlreadyExists, HoldfastError, InvalidRequest, Unsuppor
 _SAID_MAX = 2000  # characters of what tar says that are passed on
 
 
-def placed(ctx: click.Context, point: str, inner: str, place: str, json_: bool) -> None:
+def placed(ctx: click.Context, spec: RestoreSpec, json_: bool) -> None:
     """A restore job of the service, waited for."""
     with backend(ctx) as asked:
-        job = following.follow(asked, asked.restore(RestoreSpec(point, inner, place)))
+        job = following.follow(asked, asked.restore(spec))
     if json_:
         as_json(job)
     found = following.result(job)
     if not json_:
-        say(f"restore {job.id}: {shown(str(found.get('path', place)))}")
+        say(f"restore {job.id}: {shown(str(found.get('path', spec.place)))}")
 
 
 def fetched(ctx: click.Context, point: str, inner: str, target: str, json_: bool) -> None:

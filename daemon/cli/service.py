@@ -38,6 +38,13 @@ def status(ctx: click.Context, json_: bool) -> None:
     say(f"{counted(len(opened), 'open session')}" + (f", {stale} stale" if stale else ""))
     say(f"{counted(len(running), 'running job')}")
     say(f"{counted(len(incidents), 'incident')}")
+    for one in mounts:
+        if one.frozen:
+            say(f"{shown(one.name)}: retention waits: {shown(one.frozen)}")
+        if one.drilled_ns:
+            say(
+                f"{shown(one.name)}: recovered in {one.recovery_s:.1f} s in the drill of {moment(one.drilled_ns)}"
+            )
 
 
 @click.group()

@@ -28,6 +28,7 @@ _LONG_S = 3700.0  # for commits and the like: the same
 _PAUSES = (0.2, 1.0, 3.0)  # before a request is sent again
 _STILL_RUNS_S = 300.0  # for a request whose answer was lost and which still runs
 _ERROR_MAX = 1 << 20  # bytes of a problem that are read
+_KEY_MAX = 200  # characters of an idempotency key, as the daemon takes them
 
 T = TypeVar("T")
 
@@ -61,14 +62,22 @@ class Link:
         return wire.decoded(kind, self._again(send, lambda error: True))
 
     def post(
-        self, kind: type[T], path: str, body: Any = None, *, long: bool = False, keyed: bool = True
-    ) -> T:
-        """Ask for something to be done. With a key it is done once, however often it is sent."""
-        key = {"Idempotency-Key": uuid.uuid4().hex} if keyed else {}
+        self, kind: type[T], path: str, body: Any = None, *, long: bool = False, keyed: bool = True, key: str = ""
+    ) -> T:  # fmt: skip
+        """Ask for something to be done. With a key it is done once, however often it is sent; ``key``: one that the
+        caller will ask with again."""
+        if len(key) > _KEY_MAX or not (key.isascii() and key.isprintable()):
+            raise InvalidRequest("idempotency key", expected=f"at most {_KEY_MAX} printable characters")  # fmt: skip
+        told = {"Idempotency-Key": key or uuid.uuid4().hex} if keyed else {}
         send = self._sender(
-            "POST", path, None, body={} if body is None else body, headers=key, long=long
+            "POST", path, None, body={} if body is None else body, headers=told, long=long
         )
         return wire.decoded(kind, self._again(send, lambda error: keyed))
+
+    def patch(self, kind: type[T], path: str, body: Any, *, long: bool = False) -> T:
+        """Ask for something to be as the body says: twice is as good as once."""
+        send = self._sender("PATCH", path, None, body=body, long=long)
+        return wire.decoded(kind, self._again(send, lambda error: True))
 
     def delete(
         self, kind: type[T], path: str, query: Query | None = None, *, long: bool = False

@@ -12,12 +12,15 @@ from daemon.contract import (
     AuditLine,
     Change,
     Committed,
+    DrillInfo,
+    DrillSpec,
     Durability,
     EntryInfo,
     ExportInfo,
     JobInfo,
     JobKind,
     KeyRing,
+    LocationChange,
     LocationInfo,
     LocationSpec,
     ManifestFile,
@@ -27,6 +30,7 @@ from daemon.contract import (
     PointDetail,
     PointQuery,
     RestoreSpec,
+    RetentionInfo,
     Role,
     SecretSpec,
     SessionInfo,
@@ -143,11 +147,11 @@ class Remote:
     # --- recovery points ----------------------------------------------------------------------------------
 
     def snapshot(
-        self, mount: str, *, label: str = "", durability: Durability = "local"
+        self, mount: str, *, label: str = "", durability: Durability = "local", once: str = ""
     ) -> PointDetail:
         path = f"/v1/mounts/{part(mount)}/snapshots"
         asked = {"label": label, "durability": durability}
-        return self._link.post(PointDetail, path, asked, long=True)
+        return self._link.post(PointDetail, path, asked, long=True, key=once)
 
     def points(self, query: PointQuery) -> Page[PointInfo]:
         asked: Query = {**asdict(query), "limit": _shown(query.limit)}
@@ -207,8 +211,10 @@ class Remote:
 
     # --- restores and jobs --------------------------------------------------------------------------------
 
-    def restore(self, spec: RestoreSpec) -> JobInfo:
-        return self._link.post(JobInfo, "/v1/restores", asdict(spec))
+    def restore(self, spec: RestoreSpec, *, once: str = "") -> JobInfo:
+        asked = asdict(spec)
+        asked["from"] = asked.pop("location")
+        return self._link.post(JobInfo, "/v1/restores", asked, long=True, key=once)
 
     def delete_restore(self, mount: str, job_id: int) -> None:
         self._link.remove(f"/v1/restores/{job_id}", {"mount": mount})
@@ -235,6 +241,11 @@ class Remote:
 
     def add_location(self, spec: LocationSpec) -> LocationInfo:
         return self._link.post(LocationInfo, "/v1/locations", asdict(spec), long=True, keyed=False)
+
+    def change_location(self, name: str, change: LocationChange) -> LocationInfo:
+        return self._link.patch(
+            LocationInfo, f"/v1/locations/{part(name)}", asdict(change), long=True
+        )
 
     def remove_location(self, name: str) -> None:
         self._link.remove(f"/v1/locations/{part(name)}", long=True)
@@ -274,6 +285,21 @@ class Remote:
     def retry_uploads(self, location: str) -> int:
         found = self._link.post(dict[str, int], "/v1/uploads/retry", {"location": location})
         return found["queued"]
+
+    # --- retention and drills -----------------------------------------------------------------------------
+
+    def retention(self) -> list[RetentionInfo]:
+        return self._all(RetentionInfo, "/v1/retention")
+
+    def release_retention(self, mount: str) -> RetentionInfo:
+        path = f"/v1/mounts/{part(mount)}/retention/release"
+        return self._link.post(RetentionInfo, path, long=True)
+
+    def drill(self, spec: DrillSpec) -> JobInfo:
+        return self._link.post(JobInfo, "/v1/drills", asdict(spec))
+
+    def drills(self, mount: str = "") -> list[DrillInfo]:
+        return self._all(DrillInfo, "/v1/drills", {"mount": mount})
 
     # --- exports ------------------------------------------------------------------------------------------
 

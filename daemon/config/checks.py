@@ -31,17 +31,23 @@ def _places(config: Config) -> Found:
     for key, path in (("mount_root", config.mount_root), ("run_dir", config.run_dir)):
         if inside(path, store):
             yield (key,), f"{key}: expected a path outside the store {store}, found {path}"
-    for name, path in config.restore_targets.items():
+    targets: dict[Key, str] = {
+        ("restore_targets", name): path for name, path in config.restore_targets.items()
+    }
+    if config.drills.into:
+        targets["drills", "into"] = config.drills.into
+    for where_it_stands, path in targets.items():
+        name = ".".join(map(str, where_it_stands))
         if inside(path, store) or inside(store, path):
             yield (
-                ("restore_targets", name),
-                f"restore_targets.{name}: expected a path neither inside nor around the store {store}, found {path}",
+                where_it_stands,
+                f"{name}: expected a path neither inside nor around the store {store}, found {path}",
             )
         for mount, where in _paths(config).items():
             if inside(path, where):
                 yield (
-                    ("restore_targets", name),
-                    f"restore_targets.{name}: {path} is inside the mount mounts.{mount}; choose another",
+                    where_it_stands,
+                    f"{name}: {path} is inside the mount mounts.{mount}; choose another",
                 )
     if len(config.api_socket().encode()) > SOCKET_MAX:
         key = "api.socket" if config.api.socket else "run_dir"

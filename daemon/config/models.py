@@ -55,6 +55,7 @@ def _host(text: str) -> str:
 
 
 HostName = Annotated[str, AfterValidator(_host)]
+Part = Annotated[float, Field(ge=0, le=1)]
 Times = Annotated[str, AfterValidator(_schedule)]
 
 
@@ -123,6 +124,12 @@ class Uploads(_Table):
     late_s: SomeSeconds = DAY
 
 
+class Drills(_Table):
+    """Restores to see whether points can be restored. ``into``: where their scratch directories are made."""
+
+    into: OptionalPath = ""
+
+
 class Log(_Table):
     """Records of the daemon's work."""
 
@@ -146,6 +153,19 @@ class Keep(_Table):
     within_s: Seconds = 0.0
 
 
+class Freeze(_Table):
+    """When retention of a mount stops: at a point that is not like the ``points`` before it, once there are
+    ``at_least`` so many. It holds less than a part of the usual bytes or files, or of its bytes a part
+    (``stored_part``) is new and takes more than ``stored_above`` of its size, which it did not before; 0 for never."""
+
+    points: Some = 10
+    at_least: Some = 3
+    bytes_below: Part = 0.5
+    files_below: Part = 0.5
+    stored_above: Part = 0.9
+    stored_part: Part = 0.2
+
+
 class Hook(_Table):
     """A command run at an event, without a shell."""
 
@@ -162,7 +182,9 @@ class Export(_Table):
 
 
 class Mount(_Table):
-    """How a mount is served and kept. ``quota`` and ``max_files``: 0 means no limit."""
+    """How a mount is served and kept. ``quota`` and ``max_files``: 0 means no limit; ``unprotected_s``: longest time
+    without a new point, 0 for any; ``drill``: when one of its points is restored to see whether it can be,
+    ``drill_from``: "local" or a storage location."""
 
     path: OptionalPath = ""
     start: bool = True
@@ -174,6 +196,10 @@ class Mount(_Table):
     squash_to: Ids = "65534:65534"
     snapshots: Times = ""
     keep: Keep = Keep()
+    freeze: Freeze = Freeze()
+    unprotected_s: Seconds = 0.0
+    drill: Times = ""
+    drill_from: Name = "local"
     open_files: Literal["label", "refuse"] = "label"
     outside_sessions: Literal["write", "read-only"] = "write"
     hooks: dict[HookEvent, Hook] = Field(default_factory=dict)
@@ -199,6 +225,7 @@ class Config(_Table):
     sessions: Sessions = Sessions()
     maintenance: Maintenance = Maintenance()
     uploads: Uploads = Uploads()
+    drills: Drills = Drills()
     log: Log = Log()
     nfs: Nfs = Nfs()
     restore_targets: dict[Name, Path] = Field(default_factory=dict)

@@ -21,7 +21,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
-from daemon.contract import LocationInfo, UploadState
+from daemon.contract import LocationInfo, MountInfo, UploadState
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 _SECONDS = (0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0)  # begin should take 0.02, commit 0.5
@@ -77,11 +77,24 @@ UPLOADS = Family(
     "uploads", False, "Points by location and how far their copy is.", ("location", "state")
 )
 UPLOADED = Family("uploaded_bytes", True, "Sent by uploads that came to their end.", ("location",))
+ASKED = Family(
+    "location_requests", True, "Asked of a location, as a server bills it.", ("location", "kind")
+)
+MOVED = Family(
+    "location_bytes", True, "Sent to a location and fetched from it.", ("location", "direction")
+)
 OLDEST = Family(
     "oldest_pending_seconds", False, "Age of the oldest point without a verified copy; 0 for none.", ("location",)
 )  # fmt: skip
 RESTARTS = Family("worker_restarts", True, "Workers that died.", _BY_MOUNT)
 RESTORED = Family("restore_bytes", True, "Written by restores, or read as files and streams.")
+FROZEN = Family(
+    "retention_frozen", False, "1 while retention of a mount waits for somebody to look.", _BY_MOUNT
+)
+DRILLED = Family(
+    "drill_last_success_timestamp_seconds", False, "When a drill last went well; 0 for never.", _BY_MOUNT
+)  # fmt: skip
+RECOVERY = Family("drill_recovery_seconds", False, "What it took to restore and verify.", _BY_MOUNT)
 STALE = Family("stale_sessions", False, "Open sessions whose lease has ended.")
 JOBS = Family("jobs", False, "Jobs by kind and state.", ("kind", "state"))
 
@@ -132,6 +145,13 @@ class Metrics:
         """How many points of each mount wait for their copy."""
         self._shown.show(PENDING, {(mount,): count for mount, count in points.items()})
 
+    def show_recovery(self, mounts: Iterable[MountInfo]) -> None:
+        """Of every mount: whether its retention waits, and what its last good drill took."""
+        known = list(mounts)
+        self._shown.show(FROZEN, {(one.name,): int(bool(one.frozen)) for one in known})
+        self._shown.show(DRILLED, {(one.name,): one.drilled_ns / 1e9 for one in known})
+        self._shown.show(RECOVERY, {(one.name,): one.recovery_s for one in known if one.drilled_ns})
+
     def show_copies(
         self, locations: Iterable[LocationInfo], sent: Mapping[str, int], oldest: Mapping[str, int], now: int
     ) -> None:  # fmt: skip
@@ -142,6 +162,12 @@ class Metrics:
             UPLOADS, {(one.name, state): getattr(one, state) for one in known for state in get_args(UploadState)}
         )  # fmt: skip
         self._shown.show(UPLOADED, {(one.name,): sent.get(one.name, 0) for one in known})
+        counts = [(one.name, kind, count) for one in known for kind, count in one.requests.items()]
+        moved = {"bytes_up": "up", "bytes_down": "down"}
+        self._shown.show(ASKED, {(name, kind): n for name, kind, n in counts if kind not in moved})
+        self._shown.show(
+            MOVED, {(name, moved[kind]): n for name, kind, n in counts if kind in moved}
+        )
         self._shown.show(
             OLDEST, {(one.name,): max(0, now - oldest.get(one.name, now)) / 1e9 for one in known}
         )

@@ -11,7 +11,7 @@ import fsmount
 from daemon.contract import JobInfo, MountState
 from daemon.service import work
 from daemon.service.jobs import told
-from daemon.service.ports import Ports, told_restores
+from daemon.service.ports import Ports, Shown, told_restores
 from daemon.service.service import Service
 from daemon.state import State
 from engine.errors import HoldfastError, NotFound, Unsupported
@@ -112,7 +112,7 @@ class Workers:
     def fence(self, name: str, *, writable: bool) -> None:
         self._tell(name, "fence", writable=writable)
 
-    def show_restores(self, name: str, show: dict[int, str]) -> None:
+    def show_restores(self, name: str, show: dict[int, Shown]) -> None:
         self._tell(name, "restores", show=told_restores(show))
 
     def _tell(self, name: str, operation: str, **arguments: object) -> None:

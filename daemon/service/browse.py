@@ -9,11 +9,11 @@ from functools import cached_property
 from itertools import chain, islice
 
 from daemon.contract import Change, EntryInfo, ManifestFile, Page
-from daemon.service import cursors, logs, tar, walking
+from daemon.service import cursors, restoring, tar, walking
 from daemon.service.core import bounded
 from daemon.service.points import Points
 from engine import PointView
-from engine.errors import InvalidRequest, NotFound
+from engine.errors import InvalidRequest
 from engine.nodes import Entry
 from engine.points.diff import Change as Difference
 
@@ -131,19 +131,7 @@ class Browse(Points):
     def files_of(self, reference: str, database: str) -> list[str]:
         """The files of a point that belong to a database, as the logs say that were sent with it. Raises NotFound."""
         known = self.database_files(reference)
-        if database not in known:
-            told = ", ".join(sorted(known)) or "none"
-            raise NotFound(
-                f"database {database!r} in the logs of point {reference}",
-                found=f"databases: {told}",
-            )
-        view = self.store.glance(reference)
-        there = (
-            walking.text_path(path)
-            for path, entry in walking.below(view, view.root_entry)
-            if stat.S_ISREG(entry.mode)
-        )
-        return logs.in_point(known[database], there)
+        return restoring.files_of(self.store.glance(reference), known, reference, database)
 
     def diff(self, old: str, new: str, *, cursor: str = "", limit: int = 1000) -> Page[Change]:
         """What differs between two points, in the order of paths."""

@@ -8,7 +8,14 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Any, get_args
 
-from daemon.contract import Durability, LocationInfo, LocationSpec, UploadInfo, UploadState
+from daemon.contract import (
+    Durability,
+    LocationChange,
+    LocationInfo,
+    LocationSpec,
+    UploadInfo,
+    UploadState,
+)
 from daemon.service.core import Core
 from engine.errors import Busy, HoldfastError, InvalidRequest, LocationUnavailable, NotFound
 
@@ -55,10 +62,21 @@ class Copies(Core):
             self.store.mount(mount)
         self.store.copies.add(
             spec.name, spec.url, secrets=secrets, credentials=spec.credentials, sealed=spec.sealed,
-            mounts=spec.mounts, verify=spec.verify, local=spec.local,
+            mounts=spec.mounts, verify=spec.verify, local=spec.local, bandwidth=spec.bandwidth,
+            read_bandwidth=spec.read_bandwidth,
         )  # fmt: skip
         self.ports.uploads.wake()
         return self.location(spec.name)
+
+    def change_location(self, name: str, change: LocationChange) -> LocationInfo:
+        """Change what is not None. Raises NotFound, InvalidRequest; for credentials, which are tried first, what the
+        location raises."""
+        for mount in change.mounts or ():
+            self.store.mount(mount)
+        fields = {field: value for field, value in vars(change).items() if value is not None}
+        self.store.copies.change(name, **fields)
+        self.ports.uploads.wake()
+        return self.location(name)
 
     def location(self, name: str) -> LocationInfo:
         """One of them. Raises NotFound."""
@@ -70,7 +88,12 @@ class Copies(Core):
         return found[name]
 
     def remove_location(self, name: str) -> None:
-        """Forget a location; what lies there stays. Raises NotFound, Busy while bytes of points are there only."""
+        """Forget a location; what lies there stays. Raises NotFound, Busy while bytes of points are there only, or a
+        restore is shown that is read from there."""
+        for one in self.state.jobs.restores():
+            if one.location == name:
+                raise Busy(f"location {name!r}", expected="no restore that is read from there", found=f"job {one.job}",
+                           do="delete that restore first")  # fmt: skip
         self.store.copies.remove(name)
 
     def uploads(self, location: str = "", state: str = "") -> list[UploadInfo]:
@@ -184,5 +207,6 @@ class Copies(Core):
     def _on_its_way(self, point: str, found: str) -> Busy:
         return Busy(
             f"point {point}", expected="its copies verified; the point itself exists, and is on its way", found=found,
-            do="wait, and look with 'holdfast uploads'; another snapshot would make another point",
+            do="wait, and look with 'holdfast uploads'; a snapshot without the same idempotency key (--once) would make"
+            " another point",
         )  # fmt: skip

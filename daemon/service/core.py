@@ -7,7 +7,7 @@ import fcntl
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Self
 
 from daemon.service.ports import Ports
@@ -52,6 +52,7 @@ class Core:
         self._since_boot = since_boot
         self._told_stale: dict[str, int] = {}  # session -> the end of its lease that was told
         self._shown: set[str] = set()  # mounts whose worker was told what restores it shows
+        self._hidden: set[str] = set()  # mounts whose worker was told of some of them only
         self.audit_log = Audit(os.path.join(self.path, FOLDER, AUDIT), clock)
         self.store = Store.open(self.path)
 
@@ -92,27 +93,33 @@ class Core:
             yield store.view(reference)
 
 
-@contextmanager
-def locked(store_path: str, mount: str, wait_s: float) -> Iterator[None]:
+def locked(store_path: str, mount: str, wait_s: float) -> AbstractContextManager[None]:
     """See ``Core.locked``."""
+    return alone(store_path, valid_name(mount), f"mount {mount!r}", wait_s)
+
+
+@contextmanager
+def alone(store_path: str, name: str, what: str, wait_s: float) -> Iterator[None]:
+    """One at a time, in all processes, holds the lock of that name; ends with its holder. Raises Busy."""
     folder = os.path.join(store_path, FOLDER, LOCKS)
     try:
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(folder, 0o700)
-            give_to_owner(folder, store_path)
-        place = os.path.join(folder, valid_name(mount))
+        for one in (os.path.dirname(folder), folder):
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(one, 0o700)
+                give_to_owner(one, store_path)
+        place = os.path.join(folder, name)
         new = not os.path.exists(place)
         fd = os.open(place, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         if new:
             give_to_owner(place, store_path)
     except OSError as error:
-        raise from_os(error, f"lock of mount {mount}") from None
+        raise from_os(error, f"lock of {what}") from None
     try:
         end = time.monotonic() + wait_s
         while not _try_lock(fd):
             if time.monotonic() >= end:
                 raise Busy(
-                    f"mount {mount!r}", expected="its turn", found="another request at work on it, or its hook",
+                    what, expected="its turn", found="another request at work on it, or its hook",
                     do="try again",
                 )  # fmt: skip
             time.sleep(_PAUSE)

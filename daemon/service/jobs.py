@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+from dataclasses import replace
 from typing import Any, get_args
 
 from daemon.contract import JobInfo, JobKind, JobState, Page, RestoreSpec
-from daemon.service import cursors
+from daemon.service import cursors, restoring
+from daemon.service.collapse import MARK
 from daemon.service.copies import SETTINGS
 from daemon.service.core import bounded
+from daemon.service.mounts import DRILLED_SINCE, DRILLS
 from daemon.service.sessions import Sessions
 from daemon.service.walking import found
 from daemon.state.jobs import ENDS, Restored
@@ -27,6 +30,7 @@ OPTIONS: dict[str, dict[str, tuple[type, ...]]] = {
 """Kinds of jobs that ``start_job`` starts, and what each may be told."""
 
 PLACE_MOUNT = "mount"
+RESUMED_MAX = 5  # times a restore that was cut off goes on
 SHOWN = "restores"  # the directory of a mount under which restores are shown
 
 
@@ -58,15 +62,21 @@ class Jobs(Sessions):
         )
 
     def _prepare_upload(self, location: str) -> None:
-        """What the configuration says of the mounts is sent along with their points: the job has none."""
+        """What the configuration says of the mounts is sent along with their points."""
         self.location(location)
-        for name, mount in self._config().mounts.items():
-            text = mount.model_dump_json(exclude_defaults=True)
-            if self.state.marks.get(SETTINGS + name) != text:
-                self.state.marks.put(SETTINGS + name, text)
+        for name in self._config().mounts:
+            self.keep_settings(name)
 
-    def _start(self, kind: JobKind, options: dict[str, Any], mount: str = "") -> JobInfo:
-        job = self.state.jobs.create(kind, options, mount)
+    def keep_settings(self, name: str) -> None:
+        """Write down what the configuration says of a mount, for jobs, which have none."""
+        text = self.policy(name).model_dump_json(exclude_defaults=True)
+        if self.state.marks.get(SETTINGS + name) != text:
+            self.state.marks.put(SETTINGS + name, text)
+
+    def _start(
+        self, kind: JobKind, options: dict[str, Any], mount: str = "", once: str = ""
+    ) -> JobInfo:
+        job = self.state.jobs.create(kind, options, mount, once=once)
         try:
             self.ports.jobs.start(job)
         except HoldfastError as error:
@@ -113,6 +123,10 @@ class Jobs(Sessions):
         """How far it is."""
         self.state.jobs.progress(job_id, progress)
 
+    def job_again(self, job_id: int, *, counted: bool) -> JobInfo:
+        """A job that was cut off is queued again, to go on where it was. ``counted``: nobody wanted that."""
+        return self.state.jobs.again(job_id, counted=counted)
+
     def job_ended(
         self, job_id: int, state: JobState, *, result: dict[str, Any] | None = None,
         error: dict[str, str] | None = None,
@@ -124,9 +138,14 @@ class Jobs(Sessions):
                 self._mount_gone(job.mount)
             else:
                 self.state.wanted.delete(job.mount, deleting=self._half_gone(job.mount))
-        there = _what_is_there(job) if job.kind == "restore" and state == "done" else None
+        filled = job.kind == "restore" and state == "done" and bool(job.options["target"])
+        there = _what_is_there(job) if filled else None  # of one that is shown it is known already
         ended = self.state.jobs.ended(job_id, state, result=result, error=error, restored=there)
-        if state == "failed" and not (job.kind == "upload" and _passes(error or {})):
+        if (
+            state == "failed"
+            and job.kind != "drill"
+            and not (job.kind == "upload" and _passes(error or {}))
+        ):
             text = (error or {}).get("message", "")
             thing = f"{job.kind} {job.mount}".strip()
             self.store.incidents.note("job_failed", thing, f"job {job.id}: {text}")
@@ -140,6 +159,8 @@ class Jobs(Sessions):
             self.state.jobs.unrestored(one.job)
         self.note_deleted(mount)
         self.state.wanted.forget(mount)
+        for mark in (MARK, DRILLS, DRILLED_SINCE):
+            self.state.marks.remove(mark + mount)
         self.forget_hooks(mount)
         self._shown.discard(mount)
 
@@ -152,7 +173,8 @@ class Jobs(Sessions):
         return False
 
     def recover_jobs(self) -> None:
-        """After a crash nothing runs: what was queued, and deletions, are started again; the others have failed."""
+        """After a crash nothing runs: what was queued, deletions, and restores into targets are started again; the
+        others have failed."""
         there = {one.job for one in self.state.jobs.restores()}
         for job in self.state.jobs.unended():
             if job.id in there:  # shown in its mount, and only its end was not written down
@@ -160,6 +182,9 @@ class Jobs(Sessions):
                 continue
             if job.state == "queued" and job.options.get("place") != PLACE_MOUNT:
                 self.ports.jobs.start(job)
+                continue
+            if may_go_on(job):
+                self.ports.jobs.start(self.state.jobs.again(job.id, counted=True))
                 continue
             cut_off = HoldfastError(f"job {job.id}", expected="its end", found="the daemon's")
             if job.kind == "delete-mount":  # whatever is left of the mount goes with the next one
@@ -172,39 +197,56 @@ class Jobs(Sessions):
 
     # --- restores -------------------------------------------------------------------------------------------
 
-    def restore(self, spec: RestoreSpec) -> JobInfo:
+    def restore(self, spec: RestoreSpec, *, once: str = "") -> JobInfo:
         """Show a point, or a part of it, in its mount, or fill a directory below a configured target with it."""
+        restoring.check(spec)
         point = self.store.point(spec.point)
-        entry = found(self.store.glance(point.id), spec.path)
-        if spec.place == PLACE_MOUNT and not stat.S_ISDIR(entry.mode):
+        target = ""
+        if spec.place != PLACE_MOUNT:
+            target = self._config().restore_targets.get(spec.place, "")
+            if not target:
+                known = ", ".join(sorted(self._config().restore_targets)) or "none"
+                raise InvalidRequest(
+                    f"place {spec.place!r}", expected=f"'{PLACE_MOUNT}' or a target of the configuration ({known})",
+                    do="name the target in the configuration",
+                )  # fmt: skip
+        view = restoring.view_of(self.store, point.id, spec.location)
+        entry = found(view, spec.path)
+        options = restoring.options_of(spec, point.id, target)
+        before = self._asked_before(once, options)
+        if before is not None:
+            return before
+        paths = restoring.paths_of(view, self.state, options)
+        if spec.place != PLACE_MOUNT:
+            return self._start("restore", options, point.mount, once)
+        if not stat.S_ISDIR(entry.mode):
             raise InvalidRequest(
                 f"path {spec.path!r}", expected="a directory, to be shown", found="another thing",
                 do="show the directory it is in, or restore it to a target",
             )  # fmt: skip
-        path = spec.path.strip("/")
-        options: dict[str, Any] = {
-            "point": point.id,
-            "path": path,
-            "place": spec.place,
-            "target": "",
-        }
-        if spec.place == PLACE_MOUNT:
-            return self._shown_restore(point.mount, options)
-        target = self._config().restore_targets.get(spec.place)
-        if target is None:
-            known = ", ".join(sorted(self._config().restore_targets)) or "none"
+        if sum(map(len, paths)) > restoring.SHOWN_MAX:
             raise InvalidRequest(
-                f"place {spec.place!r}", expected=f"'{PLACE_MOUNT}' or a target of the configuration ({known})",
-                do="name the target in the configuration",
+                "paths to be shown", expected=f"at most {restoring.SHOWN_MAX} bytes", found="more",
+                do="show the directories they are in, or restore them to a target",
             )  # fmt: skip
-        options["target"] = target
-        return self._start("restore", options, point.mount)
+        return self._shown_restore(point.mount, options, paths, once)
 
-    def _shown_restore(self, mount: str, options: dict[str, Any]) -> JobInfo:
-        """Nothing is copied: it is done when it was asked for."""
-        job = self.state.jobs.create("restore", options, mount)
+    def _asked_before(self, once: str, options: dict[str, Any]) -> JobInfo | None:
+        """The restore that was begun for this wish; one that came to nothing is begun anew."""
+        known = self.state.once.get(once, ["restore", options]) if once else None
         try:
-            self.state.jobs.restored(_what_is_there(job))
+            found = self.state.jobs.get(known["job"]) if known is not None else None
+        except NotFound:  # so many came since that its row was forgotten
+            return None
+        return None if found is None or found.state in ("failed", "cancelled") else found
+
+    def _shown_restore(
+        self, mount: str, options: dict[str, Any], paths: list[str], once: str
+    ) -> JobInfo:
+        """Nothing is copied: it is done when it was asked for."""
+        job = self.state.jobs.create("restore", options, mount, once=once)
+        try:
+            self.state.jobs.restored(replace(_what_is_there(job), paths=tuple(paths)))
             self._show_restores(mount)
         except HoldfastError as error:
             self.state.jobs.unrestored(job.id)
@@ -239,6 +281,15 @@ class Jobs(Sessions):
             self._show_restores(mount)
 
 
+def may_go_on(job: JobInfo) -> bool:
+    """Whether a job that was cut off goes on where it was: what a restore has written is verified, not written again.
+    One that is cut off again and again may be why."""
+    return (
+        job.kind == "restore" and bool(job.options.get("target"))
+        and int(job.options.get("resumed", 0)) < RESUMED_MAX
+    )  # fmt: skip
+
+
 def _passes(error: dict[str, str]) -> bool:
     """Whether what failed is tried again by itself: a server that does not answer, a daemon that stops."""
     return any(one.kind.slug == error.get("kind") and one.kind.retryable for one in TABLE)
@@ -247,7 +298,10 @@ def _passes(error: dict[str, str]) -> bool:
 def _what_is_there(job: JobInfo) -> Restored:
     """What a restore leaves when it is done."""
     options = job.options
-    return Restored(job.id, job.mount, options["point"], options["path"], options["target"])
+    return Restored(
+        job.id, job.mount, options["point"], options["path"], options["target"],
+        location=str(options.get("from", "")),
+    )  # fmt: skip
 
 
 def _remove_tree(path: str) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 
 LINE_MAX = 8_192  # bytes of a line that is looked at; a path has at most 4,096
 FILES_MAX = 100_000  # files of one log
+NAME_MAX = 200  # characters of an attachment's name
 MANIFEST_MAX = 32 << 20  # bytes of a manifest: one of 100,000 files has about 15 MB
 POSTGRES = "postgresql"  # the name of the one cluster a manifest is of
 UNNAMED = "oracle"  # of a database whose log does not name it
@@ -128,3 +129,10 @@ def _common(a: list[str], b: list[str]) -> int:
             break
         count += 1
     return count
+
+
+def plain_name(name: str) -> str:
+    """What is kept of a file's name that somebody sent: its last part, without what cannot be shown."""
+    last = name.replace("\\", "/").rpartition("/")[2]
+    kept = "".join(c for c in last if c.isprintable())
+    return kept[-NAME_MAX:] or "log"

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections import Counter
 from collections.abc import Collection
 
-from daemon.contract import ExportInfo, JobInfo, MountInfo, MountSpec
+from daemon.contract import DrillInfo, ExportInfo, JobInfo, MountInfo, MountSpec
+from daemon.service.collapse import MARK, Watch
 from daemon.service.keyrings import Keyrings
+from daemon.service.ports import Shown
 from daemon.state.records import DELETED
 from daemon.state.sessions import occupied
-from engine.errors import Busy, InvalidRequest, NotFound
+from engine.errors import Busy, HoldfastError, InvalidRequest, NotFound
 from engine.registry import Mount
+
+DRILLS = "drills of "  # of a mark, before a mount's name: its last drills
+DRILLED_SINCE = (
+    "drills since "  # of a mark, before a mount's name: since when it has a schedule of them
+)
 
 
 def stays_deleted(name: str) -> str:
@@ -41,12 +49,24 @@ class Mounts(Keyrings):
         state, path, pid = self.ports.workers.status(mount.name)
         wanted = self.state.wanted.get(mount.name)
         session = self.state.sessions.open_of(mount.name)
+        good = next((one for one in reversed(self.drills_of(mount.name)) if not one.error), None)
         return MountInfo(
             name=mount.name, chunking=mount.chunking, quota=mount.quota, max_files=mount.files,
             points=points, state="deleting" if wanted.deleting else state, path=path, pid=pid,
             session=session.id if session else "",
             exports=[one.client for one in self.wanted_exports(mount.name)], pending=pending,
+            frozen=self.watch_of(mount.name).frozen, recovery_s=good.restore_s + good.verify_s if good else 0.0,
+            drilled_ns=good.ended_ns if good else 0,
         )  # fmt: skip
+
+    def watch_of(self, mount: str) -> Watch:
+        """What is known of a mount's points, as it was looked at last."""
+        return Watch.from_json(self.state.marks.get(MARK + mount))
+
+    def drills_of(self, mount: str) -> list[DrillInfo]:
+        """Drills of a mount that have ended, the oldest first."""
+        rows = json.loads(self.state.marks.get(DRILLS + mount) or "[]")
+        return [DrillInfo(**row) for row in rows]
 
     def wanted_exports(self, mount: str) -> list[ExportInfo]:
         """Exports of a mount: those of the configuration, and those asked for, which come before them."""
@@ -111,7 +131,7 @@ class Mounts(Keyrings):
         while writable != self.may_write(name):  # a session may have ended while it was told
             writable = self.may_write(name)
             self.ports.workers.fence(name, writable=writable)
-        self._show_restores(name)
+        self._show_again(name)
 
     def may_write(self, name: str) -> bool:
         """Whether programs may change what is in the mount: where they may do so in sessions only, in one."""
@@ -120,12 +140,33 @@ class Mounts(Keyrings):
         return self.state.sessions.open_of(name) is not None
 
     def _show_restores(self, name: str) -> None:
-        known = self.state.jobs.restores(name)
-        found = [one for one in known if not one.target and self._has_point(one.point)]
-        if found or name in self._shown:
-            show = {one.job: f"{one.point}:{one.path}" if one.path else one.point for one in found}
+        show = self._to_show(name)
+        if show or name in self._shown:
             self.ports.workers.show_restores(name, show)
             self._shown.add(name)
+
+    def _show_again(self, name: str) -> None:
+        """To a new worker. A location that does not answer hides what is read from there, and nothing else."""
+        try:
+            self._show_restores(name)
+            self._hidden.discard(name)
+        except HoldfastError as error:
+            show = {job: what for job, what in self._to_show(name).items() if not what.location}
+            self.ports.workers.show_restores(name, show)
+            self._hidden.add(name)
+            self.store.incidents.error(error, f"restores of mount {name}")
+
+    def show_hidden(self) -> None:
+        """Show again what could not be shown to a new worker because a location did not answer."""
+        for name in list(self._hidden):
+            self._show_again(name)
+
+    def _to_show(self, name: str) -> dict[int, Shown]:
+        return {
+            one.job: Shown(one.point, one.path, one.paths, one.location)
+            for one in self.state.jobs.restores(name)
+            if not one.target and self._has_point(one.point)
+        }
 
     def _has_point(self, point: str) -> bool:
         """Whoever asks the service deletes none that is shown; the index may have been made anew without it."""

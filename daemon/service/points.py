@@ -69,7 +69,7 @@ class Points(Quiet):
         )
 
     def snapshot(
-        self, mount: str, *, label: str = "", durability: Durability = "local"
+        self, mount: str, *, label: str = "", durability: Durability = "local", once: str = ""
     ) -> PointDetail:
         """A point of a mount as it is, outside a session or beside one. Raises Busy by the policy for open files; where
         its copies are waited for, see ``point_made``."""
@@ -78,17 +78,37 @@ class Points(Quiet):
         with self.locked(mount):
             self.store.mount(mount)
             self.refuse_deleting(mount)
-            with self.between("commit", mount, point=planned.id) as quiet:
-                beside = self.state.sessions.open_of(mount) is not None
-                with self.writing() as store, self.still(mount) as still:
-                    note = self.note_of(mount, planned, still)
-                    if beside:
-                        note = replace(note, consistency="crash-consistent")
-                    made = store.snapshot(mount, label, planned=planned, thaw=still.thaw)
-                quiet.done = made.id
-                self.state.notes.put(note)
+            made = self._made_before(once, mount, label) or self._made(mount, label, planned, once)
         self.point_made(made.id, durability)
         return self.detail(made)
+
+    def _made(self, mount: str, label: str, planned: PlannedPoint, once: str) -> PointInfo:
+        with self.between("commit", mount, point=planned.id) as quiet:
+            beside = self.state.sessions.open_of(mount) is not None
+            with self.writing() as store, self.still(mount) as still:
+                note = self.note_of(mount, planned, still)
+                if beside:
+                    note = replace(note, consistency="crash-consistent")
+                if once:
+                    makes = {"point": planned.id, "note": note.to_json()}
+                    self.state.once.put(once, [mount, label], makes)
+                made = store.snapshot(mount, label, planned=planned, thaw=still.thaw)
+            quiet.done = made.id
+            self.state.notes.put(note)
+        return made
+
+    def _made_before(self, once: str, mount: str, label: str) -> PointInfo | None:
+        """With the mount's lock, so whoever asked before has an answer or has died: the point that was made then."""
+        known = self.state.once.get(once, [mount, label]) if once else None
+        if known is None:
+            return None
+        try:
+            made = self.store.point(known["point"])
+        except NotFound:
+            return None
+        if not self.state.notes.known(made.id):
+            self.state.notes.put(Note.from_json(made.id, known["note"]))
+        return made
 
     @contextmanager
     def still(self, mount: str) -> Iterator[Still]:

@@ -6,9 +6,19 @@ Every method is synchronous, may block, may be called from any thread, and raise
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 from daemon.contract import JobInfo, MountState
+
+
+class Shown(NamedTuple):
+    """What a restore shows of a point: all of it, what is in a directory, or these paths only. ``location``: where it
+    is read from, "" for wherever its bytes are."""
+
+    point: str
+    path: str = ""
+    paths: tuple[str, ...] = ()
+    location: str = ""
 
 
 class Workers(Protocol):
@@ -31,9 +41,8 @@ class Workers(Protocol):
         """Let programs change what is in the mount, or not; harmless when it is not served."""
         ...
 
-    def show_restores(self, name: str, show: dict[int, str]) -> None:
-        """What is under ``restores/`` of the mount from now on: job id -> POINT or POINT:PATH; harmless when it is not
-        served."""
+    def show_restores(self, name: str, show: dict[int, Shown]) -> None:
+        """What is under ``restores/`` of the mount from now on, by job; harmless when it is not served."""
         ...
 
 
@@ -97,10 +106,12 @@ class Hook(Protocol):
     def timeout_s(self) -> float: ...
 
 
-def told_restores(show: dict[int, str]) -> dict[str, dict[str, str]]:
-    """What ``show_restores`` is given, as a worker is told it: job -> point, and path inside it."""
-    named = {}
-    for job, what in show.items():
-        point, _, path = what.partition(":")
-        named[str(job)] = {"point": point, "path": path}
-    return named
+def told_restores(show: dict[int, Shown]) -> dict[str, dict[str, Any]]:
+    """What ``show_restores`` is given, as a worker is told it: one from before an upgrade knows point and path only."""
+    return {
+        str(job): {
+            "point": what.point, "path": what.path, **({"paths": what.paths} if what.paths else {}),
+            **({"from": what.location} if what.location else {}),
+        }
+        for job, what in show.items()
+    }  # fmt: skip

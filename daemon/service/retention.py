@@ -58,7 +58,7 @@ def expired(
     if not last and not within_s:
         return []
     made = sorted(points, key=lambda point: point.seq)
-    since = now_ns - int(within_s * _SECOND) if within_s else now_ns + 1
+    since = now_ns - int(within_s * _SECOND)
     found = []
     youngest = 0
     for place, point in enumerate(made):
@@ -66,6 +66,7 @@ def expired(
             youngest = max(youngest, point.time_ns)
         time_ns = max(point.time_ns, youngest)
         from_end = len(made) - place
-        if from_end > max(last, 1) and time_ns < since and point.id not in kept:
+        old = not within_s or time_ns < since  # of a number of points no clock is asked
+        if from_end > max(last, 1) and old and point.id not in kept:
             found.append(point)
     return found

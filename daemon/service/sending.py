@@ -40,7 +40,7 @@ def upload(
     result: dict[str, int | str] = {
         "location": location, "points": len(sent), "packs": sum(one.packs for one in sent),
         "chunks": sum(one.chunks for one in sent), "bytes": sum(one.bytes for one in sent),
-        "read_back": sum(one.read_back for one in sent),
+        "read_back": sum(one.read_back for one in sent), "requests": sum(one.requests for one in sent),
     }  # fmt: skip
     if any(one.name == location and one.local == "drop" for one in store.copies.locations()):
         result["dropped"] = store.copies.drop_local(report=report).bytes

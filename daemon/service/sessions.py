@@ -17,7 +17,7 @@ from daemon.contract import (
     SessionState,
 )
 from daemon.service.browse import Browse
-from daemon.service.logs import Log
+from daemon.service.logs import Log, plain_name
 from daemon.state import Plan
 from daemon.state.sessions import occupied
 from engine import PlannedPoint
@@ -28,7 +28,6 @@ log = logging.getLogger("holdfast.daemon")
 
 HOLDER_MAX = 200  # characters
 LEASE_MAX = 366 * 86400.0  # s
-NAME_MAX = 200  # characters of an attachment's name
 _SECOND = 10**9
 
 
@@ -240,10 +239,3 @@ class Sessions(Browse):
 def _check_text(what: str, text: str, most: int) -> None:
     if len(text.encode("utf-8", "replace")) > most or not text.isprintable():
         raise InvalidRequest(what, expected=f"at most {most} bytes of printable characters")
-
-
-def plain_name(name: str) -> str:
-    """What is kept of a file's name that somebody sent: its last part, without what cannot be shown."""
-    last = name.replace("\\", "/").rpartition("/")[2]
-    kept = "".join(c for c in last if c.isprintable())
-    return kept[-NAME_MAX:] or "log"

@@ -1,4 +1,4 @@
-"""The store as a whole: exports, statistics, incidents, configuration, tokens, the audit log, retention."""
+"""The store as a whole: exports, statistics, incidents, configuration, tokens, the audit log."""
 
 from __future__ import annotations
 
@@ -9,22 +9,20 @@ from typing import Any, get_args
 
 import fsmount
 from daemon.contract import AuditLine, ExportInfo, Role, TokenInfo
-from daemon.service import retention
+from daemon.service import returning
 from daemon.service.core import bounded
-from daemon.service.jobs import Jobs
-from engine import PointInfo, Store
+from daemon.service.drills import Drills
+from daemon.service.watching import CLOCK
+from engine import Store
 from engine.errors import Busy, InvalidRequest, NotFound
 from engine.registry import valid_name
 
 log = logging.getLogger("holdfast.daemon")
 
 _SQUASH = ("root", "all", "none")
-_CLOCK = "clock "  # of a mark, before a mount's name: the clock as its retention saw it
-_SECOND = 10**9
-_BOOT = "/proc/sys/kernel/random/boot_id"
 
 
-class Whole(Jobs):
+class Whole(Drills):
     """The rest of ``Backend``, and what a daemon does by itself."""
 
     # --- exports --------------------------------------------------------------------------------------------
@@ -106,7 +104,7 @@ class Whole(Jobs):
     def reset_incidents(self) -> None:
         """Forget the incidents: they have been dealt with, and the clock is right."""
         Store.reset_incidents(self.path)
-        self.state.marks.forget(_CLOCK)
+        self.state.marks.forget(CLOCK)
 
     def config(self) -> dict[str, Any]:
         """The configuration that holds; there is no secret in it."""
@@ -153,35 +151,16 @@ class Whole(Jobs):
         """Forget what is old of ended sessions, jobs and keys; how many of each."""
         return self.state.pruning.prune({point.id for point in self.store.points()})
 
-    def expire(self, mount: str, now: int) -> list[PointInfo]:
-        """Delete the points of a mount that its retention gives up; which."""
-        keep = self.policy(mount).keep
-        seen = retention.Seen(now, self._since_boot(), _boot())
-        last = retention.Seen.from_json(self.state.marks.get(_CLOCK + mount))
-        believed, ahead, seen = retention.believable(seen, last)
-        self.state.marks.put(_CLOCK + mount, seen.to_json())
-        if ahead:
-            way = "forwards" if ahead > 0 else "back"
-            self.store.incidents.note(
-                "clock", f"retention of {mount}",
-                f"the clock was set {way} by {abs(ahead) / _SECOND:.0f} s: no point is deleted because of it, until"
-                " it is right, or the incidents are reset",
-            )  # fmt: skip
-        gone = []
-        for point in retention.expired(
-            self.store.points(mount), self.state.notes.kept(), last=keep.last, within_s=keep.within_s,
-            now_ns=believed,
-        ):  # fmt: skip
-            try:
-                with self.locked(mount):  # who keeps a point has an answer, or finds it gone
-                    if not self.state.notes.get(point.id).kept:
-                        gone += self.remove_points([point.id])
-            except (
-                Busy,
-                NotFound,
-            ) as error:  # open, shown, or somebody else's doing: the next time
-                log.info("retention leaves point %s: %s", point.id, error)
-        return gone
+    def give_back(self) -> None:
+        """Have come back what was kept with points of a store that was adopted; where it cannot be had, later."""
+        try:
+            found = returning.give_back(self.store, self.state)
+        except Busy:
+            return  # somebody else does it
+        if found.points:
+            log.info("what was kept with %d points is back from a storage location", found.points)
+        if found.waiting:
+            log.warning("what was kept with %d points is not back yet: %s", found.waiting, found.why)  # fmt: skip
 
 
 def network(client: str) -> str:
@@ -192,11 +171,3 @@ def network(client: str) -> str:
         raise InvalidRequest(
             f"client {client[:60]!r}", expected="an address or a network, as 10.0.0.0/8", found="neither"
         ) from None  # fmt: skip
-
-
-def _boot() -> str:
-    try:
-        with open(_BOOT, encoding="ascii") as file:
-            return file.read().strip()
-    except OSError:
-        return ""

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
 from daemon.contract import JobInfo
-from daemon.service.walking import raw_path, text_path
+from daemon.service.notices import bounded
 from engine import Store
-from engine.errors import Corrupt, HoldfastError, InvalidRequest, NotFound
+from engine.errors import Corrupt, HoldfastError, NotFound
 from engine.maintain.check import Problem
 from engine.progress import Report
 
 STOPS = frozenset({"upload"})  # kinds of jobs that ask whether to stop
-TOLD_MAX = 1_000  # problems or damaged files that are named; the others are counted
-TOLD_BYTES = (
-    1 << 18
-)  # of them as JSON, of each list: all of a result is one line of a job's process
 
 
 class FoundDamaged(Corrupt):
@@ -38,7 +32,8 @@ class FoundDamaged(Corrupt):
 
 def result_of(error: HoldfastError) -> dict[str, Any]:
     """What a job that failed has to tell all the same."""
-    return error.result if isinstance(error, FoundDamaged) else {}
+    found = getattr(error, "result", {})
+    return found if isinstance(found, dict) else {}
 
 
 def run(
@@ -57,13 +52,19 @@ def run(
         case "check":
             return _check(store, options, report)
         case "restore":
-            return _restore(store, job, report)
+            from daemon.service.restoring import fill
+
+            return fill(store, job, report)
         case "delete-mount":
             return _delete_mount(store, job.mount, report)
         case "upload":
             from daemon.service.sending import upload
 
             return upload(store, str(job.options["location"]), report, stop)
+        case "drill":
+            from daemon.service.drilling import drill
+
+            return drill(store, job, report)
 
 
 def _scrub(store: Store, options: dict[str, Any], report: Report) -> dict[str, Any]:
@@ -80,34 +81,6 @@ def _check(store: Store, options: dict[str, Any], report: Report) -> dict[str, A
     if found.problems:
         raise FoundDamaged("check", found.problems, result)
     return result
-
-
-def _restore(store: Store, job: JobInfo, report: Report) -> dict[str, Any]:
-    point, path, target = (str(job.options[name]) for name in ("point", "path", "target"))
-    if not os.path.isdir(target):
-        raise InvalidRequest(f"restore target {target}", expected="a directory", found="none",
-                             do="make it, or change the configuration")  # fmt: skip
-    where = os.path.join(target, str(job.id))
-    done = store.restore(point, raw_path(path), os.fsencode(where), report=report)
-    return {
-        "path": where, "files": done.files, "bytes": done.bytes, "disowned": done.disowned,
-        "damaged": _notices(done.damaged), "damaged_files": len({one.path for one in done.damaged}),
-        "skipped": _notices(done.skipped),
-    }  # fmt: skip
-
-
-def _notices(found: list[Any]) -> list[dict[str, str]]:
-    return bounded([{"path": text_path(one.path), "text": one.text} for one in found[:TOLD_MAX]])
-
-
-def bounded(found: list[dict[str, str]]) -> list[dict[str, str]]:
-    """The first of them, no more than can be told."""
-    room = TOLD_BYTES
-    for place, one in enumerate(found[:TOLD_MAX]):
-        room -= len(json.dumps(one)) + 2
-        if room < 0:
-            return found[:place]
-    return found[:TOLD_MAX]
 
 
 def _delete_mount(store: Store, mount: str, report: Report) -> dict[str, Any]:

@@ -13,11 +13,12 @@ from typing import Self
 from daemon.state.attachments import Attachments
 from daemon.state.database import Database
 from daemon.state.jobs import Jobs
-from daemon.state.keys import Keys
+from daemon.state.keys import Keys, Once
 from daemon.state.mounts import Exports, Wanted, WantedMounts
 from daemon.state.notes import Note, Notes
 from daemon.state.pruning import Pruning
 from daemon.state.records import History, Marks
+from daemon.state.returns import Returns
 from daemon.state.sessions import Plan, Sessions
 from daemon.state.tokens import Tokens
 
@@ -33,9 +34,11 @@ class State:
         self.sessions = Sessions(database, clock)
         self.attachments = Attachments(database, clock)
         self.notes = Notes(database)
+        self.returns = Returns(database, clock)
         self.tokens = Tokens(database, clock)
         self.jobs = Jobs(database, clock)
         self.keys = Keys(database, clock)
+        self.once = Once(database, clock)
         self.exports = Exports(database)
         self.history = History(database)
         self.wanted = WantedMounts(database)

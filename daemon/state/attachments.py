@@ -34,7 +34,7 @@ class Attachments:
         number = self._begin(kind, name, session, point)
         try:
             size = 0
-            for index, part in enumerate(_parts(content, most, name)):
+            for index, part in enumerate(parts(content, most, name)):
                 with self._database.write() as txn:
                     txn.execute(
                         "INSERT INTO attachment_parts VALUES (?, ?, ?)", (number, index, part)
@@ -167,7 +167,7 @@ def settle(txn: sqlite3.Connection, session: str, point: str) -> None:
     txn.execute("UPDATE attachments SET point = ? WHERE session = ?", (point, session))
 
 
-def _parts(content: Iterable[bytes], most: int, name: str) -> Iterator[bytes]:
+def parts(content: Iterable[bytes], most: int, name: str) -> Iterator[bytes]:
     """The content cut anew in parts of ``PART`` bytes."""
     total = 0
     rest = bytearray()

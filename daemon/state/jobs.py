@@ -10,6 +10,7 @@ from typing import Any
 
 from daemon.contract import JobInfo, JobKind, JobState
 from daemon.state.database import Database
+from daemon.state.keys import Once
 from engine.errors import InvalidRequest, NotFound
 
 ENDS = ("done", "failed", "cancelled")
@@ -18,13 +19,16 @@ NUMBER_MAX = 2**63 - 1
 
 @dataclass(frozen=True)
 class Restored:
-    """A restore that is there: shown in its mount (``target`` ""), or in a directory of its own."""
+    """A restore that is there: shown in its mount (``target`` ""), or in a directory of its own. ``paths``: these only;
+    ``location``: where it is read from."""
 
     job: int
     mount: str
     point: str
     path: str
     target: str = ""
+    paths: tuple[str, ...] = ()
+    location: str = ""
 
 
 class Jobs:
@@ -33,15 +37,20 @@ class Jobs:
     def __init__(self, database: Database, clock: Callable[[], int]) -> None:
         self._database = database
         self._clock = clock
+        self._once = Once(database, clock)
 
-    def create(self, kind: JobKind, options: dict[str, Any], mount: str = "") -> JobInfo:
-        """A new job, queued."""
+    def create(
+        self, kind: JobKind, options: dict[str, Any], mount: str = "", *, once: str = ""
+    ) -> JobInfo:
+        """A new job, queued. ``once``: the wish that it is made for, by these options."""
         with self._database.write() as txn:
             row = txn.execute(
                 "INSERT INTO jobs (kind, state, mount, created_ns, options) VALUES (?, 'queued', ?, ?, ?)"
                 " RETURNING *",
                 (kind, mount, self._clock(), json.dumps(options)),
             ).fetchone()  # fmt: skip
+            if once:
+                self._once.put_in(txn, once, [kind, options], {"job": row["id"]})
         return _info(row)
 
     def get(self, number: int) -> JobInfo:
@@ -70,6 +79,17 @@ class Jobs:
     def started(self, number: int) -> JobInfo:
         """queued -> running."""
         return self._step(number, ("queued",), "state = 'running', started_ns = ?", self._clock())
+
+    def again(self, number: int, *, counted: bool) -> JobInfo:
+        """running -> queued: what it has done stays. Option ``resumed``: how often it was cut off, if that counts."""
+        with self._database.write() as txn:
+            options = self._get(txn, number).options
+            if counted:
+                options = {**options, "resumed": int(options.get("resumed", 0)) + 1}
+            return self._stepped(
+                txn, number, ("running",), "state = 'queued', started_ns = 0, options = ?",
+                json.dumps(options),
+            )  # fmt: skip
 
     def progress(self, number: int, progress: dict[str, Any]) -> None:
         """How far a running job is; the caller sees to it that this is not written too often."""
@@ -108,10 +128,7 @@ class Jobs:
             rows = db.execute(
                 "SELECT * FROM restores WHERE ?1 = '' OR mount = ?1 ORDER BY job", (mount,)
             )
-            return [
-                Restored(row["job"], row["mount"], row["point"], json.loads(row["path"]), row["target"])
-                for row in rows
-            ]  # fmt: skip
+            return [_restored(row) for row in rows]
 
     def unrestored(self, number: int) -> None:
         """A restore is gone."""
@@ -151,8 +168,24 @@ class Jobs:
 def _keep(txn: sqlite3.Connection, what: Restored) -> None:
     txn.execute(
         "INSERT OR REPLACE INTO restores VALUES (?, ?, ?, ?, ?)",
-        (what.job, what.mount, what.point, json.dumps(what.path), what.target),
+        (what.job, what.mount, what.point, json.dumps(_part(what)), what.target),
     )
+
+
+def _part(what: Restored) -> object:
+    """What of the point: the path, or an object where there is more to say."""
+    if not what.paths and not what.location:
+        return what.path
+    return {"path": what.path, "paths": what.paths, "location": what.location}
+
+
+def _restored(row: sqlite3.Row) -> Restored:
+    part = json.loads(row["path"])
+    if isinstance(part, str):
+        part = {"path": part, "paths": [], "location": ""}
+    return Restored(
+        row["job"], row["mount"], row["point"], part["path"], row["target"], tuple(part["paths"]), part["location"]
+    )  # fmt: skip
 
 
 def _info(row: sqlite3.Row) -> JobInfo:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,49 @@ from engine.errors import Busy, InvalidRequest
 
 LIFETIME = 24 * 3600 * 10**9  # ns after which a key is forgotten
 NAME_MAX = 200
+ONCE = "once "  # of a mark, before who asked and the name of a wish
+
+
+class Once:
+    """What a wish that has a name has begun to make: told again, it is not made again. Marks, for a day. Thread-safe.
+
+    ``what``: the wish itself, so that another of that name is refused.
+    """
+
+    def __init__(self, database: Database, clock: Callable[[], int]) -> None:
+        self._database = database
+        self._clock = clock
+
+    def get(self, name: str, what: list[Any]) -> dict[str, Any] | None:
+        """What it makes; None when it was not begun. Raises InvalidRequest for another wish."""
+        with self._database.read() as db:
+            row = db.execute("SELECT value FROM marks WHERE name = ?", (ONCE + name,)).fetchone()
+        found = None if row is None else json.loads(row["value"])
+        if found is None or found["time_ns"] <= self._clock() - LIFETIME:
+            return None
+        if found["what"] != what:
+            raise InvalidRequest(
+                f"idempotency key of {name!r}", expected="the request it was first used for", found="another",
+                do="use a new key for each request",
+            )  # fmt: skip
+        return dict(found["makes"])
+
+    def put(self, name: str, what: list[Any], makes: dict[str, Any]) -> None:
+        """Before it is made."""
+        with self._database.write() as txn:
+            self.put_in(txn, name, what, makes)
+
+    def put_in(
+        self, txn: sqlite3.Connection, name: str, what: list[Any], makes: dict[str, Any]
+    ) -> None:
+        """Within a transaction."""
+        value = {"what": what, "makes": makes, "time_ns": self._clock()}
+        txn.execute("INSERT OR REPLACE INTO marks VALUES (?, ?)", (ONCE + name, json.dumps(value)))
+
+    def forget(self, name: str) -> None:
+        """Nothing was made."""
+        with self._database.write() as txn:
+            txn.execute("DELETE FROM marks WHERE name = ?", (ONCE + name,))
 
 
 class Keys:

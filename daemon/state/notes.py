@@ -11,6 +11,7 @@ from typing import Any
 from daemon.contract import Consistency
 from daemon.state.database import Database
 
+HALF = "half "  # of a mark, before a point's id: of its note only whether it is kept was written
 _MANY = 500  # values of one statement; SQLite takes more
 
 
@@ -57,13 +58,30 @@ class Notes:
             put(txn, note)
 
     def keep(self, point: str, *, kept: bool) -> None:
-        """Have retention leave a point alone, or no longer."""
+        """Have retention leave a point alone, or no longer. Of one without a note the rest may still come back."""
         with self._database.write() as txn:
+            if txn.execute("SELECT 1 FROM notes WHERE point = ?", (point,)).fetchone() is None:
+                txn.execute("INSERT OR REPLACE INTO marks VALUES (?, '')", (HALF + point,))
             txn.execute(
                 "INSERT INTO notes (point, kept) VALUES (?, ?)"
                 " ON CONFLICT (point) DO UPDATE SET kept = excluded.kept",
                 (point, kept),
             )
+
+    def has(self, point: str) -> bool:
+        """Whether anything of a point was written here, if only whether it is kept."""
+        with self._database.read() as db:
+            return db.execute("SELECT 1 FROM notes WHERE point = ?", (point,)).fetchone() is not None  # fmt: skip
+
+    def known(self, point: str) -> bool:
+        """Whether all that there is to be known of a point was written here."""
+        with self._database.read() as db:
+            row = db.execute(
+                "SELECT EXISTS (SELECT 1 FROM notes WHERE point = ?1)"
+                " AND NOT EXISTS (SELECT 1 FROM marks WHERE name = ?2) AS whole",
+                (point, HALF + point),
+            ).fetchone()
+        return bool(row["whole"])
 
     def kept(self) -> set[str]:
         """Ids of points that retention leaves alone."""
@@ -78,6 +96,8 @@ class Notes:
             marks = ", ".join("?" * len(some))
             with self._database.write() as txn:
                 txn.execute(f"DELETE FROM notes WHERE point IN ({marks})", some)
+                half = [HALF + point for point in some]
+                txn.execute(f"DELETE FROM marks WHERE name IN ({marks})", half)
                 txn.execute(
                     "DELETE FROM attachment_parts WHERE attachment IN"
                     f" (SELECT id FROM attachments WHERE point IN ({marks}))", some,
@@ -87,6 +107,7 @@ class Notes:
 
 def put(txn: sqlite3.Connection, note: Note) -> None:
     """Within a transaction. Whoever had the point kept meanwhile has it kept."""
+    txn.execute("DELETE FROM marks WHERE name = ?", (HALF + note.point,))
     txn.execute(
         "INSERT INTO notes (point, session, consistency, open_files, kept) VALUES (?, ?, ?, ?, ?)"
         " ON CONFLICT (point) DO UPDATE SET session = excluded.session, consistency = excluded.consistency,"

@@ -84,10 +84,13 @@ class Pruning:
 
     def _keys(self) -> int:
         """Whoever uses a key does this too; but perhaps nobody does any more."""
+        since = self._clock() - keys.LIFETIME
         with self._database.write() as txn:
-            return txn.execute(
-                "DELETE FROM keys WHERE time_ns <= ?", (self._clock() - keys.LIFETIME,)
-            ).rowcount
+            txn.execute(
+                "DELETE FROM marks WHERE substr(name, 1, ?) = ? AND value ->> 'time_ns' <= ?",
+                (len(keys.ONCE), keys.ONCE, since),
+            )
+            return txn.execute("DELETE FROM keys WHERE time_ns <= ?", (since,)).rowcount
 
 
 def _over(rows: list[sqlite3.Row], since: int) -> list[object]:

@@ -81,7 +81,8 @@ CREATE TABLE tokens (
     used_ns INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 
--- queued -> running -> done, failed, cancelled; queued -> cancelled, failed. The id is never used again.
+-- queued -> running -> done, failed, cancelled; queued -> cancelled, failed; running -> queued, to go on later.
+-- The id is never used again.
 CREATE TABLE jobs (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     kind TEXT NOT NULL,
@@ -97,7 +98,8 @@ CREATE TABLE jobs (
     CHECK ((ended_ns <> 0) = (state IN ('done', 'failed', 'cancelled')))
 ) STRICT;
 -- What of a job is still there: of a restore into a mount what is shown under restores/JOB ('' its target),
--- of another the directory that was filled. Gone with the restore.
+-- of another the directory that was filled. Gone with the restore. path: JSON of a path in the point, or of an object
+-- {path, paths, location}.
 CREATE TABLE restores (
     job INTEGER PRIMARY KEY,
     mount TEXT NOT NULL,

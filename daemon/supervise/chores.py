@@ -10,7 +10,7 @@ from typing import Any
 import trio
 
 from daemon.config import Config, Schedule
-from daemon.contract import JobKind
+from daemon.contract import DrillSpec, JobKind
 from daemon.observe import Audit
 from daemon.service.service import Service
 from daemon.supervise.schedules import Task
@@ -20,6 +20,7 @@ log = logging.getLogger("holdfast.supervise")
 
 AT_ONCE = 2  # snapshots and the like beside each other: requests have threads of their own
 LABEL = "scheduled"
+JOBS_SEEN = 1000
 WHO = "holdfast"  # in the audit log
 _STALE = Schedule.parse("every 1m")
 _HOURLY = Schedule.parse("every 1h")
@@ -34,9 +35,9 @@ class Chores:
         self._config = config
         self._audit = audit
         self._limiter = trio.CapacityLimiter(AT_ONCE)
-        self._pruning = trio.CapacityLimiter(
-            1
-        )  # its own: the first time there may be years of rows
+        # Their own: the first time there may be years of rows, or all logs of a store to be fetched.
+        self._pruning = trio.CapacityLimiter(1)
+        self._returning = trio.CapacityLimiter(1)
 
     async def tasks(self) -> list[Task]:
         """All of them, as the configuration is now."""
@@ -48,7 +49,15 @@ class Chores:
         }  # fmt: skip
         found = [
             self._task("stale sessions", _STALE, self._stale),
+            self._task("points watched", _HOURLY, self._watch),
             self._task("history", _HOURLY, self._service.note_history, at_once=True),
+            self._task(
+                "what came with points",
+                _HOURLY,
+                self._service.give_back,
+                at_once=True,
+                limiter=self._returning,
+            ),
             self._task("old rows", _DAILY, self._service.prune, limiter=self._pruning),
             self._task(
                 "collect", Schedule.parse(maintenance.collect), partial(self._job, "collect", {})
@@ -63,6 +72,9 @@ class Chores:
                 found.append(
                     self._task(f"snapshot of {name}", schedule, partial(self._snapshot, name))
                 )
+            if mount.drill:
+                schedule = Schedule.parse(mount.drill)
+                found.append(self._task(f"drill of {name}", schedule, partial(self._drill, name)))
             if not keeps_all(mount.keep):
                 found.append(
                     self._task(f"retention of {name}", _HOURLY, partial(self._expire, name))
@@ -88,7 +100,33 @@ class Chores:
     # --- in threads -------------------------------------------------------------------------------------
 
     def _stale(self) -> None:
+        """What may have changed with the time: leases that ended, locations that answer again."""
+        self._service.show_hidden()
         self._service.stale(self._service.clock())
+
+    def _watch(self) -> None:
+        now = self._service.clock()
+        self._service.sweep_drills()
+        self._service.watch_all(now)
+        there = {mount.name for mount in self._service.store.mounts()}
+        for name, mount in self._config().mounts.items():
+            if mount.drill and name in there:
+                self._service.late_drill(name, Schedule.parse(mount.drill), now)
+
+    def _drill(self, name: str) -> None:
+        """Unless one of the mount is still at work; a mount without points has nothing to restore."""
+        for state in ("queued", "running"):
+            jobs = self._service.jobs(kind="drill", state=state, limit=JOBS_SEEN).items
+            if any(job.mount == name for job in jobs):
+                log.info("drill of %s: the last one is still at work", name)
+                return
+        if not self._service.store.points(name):
+            log.info("drill of %s: left out, there is no recovery point", name)
+            return
+        source = self._config().mount(name).drill_from
+        job = self._service.drill(DrillSpec(name, source=source))
+        about = f"mount {name} point {job.options['point']}"
+        self._audit.write(WHO, "schedule", "start drill", about, "ok")
 
     def _job(self, kind: JobKind, options: dict[str, Any]) -> None:
         """Unless one of the kind is still at work, whoever began it."""

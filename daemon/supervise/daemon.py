@@ -271,8 +271,18 @@ class Daemon:
                     inner.start_soon(schedules.run)
                     inner.start_soon(self._status)
                     inner.start_soon(self.uploading.run)
+                    inner.start_soon(self._sweep)
 
         nursery.start_soon(run)
+
+    async def _sweep(self) -> None:
+        """What drills of the last daemon left: a tree may be large, so nothing waits for it."""
+        try:
+            await trio.to_thread.run_sync(
+                self.service.sweep_drills, limiter=trio.CapacityLimiter(1), abandon_on_cancel=True
+            )
+        except (HoldfastError, OSError) as error:
+            log.error("drills: what was left is looked for later: %s", error)
 
     async def _stop_schedules(self) -> None:
         self._maintenance.cancel()

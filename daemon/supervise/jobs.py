@@ -24,6 +24,7 @@ import trio
 
 from daemon.contract import JobInfo, JobState
 from daemon.job import request_of
+from daemon.service.jobs import may_go_on
 from daemon.supervise.changes import Changes
 from daemon.supervise.polite import give_way
 from engine import supply
@@ -54,6 +55,7 @@ class Rows(Protocol):
         self, job_id: int, state: JobState, *, result: dict[str, Any] | None = None,
         error: dict[str, str] | None = None,
     ) -> JobInfo: ...  # fmt: skip
+    def job_again(self, job_id: int, *, counted: bool) -> JobInfo: ...
 
 
 def command(store: str, job: JobInfo) -> list[str]:
@@ -160,9 +162,10 @@ class Jobs:
             with running.waiting:
                 await place.acquire_on_behalf_of(job.id)
             with trio.CancelScope(shield=True):
-                if not running.asked_to_end.is_set():
-                    await self._run(running)
-                elif running.cancelled:
+                again = True
+                while again and not running.asked_to_end.is_set():
+                    again = await self._run(running)
+                if again and running.cancelled:
                     await self._ended(job, "cancelled")
         except (HoldfastError, OSError) as error:
             log.error("job %d (%s): its end could not be written down: %s", job.id, job.kind, error)
@@ -174,7 +177,8 @@ class Jobs:
             del self._running[job.id]
             self._less.set()
 
-    async def _run(self, running: _Running) -> None:
+    async def _run(self, running: _Running) -> bool:
+        """Run it in a process; whether it was cut off and is to be run again."""
         assert self._rows is not None
         running.job = job = await self._thread(self._rows.job_started, running.job.id)
         self._changes.publish(job)
@@ -191,7 +195,7 @@ class Jobs:
             await self._ended(
                 job, "failed", error=_told(HoldfastError(f"job {job.id}", found=str(error)))
             )
-            return
+            return False
         running.process = process
         if job.kind in POLITE:
             give_way(process.pid)
@@ -207,7 +211,7 @@ class Jobs:
                 await process.wait()
                 reading.cancel_scope.deadline = trio.current_time() + LEFT_BEHIND
             nursery.cancel_scope.cancel()
-        await self._settle(running, last, process.returncode or 0, b"".join(tail))
+        return await self._settle(running, last, process.returncode or 0, b"".join(tail))
 
     async def _kill_late(self, running: _Running, process: trio.Process) -> None:
         """Kill what was asked to end and does not."""
@@ -248,13 +252,15 @@ class Jobs:
 
     async def _settle(
         self, running: _Running, last: dict[str, Any], status: int, tail: bytes
-    ) -> None:
-        """Write down how it ended: what it said counts before what was asked of it."""
+    ) -> bool:
+        """Write down how it ended: what it said counts before what was asked of it. Whether it is to be run again."""
         job = running.job
         if isinstance(last.get("result"), dict) and status == 0:
             await self._ended(job, "done", result=last["result"])
         elif running.cancelled:
             await self._ended(job, "cancelled")
+        elif running.asked_to_end.is_set() and may_go_on(job):
+            await self._again(running, counted=False)  # by the next daemon
         elif running.asked_to_end.is_set():
             why = ShuttingDown(
                 f"job {job.id}", expected="its end", found="that the daemon was stopped",
@@ -264,8 +270,19 @@ class Jobs:
         elif isinstance(last.get("error"), dict):
             error = {str(key): str(value) for key, value in last["error"].items()}
             await self._ended(job, "failed", error=error, result=last.get("result"))
+        elif status == -signal.SIGKILL and may_go_on(job):
+            log.warning("job %d (%s) was killed, and goes on", job.id, job.kind)
+            await self._again(running, counted=True)
+            return True
         else:
             await self._ended(job, "failed", error=_told(_silent(job, status, tail)))
+        return False
+
+    async def _again(self, running: _Running, *, counted: bool) -> None:
+        assert self._rows is not None
+        work = partial(self._rows.job_again, running.job.id, counted=counted)
+        running.job = await self._thread(work)
+        self._changes.publish(running.job)
 
     async def _ended(self, job: JobInfo, state: JobState, **what: Any) -> None:
         assert self._rows is not None

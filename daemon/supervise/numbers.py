@@ -45,7 +45,9 @@ class Numbers:
     def _gather(self) -> None:
         service, metrics = self._service, self.metrics
         metrics.show_workers(self._workers.statuses())
-        names = [one.name for one in service.store.mounts()]
+        mounts = service.mounts()
+        names = [one.name for one in mounts]
+        metrics.show_recovery(mounts)
         metrics.show_mounts({name: self._workers.status(name)[0] for name in names})
         pending = service.pending()
         metrics.show_pending({name: pending.get(name, 0) for name in names})

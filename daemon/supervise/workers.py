@@ -22,7 +22,7 @@ import trio
 import fsmount
 from daemon.contract import MountState
 from daemon.mounter.client import Mounter
-from daemon.service.ports import told_restores
+from daemon.service.ports import Shown, told_restores
 from daemon.supervise import serving
 from daemon.supervise.backoff import OFTEN, WITHIN, Backoff
 from daemon.supervise.serving import Place, Process
@@ -127,8 +127,8 @@ class Workers:
         """Let programs change what is in it, or not."""
         self._tell(name, "fence", writable=writable)
 
-    def show_restores(self, name: str, show: dict[int, str]) -> None:
-        """What is under its ``restores``: job -> POINT or POINT:PATH."""
+    def show_restores(self, name: str, show: dict[int, Shown]) -> None:
+        """What is under its ``restores``, by job."""
         self._tell(name, "restores", show=told_restores(show))
 
     def want(self, name: str) -> None:

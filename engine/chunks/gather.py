@@ -29,7 +29,7 @@ class Loaded(NamedTuple):
 
 Overlay = Callable[[bytes], ChunkRow | None]
 Stored = dict[bytes, tuple[Record, memoryview]]
-"""What is on disk of a chunk: its record's head, decoded, and the whole record, without the store's seal."""
+"""What there is of chunks: of each its record's head, decoded, and the whole record, without the store's seal."""
 
 
 def gather(
@@ -63,8 +63,8 @@ def records(
     dictionary: Callable[[bytes], codec.Dictionary],
     overlay: Overlay | None,
     make_readable: Callable[[int, int], None] | None,
-) -> dict[bytes, memoryview]:
-    """As ``gather``, but whole records without the store's seal, of chunks whose content was found right in them."""
+) -> Stored:
+    """As ``gather``, but records without the store's seal, of chunks whose content was found to be right in them."""
     rows: dict[bytes, ChunkRow] = {}
     try:
         _look_up(context, cids, lambda cid: None, overlay, {}, rows)
@@ -74,7 +74,7 @@ def records(
         stored = _fetch(context, rows)
     except HoldfastError:
         return {}
-    return {cid: stored[cid][1] for cid in _verified(context, cids, stored, {}, dictionary)}
+    return {cid: stored[cid] for cid in _verified(context, cids, stored, {}, dictionary)}
 
 
 def ahead(

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from engine import codec, limits
 from engine.chunks.cache import ByteCache
 from engine.chunks.context import Context
-from engine.chunks.gather import Loaded, ahead, gather, records
+from engine.chunks.gather import Loaded, Stored, ahead, gather, records
 from engine.errors import Corrupt, HoldfastError, NotFound
 from engine.index import Table
 from engine.index.rows import ENC_DICT, ENC_RAW, FLAG_SUSPECT, KIND_NODE, ChunkRow, chunk_row
@@ -111,19 +111,18 @@ class ChunkReader:
         """
         return ahead(self._context, cids, self.cached, self._overlay)
 
-    def records(self, cids: Sequence[bytes]) -> dict[bytes, codec.Bytes]:
-        """Whole records without the store's seal, many at once, each of a chunk whose content was found right in it.
+    def records(self, cids: Sequence[bytes]) -> Stored:
+        """Records without the store's seal, many at once, each of a chunk whose content was found to be right in it.
 
         Raises Corrupt for the first chunk that cannot be had.
         """
-        found: dict[bytes, codec.Bytes] = dict(
-            records(
-                self._context, cids, lambda cid: self._dictionary(cid, 0), self._overlay, self._make_readable
-            )
+        found = records(
+            self._context, cids, lambda cid: self._dictionary(cid, 0), self._overlay, self._make_readable
         )  # fmt: skip
         for cid in cids:
             if cid not in found:
-                found[cid] = self._checked(cid, 0)[0]
+                raw = self._checked(cid, 0)[0]
+                found[cid] = (decode_record_head(raw), memoryview(raw))
         return found
 
     def read_node(self, cid: bytes) -> bytes:

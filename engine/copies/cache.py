@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import NamedTuple
 
-from engine import limits
+from engine import codec, limits
 from engine.errors import Corrupt
 from engine.locations import Location
 from engine.seam import Os
@@ -38,7 +38,7 @@ class Away(NamedTuple):
 class Straight:
     """No cache: ranges as they are asked for, for what is read once and here and there."""
 
-    def ranges(self, pack: Away, parts: Sequence[tuple[int, int]]) -> list[bytes]:
+    def ranges(self, pack: Away, parts: Sequence[tuple[int, int]]) -> list[memoryview]:
         """Of each (offset, length) its bytes. Raises what the location raises."""
         return pack.location.ranges(pack.path, parts)
 
@@ -59,11 +59,13 @@ class BlockCache:
         self._system = system
         self._lock = threading.Lock()
         self._packs: OrderedDict[str, _Pack] = OrderedDict()
-        self._going: dict[tuple[str, int], Future[bytes]] = {}  # blocks that are being fetched
+        self._going: dict[
+            tuple[str, int], Future[codec.Bytes]
+        ] = {}  # blocks that are being fetched
         self._written = -1  # bytes since the folder was looked through, -1: never
         self.fetched_bytes = 0
 
-    def ranges(self, pack: Away, parts: Sequence[tuple[int, int]]) -> list[bytes]:
+    def ranges(self, pack: Away, parts: Sequence[tuple[int, int]]) -> list[memoryview]:
         """Of each (offset, length) its bytes. Raises what the location raises; Corrupt for a part beyond the pack."""
         _within(pack, parts)
         wanted = sorted({number for part in parts for number in _numbers(*part)})
@@ -82,8 +84,8 @@ class BlockCache:
             with contextlib.suppress(OSError):
                 self._system.unlink(self._file(pack.path, number))
 
-    def _blocks(self, pack: Away, wanted: Sequence[int]) -> dict[int, bytes]:
-        found: dict[int, bytes] = {}
+    def _blocks(self, pack: Away, wanted: Sequence[int]) -> dict[int, codec.Bytes]:
+        found: dict[int, codec.Bytes] = {}
         missing = []
         for number in wanted:
             data = self._kept(pack, number)
@@ -100,10 +102,10 @@ class BlockCache:
             missing += state.following(wanted, missing, count)
         return found | self._fetch(pack, missing)
 
-    def _fetch(self, pack: Away, missing: Sequence[int]) -> dict[int, bytes]:
+    def _fetch(self, pack: Away, missing: Sequence[int]) -> dict[int, codec.Bytes]:
         """Blocks from the location; those that another thread is fetching already, from that."""
-        going: dict[int, Future[bytes]] = {}
-        mine: dict[int, Future[bytes]] = {}
+        going: dict[int, Future[codec.Bytes]] = {}
+        mine: dict[int, Future[codec.Bytes]] = {}
         with self._lock:
             for number in missing:
                 key = (pack.path, number)
@@ -157,7 +159,7 @@ class BlockCache:
         except OSError:
             return False
 
-    def _keep(self, pack: Away, number: int, data: bytes) -> None:
+    def _keep(self, pack: Away, number: int, data: memoryview) -> None:
         """Without a sync: after a crash a block may be torn, and is found out like one that rotted."""
         self.fetched_bytes += len(data)
         path = self._file(pack.path, number)
@@ -228,7 +230,11 @@ def _numbers(offset: int, length: int) -> range:
     return range(offset // _BLOCK, -(-(offset + length) // _BLOCK))
 
 
-def _cut(blocks: dict[int, bytes], offset: int, length: int) -> bytes:
-    first = offset // _BLOCK * _BLOCK
-    joined = b"".join(blocks[number] for number in _numbers(offset, length))
-    return joined[offset - first : offset - first + length]
+def _cut(blocks: dict[int, codec.Bytes], offset: int, length: int) -> memoryview:
+    """A part of a block as a view of it; only what lies in several is copied."""
+    parts = []
+    for number in _numbers(offset, length):
+        first = number * _BLOCK
+        view = memoryview(blocks[number])
+        parts.append(view[max(offset - first, 0) : max(offset + length - first, 0)])
+    return memoryview(codec.join(parts)) if parts else memoryview(b"")

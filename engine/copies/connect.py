@@ -6,7 +6,7 @@ This machine has a key of its own in the ring (``locations/NAME.key``, 0600): se
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from engine.chunks import Context
@@ -15,10 +15,18 @@ from engine.copies.link import Link
 from engine.copies.rings import LocationRings, bounded, machine_key, new_machine_key, own_ring
 from engine.copies.rows import KEEP, LocationRow, OutboxRow
 from engine.errors import AlreadyExists, Corrupt, InvalidRequest, NotFound, Unsupported
-from engine.index import Table
+from engine.index import Table, Txn
 from engine.keys import COST, Keyring, Opener, Secret, Vault, make, unlock
 from engine.keys.primitives import Cost
-from engine.locations import Credentials, Location, Retry, open_location
+from engine.locations import (
+    Bandwidth,
+    Credentials,
+    Location,
+    Retry,
+    Throttle,
+    open_location,
+    parse_windows,
+)
 from engine.nodes.point import decode_point
 from engine.seam import Os
 
@@ -28,7 +36,8 @@ _MAKING = "it is not finished"
 @dataclass(frozen=True)
 class Wanted:
     """What a new location is to be. ``secrets``: who may open it beside this machine, at least one; ``mounts``: whose
-    points go there, none for all; ``verify``: part of the packs that is read back; ``local``: KEEP or DROP."""
+    points go there, none for all; ``verify``: part of the packs that is read back; ``local``: KEEP or DROP;
+    ``bandwidth``, ``read_bandwidth``: bytes a second of what is sent and fetched, by the time of day."""
 
     url: str
     secrets: Sequence[Secret] = field(repr=False, default=())
@@ -37,6 +46,8 @@ class Wanted:
     mounts: Sequence[str] = ()
     verify: float = 0.02
     local: str = KEEP
+    bandwidth: str = ""
+    read_bandwidth: str = ""
 
 
 def add(context: Context, name: str, wanted: Wanted, *, cost: Cost = COST) -> Link:
@@ -54,6 +65,7 @@ def add(context: Context, name: str, wanted: Wanted, *, cost: Cost = COST) -> Li
             f"location {name!r}", expected="a sealed one, as the store is", found="none",
             do="the key of the store's chunk ids would lie open there",
         )  # fmt: skip
+    parse_windows(wanted.bandwidth), parse_windows(wanted.read_bandwidth)
     location = opened(wanted.url, wanted.credentials, context.system)
     if not wanted.sealed and not location.shown.startswith("file:"):
         raise InvalidRequest(
@@ -79,7 +91,7 @@ def open_link(context: Context, name: str, secret: Opener | None = None) -> Link
     """A location of this store. ``secret``: what opens its ring, by default this machine's key."""
     with context.index.read() as txn:
         row = outbox.location(txn, name)
-    location = opened(row.url, row.credentials, context.system)
+    location = opened(row.url, row.credentials, context.system, lambda: _bandwidth(context, row.id))
     found = look(location, row)
     if not row.sealed:
         return Link(context, name, location, Vault(found.location, context.key, None))
@@ -114,10 +126,26 @@ def seen_ring(context: Context, name: str, number: int) -> None:
         outbox.save(txn, name, replace(row, ring=max(row.ring, number)))
 
 
-def opened(url: str, credentials: str, system: Os) -> Location:
-    """The location of a URL, with retries. Raises InvalidRequest, NotFound, PermissionDenied for credentials."""
+def opened(
+    url: str, credentials: str, system: Os, bandwidth: Callable[[], Bandwidth] = Bandwidth
+) -> Location:
+    """The location of a URL, with its limits, retries, and a count of requests.
+
+    Each try is paid for and counted; the wait for a turn is no part of the time that a location may be gone. Raises
+    InvalidRequest, NotFound, PermissionDenied for credentials.
+    """
     given = None if url.startswith("file:") else Credentials.load(credentials)
-    return Retry(open_location(url, given, system=system))
+    counted = Throttle(open_location(url, given, system=system), bandwidth)
+    return Retry(counted, clock=counted.working)
+
+
+def _bandwidth(context: Context, number: int) -> Bandwidth:
+    """The limits of a location as they are now; none of one that is forgotten."""
+    with context.index.read() as txn:
+        for row in outbox.locations(txn).values():
+            if row.id == number:
+                return Bandwidth(parse_windows(row.bandwidth), parse_windows(row.read_bandwidth))
+    return Bandwidth()
 
 
 def read_marker(location: Location) -> marker.Marker:
@@ -146,14 +174,14 @@ def _row(context: Context, name: str, wanted: Wanted) -> LocationRow:
                 )  # fmt: skip
             again = replace(
                 known, credentials=wanted.credentials, mounts=list(wanted.mounts), verify=float(wanted.verify),
-                local=wanted.local,
+                local=wanted.local, bandwidth=wanted.bandwidth, read_bandwidth=wanted.read_bandwidth,
             )  # fmt: skip
             outbox.save(txn, name, again)
             return again
         row = LocationRow(
             0, wanted.url, context.system.random(16).hex(), context.system.random(16).hex(),
             wanted.sealed, wanted.credentials, mounts=list(wanted.mounts), verify=float(wanted.verify),
-            local=wanted.local, paused=_MAKING,
+            local=wanted.local, paused=_MAKING, bandwidth=wanted.bandwidth, read_bandwidth=wanted.read_bandwidth,
         )  # fmt: skip
         return outbox.add(txn, name, row)
 
@@ -199,7 +227,12 @@ def _activate(context: Context, name: str) -> None:
     with context.index.write() as txn:
         row = replace(outbox.location(txn, name), paused="")
         outbox.save(txn, name, row)
-        for _, raw in txn.whole(Table.POINTS):
-            point = decode_point(raw)
-            if row.takes(point.mount) and outbox.get(txn, row.id, point.id) is None:
-                outbox.put(txn, row.id, point.id, OutboxRow(since_ns=now))
+        enqueue_all(txn, row, now)
+
+
+def enqueue_all(txn: Txn, row: LocationRow, now_ns: int) -> None:
+    """Points that are here and go there, and are not queued yet."""
+    for _, raw in txn.whole(Table.POINTS):
+        point = decode_point(raw)
+        if row.takes(point.mount) and outbox.get(txn, row.id, point.id) is None:
+            outbox.put(txn, row.id, point.id, OutboxRow(since_ns=now_ns))

@@ -76,7 +76,7 @@ class Fetcher:
             links, self._links = self._links, {}
             self._packs.clear()
         for link in links.values():
-            link.location.close()
+            link.close()
 
     def _pack(self, number: int) -> tuple[Away, FileSeal] | None:
         with self._lock:

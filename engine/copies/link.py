@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 
 from engine import codec, limits
@@ -31,6 +31,7 @@ from engine.copies.sealed import PackRow
 from engine.errors import (
     Busy,
     Corrupt,
+    HoldfastError,
     LocationDenied,
     LocationUnavailable,
     NotFound,
@@ -84,12 +85,35 @@ class Link:
         self.name = name
         self.location = location
         self.vault = vault
+        self._tallied: dict[str, int] = {}
         with context.index.read() as txn:
             self.row = outbox.location(txn, name)
 
     def alone(self) -> AbstractContextManager[None]:
         """See ``alone``."""
         return alone(self.context, self.name, self.row)
+
+    def tally(self) -> None:
+        """Have the location's row say what was asked of it since the last time."""
+        counts = self.location.counts()
+        new = {kind: count - self._tallied.get(kind, 0) for kind, count in counts.items()}
+        self._tallied = counts
+        if not any(new.values()):
+            return
+        with self.context.index.write() as txn:
+            row = outbox.locations(txn).get(self.name)
+            if row is not None and row.id == self.row.id:
+                total = {
+                    kind: row.requests.get(kind, 0) + new.get(kind, 0)
+                    for kind in {*row.requests, *new}
+                }
+                outbox.save(txn, self.name, replace(row, requests=total))
+
+    def close(self) -> None:
+        """Let go of the location. What was asked of it is written down, where that can be."""
+        self.location.close()
+        with suppress(HoldfastError):
+            self.tally()
 
     # --- keys ---------------------------------------------------------------------------------------------
 

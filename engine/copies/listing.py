@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from engine.chunks import Context
 from engine.copies import outbox
-from engine.copies.rows import STATES, VERIFIED, OutboxRow
+from engine.copies.rows import FAILED, QUEUED, UPLOADING, VERIFIED, OutboxRow
 from engine.index import Table, Txn
 from engine.nodes.point import decode_point
 
@@ -17,7 +17,8 @@ PENDING = "pending"
 
 
 class LocationInfo(NamedTuple):
-    """A storage location; the last four: points by how far their copy is. ``paused``: why nothing is sent, or ""."""
+    """A storage location; ``queued`` to ``failed``: points by how far their copy is. ``paused``: why nothing is sent,
+    or ""; ``requests``: asked of it so far, by kind, with ``bytes_up`` and ``bytes_down``."""
 
     name: str
     url: str
@@ -30,10 +31,14 @@ class LocationInfo(NamedTuple):
     uploading: int
     verified: int
     failed: int
+    bandwidth: str
+    read_bandwidth: str
+    requests: dict[str, int]
 
 
 class UploadInfo(NamedTuple):
-    """How far the copy of a point at a location is. ``since_ns``: in this state; ``sent``: bytes of its packs."""
+    """How far the copy of a point at a location is. ``since_ns``: in this state; ``sent``: bytes of its packs;
+    ``requests``: asked of the location for that."""
 
     location: str
     point: str
@@ -43,6 +48,7 @@ class UploadInfo(NamedTuple):
     tries: int
     sent: int
     reason: str
+    requests: int
 
 
 def locations(context: Context) -> list[LocationInfo]:
@@ -54,7 +60,8 @@ def locations(context: Context) -> list[LocationInfo]:
             found.append(
                 LocationInfo(
                     name, row.url, row.sealed, tuple(row.mounts), row.verify, row.local, row.paused,
-                    *(counts[state] for state in STATES),
+                    counts[QUEUED], counts[UPLOADING], counts[VERIFIED], counts[FAILED],
+                    row.bandwidth, row.read_bandwidth, row.requests,
                 )
             )  # fmt: skip
     return found
@@ -78,7 +85,7 @@ def uploads(
                     found.append(
                         UploadInfo(
                             name, one, decode_point(raw).mount, row.state, row.since_ns, row.tries, row.sent,
-                            row.reason,
+                            row.reason, row.requests,
                         )
                     )  # fmt: skip
     return found

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from engine import limits, registry
 from engine.chunks import Context
+from engine.copies import change as changing
 from engine.copies import connect, listing, outbox, ownring, rows
 from engine.copies.connect import Wanted
 from engine.copies.link import Link
@@ -21,6 +23,8 @@ from engine.index.rows import U32, chunk_row
 from engine.nodes.point import decode_point
 from engine.progress import Report
 
+log = logging.getLogger("holdfast.engine.copies")
+
 Extras = Callable[[str], Sequence[bytes]]
 """What else is kept with a point, by its id; each at most a chunk."""
 Settings = Callable[[str], Mapping[str, Any]]
@@ -30,6 +34,12 @@ Settings = Callable[[str], Mapping[str, Any]]
 def add(context: Context, name: str, wanted: Wanted) -> LocationInfo:
     """See ``connect.add``."""
     connect.add(context, name, wanted).location.close()
+    return next(one for one in listing.locations(context) if one.name == name)
+
+
+def change(context: Context, name: str, fields: Mapping[str, Any]) -> LocationInfo:
+    """See ``change.change``."""
+    changing.change(context, name, fields)
     return next(one for one in listing.locations(context) if one.name == name)
 
 
@@ -79,9 +89,26 @@ def send(
                 )
                 if found is not None:
                     done.append(found)
+            _tidy(context, link)
     finally:
-        link.location.close()
+        link.close()
     return done
+
+
+def _tidy(context: Context, link: Link) -> None:
+    """Once in a while: what uploads left half done that were cut off. Where that cannot be, nothing is worse for it."""
+    now = context.system.time_ns()
+    with context.index.read() as txn:
+        row = outbox.location(txn, link.name)
+    if 0 <= now - row.tidied_ns < limits.LEFTOVER_AGE * 1e9:
+        return
+    try:
+        removed = link.location.tidy(limits.LEFTOVER_AGE)
+        log.debug("location %s: %d unfinished uploads removed", link.name, removed)
+    except HoldfastError as error:
+        log.info("location %s: no look for unfinished uploads: %s", link.name, error)
+    with context.index.write() as txn:
+        outbox.save(txn, link.name, replace(outbox.location(txn, link.name), tidied_ns=now))
 
 
 def _settings(context: Context, mount: str, settings: Settings) -> dict[str, Any]:
@@ -130,12 +157,14 @@ def _send_one(
             return None  # deleted meanwhile, and collected
         store.context.incidents.error(error, f"copy of point {point} at {link.name}")
         return None
-    _state(store.context, link, point, VERIFIED, "", sent=made.bytes)
+    _state(store.context, link, point, VERIFIED, "", sent=made.bytes, requests=made.requests)
+    link.tally()
     return made
 
 
 def _state(
-    context: Context, link: Link, point: str, state: str, reason: str, *, sent: int = 0, tried: bool = False
+    context: Context, link: Link, point: str, state: str, reason: str, *, sent: int = 0, requests: int = 0,
+    tried: bool = False,
 ) -> OutboxRow | None:  # fmt: skip
     """Write down how far a copy is; None when the point is gone."""
     with context.index.write() as txn:
@@ -144,7 +173,7 @@ def _state(
             return None
         row = row.now(
             state, context.system.time_ns(), reason=reason[: limits.INCIDENT_TEXT],
-            tries=row.tries + tried, sent=row.sent + sent,
+            tries=row.tries + tried, sent=row.sent + sent, requests=row.requests + requests,
         )  # fmt: skip
         outbox.put(txn, link.row.id, point, row)
         return row
@@ -157,7 +186,7 @@ def take_over(context: Context, name: str) -> None:
         with link.alone():
             ownring.take_over(link)
     finally:
-        link.location.close()
+        link.close()
 
 
 def remove(context: Context, name: str) -> None:

@@ -34,8 +34,10 @@ class LocationRow:
     ``seq`` and ``last``: number and hash (hex) of the last journal entry that is known; ``credentials``: where they
     are, never what they are; ``mounts``: whose points go there, none for all; ``verify``: part of the packs that is
     read back; ``local``: KEEP or DROP; ``paused``: why nothing is sent, "" when it is; ``ring``: number of
-    the newest key ring that was seen; ``ring_here``: this machine's key opens a ring that the store keeps, not the one
-    there."""
+    the newest key ring that was seen; ``bandwidth``, ``read_bandwidth``: bytes a second of what is sent and fetched, as
+    ``locations.parse_windows`` reads it, "" for no limit; ``requests``: asked of it so far by kind (and bytes);
+    ``tidied_ns``: when leftovers of uploads were looked for last; ``ring_here``: this machine's key opens a ring that
+    the store keeps, not the one there."""
 
     id: int
     url: str
@@ -51,6 +53,10 @@ class LocationRow:
     paused: str = ""
     ring: int = 0
     ring_here: bool = False
+    bandwidth: str = ""
+    read_bandwidth: str = ""
+    requests: dict[str, int] = field(default_factory=dict)
+    tidied_ns: int = 0
 
     def takes(self, mount: str) -> bool:
         """Do points of this mount go there?"""
@@ -60,7 +66,8 @@ class LocationRow:
 @dataclass(frozen=True)
 class OutboxRow:
     """How far the copy of a point is. ``since_ns``: in this state; ``reason``: why it failed, or waits; ``entry``: the
-    journal entry that names it, 0 for none; ``extras``: chunk ids (hex) of what the service keeps with the point."""
+    journal entry that names it, 0 for none; ``extras``: chunk ids (hex) of what the service keeps with the point;
+    ``requests``: asked of the location to send it."""
 
     state: str = QUEUED
     since_ns: int = 0
@@ -69,6 +76,7 @@ class OutboxRow:
     reason: str = ""
     entry: int = 0
     extras: list[str] = field(default_factory=list)
+    requests: int = 0
 
     def now(self, state: str, now_ns: int, **other: Any) -> Self:
         return replace(self, state=state, since_ns=now_ns, **other)

@@ -1,9 +1,10 @@
 """Sending a point to a storage location: only what the location lacks, in sealed packs, then the journal entry.
 
-One thread walks the tree, reads records, checks what they hold, and seals them; others put packs and look at them
-there.  Packs are taken into the index in the order in which they were closed, so that a node is known to be whole only
-when all it refers to is.  Memory: the packs that are being filled (3) and those on their way (``UPLOADS``), each at
-most ``SEALED_PACK``.  What a crash leaves: FORMAT-copies.md, "Crash table".
+One thread walks the tree, reads records, checks what they hold, and seals them; others close packs, put them and look
+at them there.  A pack is taken into the index as soon as it is verified, and is not sent again whatever happens; but
+one of nodes only when all that were closed before it are, so that a node is known to be whole only when all it refers
+to is.  Memory: the packs that are being filled (3), those on their way (``UPLOADS``) and one that waits for its turn,
+each at most ``SEALED_PACK``.  What a crash leaves: FORMAT-copies.md, "Crash table".
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,8 +28,9 @@ from engine.copies.sealed import (
     SMALL,
     PackBuilder,
     PackRow,
-    SealedPack,
+    Rooms,
     check_name,
+    entry_of,
     path_of,
 )
 from engine.errors import Corrupt, LocationUnavailable, NotFound, ShuttingDown
@@ -41,24 +43,32 @@ from engine.progress import Progress, Report
 
 @dataclass
 class UploadReport:
-    """What sending a point took. ``bytes``: of sealed packs; ``read_back``: packs whose
-    bytes were compared; ``entry``: the journal entry that names it."""
+    """What sending a point took. ``bytes``: of sealed packs; ``read_back``: packs whose bytes were compared;
+    ``requests``: as a server bills them; ``entry``: the journal entry that names it."""
 
     point: str
     packs: int = 0
     chunks: int = 0
     bytes: int = 0
     read_back: int = 0
+    requests: int = 0
     entry: int = 0
 
 
-@dataclass
-class _Batch:
-    """A closed pack on its way, and what is to be known once it is there."""
+def requests(counts: Mapping[str, int]) -> int:
+    """How many they are of all kinds."""
+    return sum(count for kind, count in counts.items() if not kind.startswith("bytes"))
 
-    row: PackRow
+
+@dataclass(eq=False)
+class _Batch:
+    """A closed pack on its way, and what is to be known once it is there. ``sent``: its row, and whether its bytes were
+    read back."""
+
+    kind: int
     entries: list[Entry]
     whole: set[bytes]
+    sent: Future[tuple[PackRow, bool]]
     marks: list[bytes] = field(default_factory=list)
 
 
@@ -87,7 +97,9 @@ class Uploader:
         self._lanes: dict[int, PackBuilder] = {}
         self._whole: set[bytes] = set()
         self._marks: list[bytes] = []
-        self._sent: deque[tuple[_Batch, Future[bool]]] = deque()
+        self._sent: deque[_Batch] = deque()
+        self._rooms = Rooms()
+        self._idle = True  # no pack was put yet: the first is a small one, so that the line has something to do
 
     def upload(
         self, point: str, extras: Sequence[bytes] = (), settings: Mapping[str, Any] | None = None
@@ -99,6 +111,7 @@ class Uploader:
         until then stays sent.
         """
         self._made = UploadReport(point)
+        before = requests(self._link.location.counts())
         self._settings = dict(settings or {})
         with self._index.read() as txn:
             record = txn.get(Table.POINTS, point.encode())
@@ -116,13 +129,16 @@ class Uploader:
                     ids = [self._extra(one) for one in extras]
                     self._fetch()
                     self._close_all()
-                    while self._sent:
-                        self._settle()
+                    self._settle(0)
                     self._mark_whole(self._marks)
+                except ShuttingDown:
+                    self._link.location.close()  # who waits for his turn to put waits no longer
+                    raise
                 finally:
                     self._forget()
             known = self._name(point, record, top, ids)
         self._made.entry = known
+        self._made.requests = requests(self._link.location.counts()) - before
         return self._made
 
     def _name(self, point: str, record: bytes, top: bytes, extras: Sequence[bytes]) -> int:
@@ -143,9 +159,7 @@ class Uploader:
     # --- filling packs ------------------------------------------------------------------------------------
 
     def _want(self, need: Need) -> None:
-        if self._stop():
-            raise ShuttingDown(f"upload of point {self._made.point}", found="a request to stop",
-                            do="it goes on where it was, next time")  # fmt: skip
+        self._go_on()
         flags = WHOLE if need.whole else 0
         if need.there:
             self._marks.append(need.cid)
@@ -158,36 +172,44 @@ class Uploader:
         if len(self._wanted) >= limits.GATHER_CHUNKS:
             self._fetch()
 
+    def _go_on(self) -> None:
+        """Raises ShuttingDown when asked to stop."""
+        if self._stop():
+            raise ShuttingDown(f"upload of point {self._made.point}", found="a request to stop",
+                            do="it goes on where it was, next time")  # fmt: skip
+
     def _fetch(self) -> None:
+        self._take_done()
         wanted, self._wanted = self._wanted, []
         found = self._store.reader.records([need.cid for need in wanted])
         for need in wanted:
-            raw = found[need.cid]
+            record, raw = found[need.cid]
             self._add(
-                METADATA if need.node else SMALL if len(raw) < limits.SMALL_RECORD else DATA, raw
+                METADATA if need.node else SMALL if len(raw) < limits.SMALL_RECORD else DATA,
+                entry_of(record),
+                raw,
             )
 
-    def _add(self, kind: int, raw: codec.Bytes) -> None:
-        record = decode_record_head(raw)
-        bases = tuple(dict.fromkeys(base.id for base in record.bases))
-        entry = Entry(
-            record.id, 0, len(raw), record.plain, record.kind, record.encoding, record.depth, bases
-        )
+    def _add(self, kind: int, entry: Entry, raw: codec.Bytes) -> None:
         pack = self._lanes.get(kind)
         if pack is not None and not pack.fits(entry):
             self._close(kind)
             pack = None
+        if pack is not None and self._idle and pack.size >= limits.SEALED_FIRST:
+            self._close(kind)
+            pack = None
         if pack is None:
-            pack = self._lanes[kind] = PackBuilder(self._link.newest_vault(), kind)
-        view = memoryview(raw)
-        pack.add(view[: record.head], view[record.head :], entry)
+            pack = self._lanes[kind] = PackBuilder(
+                self._link.newest_vault(), kind, self._rooms.take()
+            )
+        pack.take(entry, raw)
 
     def _extra(self, data: bytes) -> bytes:
         """A chunk of the service's own; of no tree, so its copy says so."""
         cid, raw = self._link.record(data)
         if self._has(cid) is None:
             self._flight[cid] = EXTRA
-            self._add(SMALL, raw)
+            self._add(SMALL, entry_of(decode_record_head(raw)), raw)
         return cid
 
     def _close_all(self) -> None:
@@ -203,69 +225,83 @@ class Uploader:
         pack = self._lanes.pop(kind, None)
         if pack is None:
             return
-        sealed = pack.finish()
-        whole = {entry.id for entry in sealed.entries if entry.id in self._whole}
+        whole = {entry.id for entry in pack.entries if entry.id in self._whole}
         self._whole -= whole
         marks: list[bytes] = []
         if kind == METADATA:
             marks, self._marks = self._marks, []
-        batch = _Batch(sealed.row, sealed.entries, whole, marks)
-        while len(self._sent) >= self._threads:
-            self._settle()
-        self._sent.append((batch, self._pool.submit(self._put, sealed)))
+        self._settle(self._threads)
+        self._idle = False
+        sent = self._pool.submit(self._put, pack)
+        self._sent.append(_Batch(kind, pack.entries, whole, sent, marks))
 
     # --- on the threads -----------------------------------------------------------------------------------
 
-    def _put(self, sealed: SealedPack) -> bool:
-        """Put a pack and see what the location says of it; True when its bytes were read back as well."""
+    def _put(self, pack: PackBuilder) -> tuple[PackRow, bool]:
+        """Close a pack, put it and see what the location says of it; with whether its bytes were read back as well."""
         location = self._link.location
-        path = path_of(sealed.row.name)
+        row = (sealed := pack.finish()).row
+        path = path_of(row.name)
         location.put(path, sealed.data)
+        self._rooms.give(pack.room)
         try:
             found = location.stat(path).size
         except NotFound:
             raise LocationUnavailable(
                 f"{location.shown}: {path}", expected="the pack that was put", found="none", do="it is put again later"
             ) from None  # fmt: skip
-        if found != sealed.row.size:
-            raise Corrupt(f"{location.shown}: {path}", expected=f"{sealed.row.size} bytes", found=str(found),
+        if found != row.size:
+            raise Corrupt(f"{location.shown}: {path}", expected=f"{row.size} bytes", found=str(found),
                           do="try again; if it stays so, look at the server")  # fmt: skip
         if self._chance.random() >= self._link.row.verify:
-            return False
-        check_name(sealed.row.name, location.read(path))
-        return True
+            return row, False
+        check_name(row.name, location.ranges(path, [(0, row.size)])[0])
+        return row, True
 
     # --- what is known to be there ------------------------------------------------------------------------
 
-    def _settle(self) -> None:
-        """Take the oldest pack on its way into the index."""
-        batch, future = self._sent.popleft()
-        read_back = future.result()
-        number = self._known(batch.row)
+    def _settle(self, most: int) -> None:
+        """Wait until at most so many packs are on their way. Raises what went wrong with one, and ShuttingDown."""
+        self._take_done()
+        while len(self._sent) > most:
+            # One of nodes that is there waits for those before it, which are not.
+            under_way = [batch.sent for batch in self._sent if not batch.sent.done()]
+            wait(under_way, limits.STOP_LOOK, FIRST_COMPLETED)
+            self._go_on()
+            self._take_done()
+
+    def _take_done(self) -> None:
+        """Take packs that are there into the index."""
+        for batch in list(self._sent):
+            if batch.sent.done() and (batch.kind != METADATA or batch is self._sent[0]):
+                self._sent.remove(batch)
+                self._take(batch)
+
+    def _take(self, batch: _Batch) -> None:
+        pack, read_back = batch.sent.result()
+        number = 0
         for at in range(0, len(batch.entries), limits.GC_SWEEP_ROWS):
             with self._index.write() as txn:
+                if not number:  # with rows of its chunks: without them it would be sent again
+                    number = next_pack(txn)
+                    row = away_of(pack, self._link.row.id, UNNAMED)
+                    txn.put(Table.AWAY, rows.away_key(number), row.pack_bytes())
                 for entry in batch.entries[at : at + limits.GC_SWEEP_ROWS]:
                     flags = WHOLE if entry.id in batch.whole else self._flight[entry.id] & EXTRA
-                    row = CopyRow(number, entry.offset, entry.stored, rows.form_of(entry), flags)
+                    copy = CopyRow(number, entry.offset, entry.stored, rows.form_of(entry), flags)
                     txn.put(
-                        Table.COPIES, rows.copy_key(self._link.row.id, entry.id), row.pack_bytes()
+                        Table.COPIES, rows.copy_key(self._link.row.id, entry.id), copy.pack_bytes()
                     )
-        self._mark_whole(batch.marks)
+        if batch.marks:
+            self._mark_whole(batch.marks)
         for entry in batch.entries:
             self._flight.pop(entry.id, None)
         made = self._made
         made.packs += 1
         made.chunks += len(batch.entries)
-        made.bytes += batch.row.size
+        made.bytes += pack.size
         made.read_back += read_back
         self._report(Progress("upload", made.bytes, None, "bytes"))
-
-    def _known(self, pack: PackRow) -> int:
-        with self._index.write() as txn:
-            number = next_pack(txn)
-            row = away_of(pack, self._link.row.id, UNNAMED)
-            txn.put(Table.AWAY, rows.away_key(number), row.pack_bytes())
-        return number
 
     def _mark_whole(self, cids: Sequence[bytes]) -> None:
         with self._index.write() as txn:
@@ -279,8 +315,8 @@ class Uploader:
 
     def _forget(self) -> None:
         """After an error: packs on their way are waited for, so that nothing is put after this returned."""
-        for _, future in self._sent:
-            future.cancel()
+        for batch in self._sent:
+            batch.sent.cancel()
         self._sent.clear()
         self._flight.clear()
         self._wanted.clear()

@@ -61,6 +61,17 @@ class FileSeal:
             return b"".join((plain, tag))
         return self._aead.encrypt(nonce, plain, self.header)
 
+    def seal_into(self, offset: int, plain: codec.Bytes, room: memoryview) -> int:
+        """As ``seal``, into the start of ``room``; how long the frame is."""
+        length = len(plain) + FRAME_OVERHEAD
+        if self._aead is None:
+            room[:length] = self.seal(offset, plain)
+            return length
+        assert 0 < self._next <= offset, "a nonce would be used twice"
+        self._next = offset + length
+        nonce = offset.to_bytes(NONCE_LEN, "big")
+        return self._aead.encrypt_into(nonce, plain, self.header, room[:length])
+
     def open(self, offset: int, frame: codec.Bytes) -> bytes:
         """What was sealed in the frame at this offset. Raises Corrupt."""
         nonce = offset.to_bytes(NONCE_LEN, "big")

@@ -7,9 +7,10 @@ from engine.locations.contract import Features, Location, Stat
 from engine.locations.credentials import Credentials
 from engine.locations.open import open_location
 from engine.locations.retry import Retry
-from engine.locations.throttle import Throttle, Window, parse_windows
+from engine.locations.throttle import Bandwidth, Throttle, Window, parse_windows
 
 __all__ = [
+    "Bandwidth",
     "Credentials",
     "Features",
     "Location",

@@ -29,7 +29,7 @@ from engine.errors import Corrupt, InvalidRequest
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-Pieces: TypeAlias = list[bytes]
+Pieces: TypeAlias = list[memoryview]
 Piece = TypeVar("Piece", bound="Buffer")
 
 _PART = r"[A-Za-z0-9_-][A-Za-z0-9._-]*"
@@ -60,8 +60,10 @@ class Location(Protocol):
         """What it can do, tried out where it cannot be known: creates ``probe-RANDOM`` twice, removes it."""
 
     def put(self, name: str, data: Buffer) -> None:
-        """Store all of ``data``, durably; the server checks it by a digest where it can. Until it returns nothing of
-        that name is seen, or all of it. Names are unique: what was there is replaced, and that is the caller's fault.
+        """Store all of ``data``, durably. Until it returns nothing of that name is seen, or all of it. Names are
+        unique: what was there is replaced, and that is the caller's fault. Where the server checks digests (S3: SHA-256
+        of the body, or of each part) it refuses what was damaged on its way, and that passes like no answer; of other
+        servers only reading it back tells.
         """
 
     def create(self, name: str, data: Buffer) -> bool:
@@ -72,7 +74,8 @@ class Location(Protocol):
         """Exactly ``length`` bytes from ``offset`` on, or all the rest."""
 
     def ranges(self, name: str, parts: Sequence[tuple[int, int]]) -> Pieces:
-        """Of each (offset, length) exactly its bytes, in their order; near ones are fetched together."""
+        """Of each (offset, length) exactly its bytes, in their order; near ones are fetched together. They are views of
+        what came, nothing is copied: each keeps all of its answer in memory. For much; ``read`` is for small things."""
 
     def stat(self, name: str) -> Stat:
         """Size and time of one thing."""
@@ -90,6 +93,10 @@ class Location(Protocol):
 
     def tidy(self, age_s: float) -> int:
         """Remove what uploads left half done more than ``age_s`` ago; how many there were."""
+
+    def counts(self) -> dict[str, int]:
+        """What was asked of it since it was opened, where a wrapper counts: requests as a server bills them by kind
+        (put, part, create, get, head, list, delete, retain), ``bytes_up`` and ``bytes_down``."""
 
     def close(self) -> None:
         """Let go of connections; waits of wrappers end with ``ShuttingDown``. Nothing may be asked after it."""
@@ -163,14 +170,12 @@ def join(parts: Sequence[tuple[int, int]]) -> list[Joined]:
 
 def split(
     parts: Sequence[tuple[int, int]], joined: Sequence[Joined], answers: Sequence[Buffer]
-) -> list[bytes]:
-    """The answers to ``join``'s requests, cut into what was asked for; each byte is copied once at most."""
-    found = [b""] * len(parts)
+) -> Pieces:
+    """The answers to ``join``'s requests, cut into what was asked for; nothing is copied."""
+    found = [memoryview(b"")] * len(parts)
     for request, answer in zip(joined, answers, strict=True):
-        view = memoryview(answer)
+        view = memoryview(answer).cast("B")
         for place in request.members:
             offset, length = parts[place]
-            at = offset - request.offset
-            alone = isinstance(answer, bytes) and len(view) == length
-            found[place] = bytes(answer if alone else view[at : at + length])
+            found[place] = view[offset - request.offset :][:length]
     return found

@@ -140,6 +140,9 @@ class Directory:
                 raise self._error(error, what) from None
         return removed
 
+    def counts(self) -> dict[str, int]:
+        return {}
+
     def close(self) -> None:
         """Nothing is held."""
 
@@ -206,7 +209,7 @@ class Directory:
 
     # --- reading ---------------------------------------------------------------------------------
 
-    def _read(self, name: str, parts: Sequence[tuple[int, int]]) -> Pieces:
+    def _read(self, name: str, parts: Sequence[tuple[int, int]]) -> Sequence[bytes]:
         what = self._what(name)
         self._checked_way(contract.checked(name))
         try:
@@ -217,7 +220,7 @@ class Directory:
             state = os.fstat(fd)
             if not stat.S_ISREG(state.st_mode):
                 raise NotFound(what, expected="a file", found="something else")
-            found: Pieces = []
+            found = []
             for offset, length in parts:
                 wanted = max(state.st_size - offset, 0) if length < 0 else length
                 if length < 0 and offset > state.st_size:

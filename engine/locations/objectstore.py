@@ -180,6 +180,9 @@ class Bucket:
     def tidy(self, age_s: float) -> int:
         return self._retention.tidy(age_s) if self._retention is not None else 0
 
+    def counts(self) -> dict[str, int]:
+        return {}
+
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
 

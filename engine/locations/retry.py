@@ -111,6 +111,9 @@ class Retry:
     def tidy(self, age_s: float) -> int:
         return self._again(lambda: self._inner.tidy(age_s))
 
+    def counts(self) -> dict[str, int]:
+        return self._inner.counts()
+
     def close(self) -> None:
         self._closed.set()
         self._inner.close()

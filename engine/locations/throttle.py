@@ -1,8 +1,8 @@
 """Bytes a second by the time of day, and a count of requests by kind.
 
-A window is ``{from = "08:00", to = "18:00", rate = "10M"}``; the first that holds the moment counts, outside of all of
-them nothing is limited. The rate is kept over calls, not inside one: a pack goes at the speed of the line, and the next
-one waits until it has been paid for. Both directions draw on the same rate.
+``08:00-18:00=5M,20M`` is windows: 5 MiB a second from eight to six, else 20; the first that holds the moment counts,
+outside of all of them nothing is limited. What is sent and what is fetched have limits of their own. The rate is kept
+over calls, not inside one: a pack goes at the speed of the line, and the next one waits until it has been paid for.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ import math
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from engine import limits
@@ -22,10 +24,11 @@ from engine.locations.contract import Features, Location, Pieces, Stat, join
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-_DAY = 86_400
-_TIME = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])\Z|(24):(00)\Z")
-_RATE = re.compile(r"([1-9][0-9]{0,11})([KMG]?)\Z")
+_WINDOW = re.compile(
+    r"(?:([01][0-9]|2[0-3]):([0-5][0-9])-([01][0-9]|2[0-3]|24):([0-5][0-9])=)?([1-9][0-9]{0,11})([KMG]?)"
+)
 _UNITS = {"": 1, "K": limits.KIB, "M": limits.MIB, "G": limits.GIB}
+_DAY = 86_400
 
 
 class Window(NamedTuple):
@@ -42,38 +45,36 @@ class Window(NamedTuple):
         return second >= self.start_s or second < self.end_s
 
 
-def parse_windows(rows: Sequence[Mapping[str, object]]) -> tuple[Window, ...]:
-    """Windows as a configuration has them: ``from``, ``to`` (HH:MM; left out: all day) and ``rate`` (K, M, G)."""
+class Bandwidth(NamedTuple):
+    """Windows of what is sent, and of what is fetched."""
+
+    up: tuple[Window, ...] = ()
+    down: tuple[Window, ...] = ()
+
+
+@lru_cache(maxsize=64)
+def parse_windows(text: str) -> tuple[Window, ...]:
+    """Windows as people write them: ``HH:MM-HH:MM=RATE`` or ``RATE`` alone, with commas between.
+
+    Raises InvalidRequest.
+    """
     windows = []
-    for number, row in enumerate(rows, 1):
+    for number, part in enumerate(text.split(",") if text else (), 1):
         what = f"limit {number} of bytes a second"
-        if extra := set(row) - {"from", "to", "rate"}:
-            raise InvalidRequest(
-                what, expected="from, to, rate", found=", ".join(sorted(map(repr, extra)))
-            )
-        start = _second(what, row.get("from", "00:00"))
-        end = _second(what, row.get("to", "24:00"))
-        if start == end:
-            raise InvalidRequest(
-                what, expected="a time from one hour to another", found="the same twice"
-            )
-        match = _RATE.match(str(row.get("rate", "")))
+        match = _WINDOW.fullmatch(part.strip(" "))
         if match is None:
             raise InvalidRequest(
-                what,
-                expected="a rate such as 500K or 10M (bytes a second)",
-                found=repr(row.get("rate")),
+                what, expected="such as 08:00-18:00=5M (K, M, G: bytes a second), or a rate alone", found=repr(part)
+            )  # fmt: skip
+        start, end = 0, _DAY
+        if match[1]:
+            start, end = (int(match[at]) * 3600 + int(match[at + 1]) * 60 for at in (1, 3))
+        if start == end or end > _DAY:
+            raise InvalidRequest(
+                what, expected="from one time of the day to another", found=repr(part)
             )
-        windows.append(Window(start, end, int(match[1]) * _UNITS[match[2]]))
+        windows.append(Window(start, end, int(match[5]) * _UNITS[match[6]]))
     return tuple(windows)
-
-
-def _second(what: str, value: object) -> int:
-    match = _TIME.match(str(value))
-    if match is None:
-        raise InvalidRequest(what, expected="times HH:MM", found=repr(value))
-    hour, minute = match[1] or match[3], match[2] or match[4]
-    return int(hour) * 3600 + int(minute) * 60
 
 
 def local_second(now_ns: int) -> int:
@@ -82,17 +83,34 @@ def local_second(now_ns: int) -> int:
     return here.hour * 3600 + here.minute * 60 + here.second
 
 
+class _Line:
+    """One direction: what may go at once, or is still to be paid for."""
+
+    def __init__(self, now: float) -> None:
+        self.balance = 0.0  # bytes
+        self.at = now
+
+    def due(self, rate: int | None, now: float) -> float:
+        """Bring the balance up to now; seconds until something may go."""
+        gone, self.at = now - self.at, now
+        if rate is None:
+            self.balance = 0.0
+            return 0.0
+        self.balance = min(self.balance + gone * rate, rate * limits.THROTTLE_BURST)
+        return -self.balance / rate
+
+
 class Throttle:
     """A location that keeps to windows, and counts.
 
-    ``clock`` gives wall time in ns, ``ticks`` seconds that only go forward, ``sleep`` waits (by default until
-    ``close``), ``second`` turns wall time into the second of the day.
+    ``bandwidth`` is asked anew every ``BANDWIDTH_LOOK``; ``clock`` gives wall time in ns, ``ticks`` seconds that only
+    go forward, ``sleep`` waits (by default until ``close``), ``second`` turns wall time into the second of the day.
     """
 
     def __init__(
         self,
         inner: Location,
-        windows: Sequence[Window] = (),
+        bandwidth: Callable[[], Bandwidth] = Bandwidth,
         *,
         clock: Callable[[], int] = time.time_ns,
         ticks: Callable[[], float] = time.monotonic,
@@ -101,25 +119,25 @@ class Throttle:
     ) -> None:
         self.shown = inner.shown
         self._inner = inner
-        self._windows = tuple(windows)
+        self._ask = bandwidth
         self._clock, self._ticks, self._second = clock, ticks, second
         self._closed = threading.Event()
         self._sleep = sleep or self._closed.wait
+        self._own = threading.local()
         self._lock = threading.Lock()  # guards what follows
-        self._balance = 0.0  # bytes that may go at once; below zero: what is still to be paid for
-        self._at = ticks()
-        self._counts: dict[str, int] = {}
-
-    def limit(self, windows: Sequence[Window]) -> None:
-        """Other windows from now on; who waits looks again within a second."""
-        with self._lock:
-            self._windows = tuple(windows)
+        self._bandwidth, self._asked = bandwidth(), ticks()
+        self._up, self._down = _Line(self._asked), _Line(self._asked)
+        self._counts: Counter[str] = Counter()
 
     def counts(self) -> dict[str, int]:
-        """Since the start: requests by kind (put, part, create, get, head, list, delete, retain), ``bytes_up`` and
-        ``bytes_down``. Tries that failed count; those the client library makes again by itself do not."""
+        """Tries that failed count; those that the client library makes again by itself do not."""
         with self._lock:
             return dict(self._counts)
+
+    def working(self) -> float:
+        """Seconds that go forward, but not while this thread waits for its turn: that is nobody's failure."""
+        waited: float = getattr(self._own, "waited", 0.0)
+        return self._ticks() - waited
 
     def features(self) -> Features:
         self._count(create=2, delete=1, head=1)
@@ -128,20 +146,22 @@ class Throttle:
     def put(self, name: str, data: Buffer) -> None:
         size = memoryview(data).nbytes
         parts = math.ceil(size / limits.PUT_PART)
-        self._pay(size)
+        self._pay(self._up, size)
         # In parts: one request to begin, one to end.
         self._count(bytes_up=size, **({"put": 1} if parts <= 1 else {"put": 2, "part": parts}))
         self._inner.put(name, data)
 
     def create(self, name: str, data: Buffer) -> bool:
         size = memoryview(data).nbytes
-        self._pay(size)
+        self._pay(self._up, size)
         self._count(bytes_up=size, create=1)
         return self._inner.create(name, data)
 
     def read(self, name: str, offset: int = 0, length: int = -1) -> bytes:
-        self._pay(max(length, 0))
-        self._count(get=1)
+        self._pay(
+            self._down, length if length >= 0 else 1
+        )  # how much the rest is, is seen when it is there
+        self._count(**({"get": 1} if length else {"head": 1}))
         data = self._inner.read(name, offset, length)
         if length < 0:
             self._owe(len(data))
@@ -151,8 +171,8 @@ class Throttle:
     def ranges(self, name: str, parts: Sequence[tuple[int, int]]) -> Pieces:
         joined = join(parts)
         size = sum(one.length for one in joined)
-        self._pay(size)
-        self._count(get=len(joined))
+        self._pay(self._down, size)
+        self._count(**({"get": len(joined)} if joined else {"head": 1}))
         found = self._inner.ranges(name, parts)
         self._count(bytes_down=size)
         return found
@@ -184,38 +204,37 @@ class Throttle:
         self._closed.set()
         self._inner.close()
 
-    # --- the bucket ------------------------------------------------------------------------------
+    # --- the lines -------------------------------------------------------------------------------
 
     def _count(self, **kinds: int) -> None:
         with self._lock:
-            for kind, number in kinds.items():
-                self._counts[kind] = self._counts.get(kind, 0) + number
+            self._counts.update(kinds)
 
     def _owe(self, size: int) -> None:
         with self._lock:
-            self._balance -= size
+            self._down.balance -= size
 
-    def _pay(self, size: int) -> None:
+    def _pay(self, line: _Line, size: int) -> None:
         """Wait until what went before is paid for; then these bytes may go, and are owed."""
         while size:
             if self._closed.is_set():
                 raise ShuttingDown(f"storage location {self.shown}", found="it was closed")
             with self._lock:
-                wait = self._due()
+                wait = line.due(self._rate(line), self._ticks())
                 if wait <= 0:
-                    self._balance -= size
+                    line.balance -= size
                     return
+            begun = self._ticks()
             # No longer than a second: the windows may change, and the clock may be set.
             self._sleep(min(wait, 1.0))
+            self._own.waited = getattr(self._own, "waited", 0.0) + self._ticks() - begun
 
-    def _due(self) -> float:
-        """Bring the balance up to now; seconds until something may go, at the rate of now."""
-        second = self._second(self._clock())
-        rate = next((window.rate for window in self._windows if window.holds(second)), None)
+    def _rate(self, line: _Line) -> int | None:
         now = self._ticks()
-        gone, self._at = now - self._at, now
-        if rate is None:
-            self._balance = 0.0
-            return 0.0
-        self._balance = min(self._balance + gone * rate, rate * limits.THROTTLE_BURST)
-        return -self._balance / rate
+        if now - self._asked >= limits.BANDWIDTH_LOOK:
+            self._bandwidth, self._asked = self._ask(), now
+        windows = self._bandwidth.up if line is self._up else self._bandwidth.down
+        if not windows:
+            return None
+        second = self._second(self._clock())
+        return next((window.rate for window in windows if window.holds(second)), None)

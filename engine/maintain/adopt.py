@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from engine import home, registry
@@ -34,17 +34,19 @@ from engine.maintain.refill import AdoptReport, Refill
 from engine.progress import Report
 from engine.seam import REAL, Os
 
+Furnish = Callable[[str, AdoptReport], None]
 NOT_TAKEN_OVER = "adopted without taking over: nothing is sent"
 _SUFFIX, _MARK, _STORE = ".adopting", "adopting", "store"
 
 
 def adopt(
     path: str, url: str, secret: Opener | None, *, credentials: str, name: str, take_over: bool,
-    report: Report, seal: Sequence[Secret] = (), system: Os = REAL,
+    report: Report, furnish: Furnish = lambda path, found: None, seal: Sequence[Secret] = (), system: Os = REAL,
 ) -> AdoptReport:  # fmt: skip
     """Make a store at ``path`` from what lies at a location. ``secret``: what opens its key ring, None where nothing is
-    sealed; ``name``: of the location in the new store; ``take_over``: be its writer from now on; ``seal``: who may open
-    the new store, none for one that is not sealed.
+    sealed; ``name``: of the location in the new store; ``take_over``: be its writer from now on; ``furnish``: puts into
+    the store's directory what is not the engine's, before the store is there; ``seal``: who may open the new store,
+    none for one that is not sealed.
 
     Raises AlreadyExists, PermissionDenied for a wrong secret, NotFound, Corrupt, FormatTooNew, Busy, InvalidRequest,
     and what the location raises; when taking over fails, the store is there and only reads.
@@ -69,6 +71,7 @@ def adopt(
         try:
             with _building(path, system) as folder:
                 _build(folder, bare, name, row, result, report, seal, system)
+                furnish(os.path.join(folder, _STORE), result)
                 _put_in_place(folder, path, system)
         except OSError as error:
             raise from_os(error, f"store {path}") from None

@@ -53,7 +53,7 @@ class Known:
                 shown, expected=f"location {row.location}", found=bare.vault.location.hex(),
                 do="look whether the URL still leads to the same place",
             )  # fmt: skip
-        if bare.number < row.ring:
+        if row.sealed and bare.number < row.ring:
             raise Corrupt(
                 f"key ring of {shown}", expected=f"number {row.ring} or more", found=str(bare.number),
                 do="find out who put an older ring there",

@@ -149,7 +149,11 @@ def decode_record_head(raw: Bytes) -> Record:
     tail = bytes(raw[RECORD_HEAD:end])
     if _CRC.unpack_from(raw, _RECORD.size)[0] != crc32(tail, crc32(raw[: _RECORD.size])):
         raise Corrupt("record", expected="a head that matches its check", found="damage")
-    bases = tuple(Base(*_BASE.unpack_from(tail, i)) for i in range(0, len(tail), _BASE.size))
+    bases = (
+        tuple(Base(*_BASE.unpack_from(tail, i)) for i in range(0, len(tail), _BASE.size))
+        if tail
+        else ()
+    )
     sealed = encoding >= SEALED
     if sealed:
         encoding -= SEALED
@@ -172,9 +176,11 @@ def _check_record(
         and (depth > 0) == (encoding == ENC_DELTA)
         and (encoding != ENC_DICT or len(bases) == 1)
         and depth <= limits.DELTA_DEPTH_MAX
-        and (not bases or 8 <= sum(base.length for base in bases) <= limits.DELTA_PREFIX_MAX)
-        and all(base.offset + base.length <= limits.CHUNK_MAX and base.length for base in bases)
     )
+    if sound and bases:
+        sound = 8 <= sum(base.length for base in bases) <= limits.DELTA_PREFIX_MAX and all(
+            base.offset + base.length <= limits.CHUNK_MAX and base.length for base in bases
+        )
     if not sound:
         raise Corrupt("record", expected="fields within their limits", found="others")
 

@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable
+from contextlib import suppress
 from threading import Lock
 
 from engine import limits
 from engine.errors import UNREADABLE
 from engine.nodes import Entry, Extent
 from engine.points.view import PointView
+from engine.restore import resume
 from engine.restore.job import Job, Piece
 
 
 class RestoredFile:
     """A file being written; whoever writes the last part sets its attributes and closes it."""
 
-    def __init__(self, view: PointView, job: Job, fd: int, path: bytes, entry: Entry) -> None:
+    def __init__(
+        self, view: PointView, job: Job, fd: int, path: bytes, entry: Entry, *, there: bool = False
+    ) -> None:  # fmt: skip
+        """``there``: an earlier try left it, and what is right in it stays."""
         self._view = view
         self._job = job
         self._fd = fd
         self._path = path
         self._entry = entry
+        self._there = there
         self._lock = Lock()
         self._left = 1
         self._given_up = False
@@ -30,43 +35,55 @@ class RestoredFile:
     def queue(self) -> None:
         """Queue all that is to be done. Raises the first error of an earlier piece of the job."""
         if self._entry.size <= limits.SPAN:
-            self._job.submit(Piece(self._whole, self._dropped, self._all, self._entry.size))
+            whole = _Small(self)
+            self._job.submit(Piece(whole.work, self._dropped, whole.needs, self._entry.size))
             return
         try:
+            at = 0
             os.ftruncate(self._fd, self._entry.size)
             for number, extents in self._view.spans(self._entry, self._lost):
+                self._clear(at, number * limits.SPAN)
+                at = (number + 1) * limits.SPAN
                 with self._lock:
                     self._left += 1
-                ids = [cid for _, _, cid, _ in extents]
+                part = _Part(self, number, extents)
                 size = sum(length for _, length, _, _ in extents)
-                self._job.submit(
-                    Piece(self._part(number, extents), self._dropped, lambda ids=ids: ids, size)  # type: ignore[misc]
-                )
+                self._job.submit(Piece(part.work, self._dropped, part.needs, size))
+            self._clear(at, self._entry.size)
         finally:
             self._less()
 
-    def _all(self) -> list[bytes]:
-        return [cid for _, extents in self._view.spans(self._entry) for _, _, cid, _ in extents]
+    def _clear(self, start: int, end: int) -> None:
+        if self._there:
+            resume.clear(self._fd, start, min(end, self._entry.size))
 
-    def _whole(self) -> None:
-        """A small file at once."""
-        try:
-            os.ftruncate(self._fd, self._entry.size)
-            for number, extents in self._view.spans(self._entry, self._lost):
-                self._write(number, extents)
-        finally:
-            self._less()
+    def spans(self) -> list[tuple[int, list[Extent]]]:
+        """All that is to be written of a small file."""
+        return list(self._view.spans(self._entry, self._lost))
 
-    def _part(self, number: int, extents: list[Extent]) -> Callable[[], None]:
-        def work() -> None:
-            try:
-                self._write(number, extents)
-            finally:
-                self._less()
+    def begin_small(self, *, empty: bool) -> None:
+        """Give a small file its size; ``empty``: it has no bytes but zeros. Raises OSError."""
+        os.ftruncate(self._fd, self._entry.size)
+        if empty:
+            self._clear(0, self._entry.size)
 
-        return work
+    def missing(self, number: int, extents: list[Extent]) -> list[Extent]:
+        """What of a span must be written: in a file that is there, what is not right. Raises OSError."""
+        if not self._there:
+            return extents
+        start = number * limits.SPAN
+        left = resume.missing(self._fd, start, extents, self._view.reader.name_of)
+        end = min(limits.SPAN, self._entry.size - start)
+        holes = [*resume.gaps(extents, end), *((at, at + length) for at, length, _, _ in left)]
+        for begin, stop in holes:
+            resume.clear(self._fd, start + begin, start + stop)
+        self._job.kept(
+            sum(length for _, length, _, _ in extents) - sum(length for _, length, _, _ in left)
+        )
+        return left
 
-    def _write(self, number: int, extents: list[Extent]) -> None:
+    def write(self, number: int, extents: list[Extent]) -> None:
+        """Write extents of a span. Raises OSError."""
         start = number * limits.SPAN
         written, damaged = self._job.write_span(self._view.reader, self._fd, start, extents)
         for text in damaged:
@@ -76,11 +93,15 @@ class RestoredFile:
     def _lost(self, first: int, end: int, error: Exception) -> None:
         start, stop = first * limits.SPAN, min(end * limits.SPAN, self._entry.size)
         if start < stop:
-            self._job.damaged(self._path, f"bytes {start} to {stop} cannot be read: {error}")
+            self._job.lost(self._path, f"bytes {start} to {stop}", error)
 
     def _dropped(self) -> None:
         """A part will not be written: the file is given up."""
         self._given_up = True
+        self._less()
+
+    def done(self) -> None:
+        """A part is done, well or not: the last one ends the file."""
         self._less()
 
     def _less(self) -> None:
@@ -91,9 +112,65 @@ class RestoredFile:
             try:
                 if self._given_up:
                     return
+                if self._there:
+                    _drop_xattrs(self._fd)
                 set_attributes(self._view, self._job, self._fd, self._path, self._entry)
             finally:
                 os.close(self._fd)
+
+
+class _Part:
+    """One span of a file."""
+
+    __slots__ = ("_extents", "_file", "_known", "_number")
+
+    def __init__(self, file: RestoredFile, number: int, extents: list[Extent]) -> None:
+        self._file = file
+        self._number = number
+        self._extents = extents
+        self._known = False
+
+    def needs(self) -> list[bytes]:
+        """Chunks that must be read."""
+        if not self._known:
+            self._extents = self._file.missing(self._number, self._extents)
+            self._known = True
+        return [cid for _, _, cid, _ in self._extents]
+
+    def work(self) -> None:
+        """Read and write them."""
+        try:
+            self.needs()
+            self._file.write(self._number, self._extents)
+        finally:
+            self._file.done()
+
+
+class _Small:
+    """A small file at once."""
+
+    __slots__ = ("_file", "_spans")
+
+    def __init__(self, file: RestoredFile) -> None:
+        self._file = file
+        self._spans: list[tuple[int, list[Extent]]] | None = None
+
+    def needs(self) -> list[bytes]:
+        """Chunks that must be read."""
+        if self._spans is None:
+            spans = self._file.spans()
+            self._file.begin_small(empty=not spans)
+            self._spans = [(number, self._file.missing(number, one)) for number, one in spans]
+        return [cid for _, extents in self._spans for _, _, cid, _ in extents]
+
+    def work(self) -> None:
+        """Read and write them."""
+        try:
+            self.needs()
+            for number, extents in self._spans or ():
+                self._file.write(number, extents)
+        finally:
+            self._file.done()
 
 
 def set_attributes(view: PointView, job: Job, fd: int, path: bytes, entry: Entry) -> None:
@@ -121,11 +198,18 @@ def set_named_attributes(
     os.utime(name, ns=(entry.atime_ns, entry.mtime_ns), dir_fd=folder, follow_symlinks=False)
 
 
+def _drop_xattrs(fd: int) -> None:
+    """Take away what an earlier try, or somebody else, gave a file that is there."""
+    for name in os.listxattr(fd):
+        with suppress(OSError):  # some are the system's
+            os.removexattr(fd, name)
+
+
 def _set_xattrs(view: PointView, job: Job, target: int | bytes, path: bytes, entry: Entry) -> None:
     try:
         xattrs = view.xattrs(entry)
     except UNREADABLE as error:
-        job.damaged(path, f"extended attributes cannot be read: {error}")
+        job.lost(path, "extended attributes", error)
         return
     for name, value in xattrs.items():
         try:

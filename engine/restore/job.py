@@ -18,6 +18,7 @@ from engine.errors import (
     Corrupt,
     HoldfastError,
     InvalidRequest,
+    LocationUnavailable,
     NotFound,
     PermissionDenied,
     ReadOnly,
@@ -51,11 +52,13 @@ class Notice:
 @dataclass
 class RestoreReport:
     """``files``: entries of every type restored; ``damaged``: files whose content could not be read whole;
-    ``disowned``: entries that now belong to whoever restored them, since only root gives files to others."""
+    ``kept``: bytes that an earlier try had
+    restored; ``disowned``: entries that now belong to whoever restored them, since only root gives files to others."""
 
     files: int = 0
     bytes: int = 0
     disowned: int = 0
+    kept: int = 0
     damaged: list[Notice] = field(default_factory=list)
     skipped: list[Notice] = field(default_factory=list)
 
@@ -88,9 +91,11 @@ class Job:
     """Runs pieces of work in a few threads; the first error that is not about one file ends the restore."""
 
     def __init__(
-        self, reader: ChunkReader, report: Report, total: int | None, helped_at: str
-    ) -> None:
-        """``helped_at``: path of the store that helping processes are to open; "" for none."""
+        self, reader: ChunkReader, report: Report, total: int | None, helped_at: str, *, all_far: bool = False
+    ) -> None:  # fmt: skip
+        """``helped_at``: path of the store that helping processes are to open; "" for none; ``all_far``: everything is
+        at a location, and where that is not to be had there is no use in going on."""
+        self._all_far = all_far
         self.result = RestoreReport()
         self._reader = reader
         self._report = report
@@ -196,8 +201,19 @@ class Job:
         """Count restored bytes."""
         with self._lock:
             self.result.bytes += count
-            done = self.result.bytes
+            done = self.result.bytes + self.result.kept
         self._report(Progress("restore", done, self._total, "bytes"))
+
+    def kept(self, count: int) -> None:
+        """Count bytes that were there already."""
+        with self._lock:
+            self.result.kept += count
+
+    def lost(self, path: bytes, text: str, error: Exception) -> None:
+        """What cannot be read for this reason is damaged, unless it may be read later: that is raised."""
+        if self._all_far and isinstance(error, LocationUnavailable):
+            raise error
+        self.damaged(path, f"{text} cannot be read: {error}")
 
     def damaged(self, path: bytes, text: str) -> None:
         with self._lock:

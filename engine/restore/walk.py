@@ -18,17 +18,26 @@ from engine.points.view import PointView
 from engine.restore.descent import Descent, open_below
 from engine.restore.file import RestoredFile, set_attributes, set_named_attributes
 from engine.restore.job import Job
+from engine.restore.resume import reopened
+
+Wanted = dict[bytes, "Wanted | None"]
+"""Names in a directory, each with what is wanted in it: None for all."""
 
 
 class Walk:
     """One walk. Used by one thread; content goes to the job's threads."""
 
-    def __init__(self, view: PointView, job: Job, root: int, force: bool) -> None:
-        """``root``: descriptor of the target directory; it stays the caller's."""
+    def __init__(
+        self, view: PointView, job: Job, root: int, *, force: bool, resume: bool, wanted: Wanted | None = None
+    ) -> None:  # fmt: skip
+        """``root``: descriptor of the target directory; it stays the caller's. ``force``: put things in the place of
+        others; ``resume``: and keep what is right in files; ``wanted``: only these, all of it without."""
         self._view = view
         self._job = job
         self._root = root
         self._force = force
+        self._resume = resume
+        self._wanted = [wanted]  # of the directories the walk is in
         self._at = Descent(root)
         self._links: dict[int, bytes] = {}  # inode -> path of its first name
         self._trail: list[bytes] = []  # names of the directories the walk is in
@@ -45,13 +54,18 @@ class Walk:
                     if inside:
                         self._at.up()
                         self._trail.pop()
+                        self._wanted.pop()
                     continue
                 here = b"/".join((*self._trail, child.name))
                 if stat.S_ISDIR(child.mode):
                     self._job.result.files += 1
                     self._make_directory(_checked(child.name), here)
                     self._at.down(child.name)
+                    if self._resume:  # it may be as it was in the point, closed even to its owner
+                        os.fchmod(self._at.fd, 0o700)
                     self._trail.append(child.name)
+                    here_wanted = self._wanted[-1]
+                    self._wanted.append(here_wanted and here_wanted[child.name])
                     inside.append(self._members(child.name, child))
                 else:
                     self.member(here, child)
@@ -69,15 +83,25 @@ class Walk:
         def lost(after: bytes, upto: bytes, error: Exception) -> None:
             names = f"names behind {after!r}" + (f" up to {upto!r}" if upto else "")
             path = b"/".join(self._trail[:depth])
-            self._job.damaged(path or b".", f"{names} cannot be read: {error}")
+            self._job.lost(path or b".", names, error)
 
-        return self._view.scan(entry, b"", lost)
+        wanted = self._wanted[-1]
+        if wanted is None:
+            return self._view.scan(entry, b"", lost)
+        found = (self._view.get(entry, one) for one in sorted(wanted))
+        return iter([one for one in found if one is not None])
 
     def member(self, path: bytes, entry: Entry) -> None:
         """One entry that is no directory, under its name in the directory the walk is in."""
         fd, name = self._at.fd, _checked(entry.name)
         self._job.result.files += 1
         if entry.nlink > 1 and self._linked(fd, name, path, entry):
+            return
+        there = -1
+        if self._resume and stat.S_ISREG(entry.mode):
+            there = reopened(fd, name, entry)
+        if there >= 0:
+            RestoredFile(self._view, self._job, there, path, entry, there=True).queue()
             return
         self._clear(fd, name, path)
         if stat.S_ISREG(entry.mode):

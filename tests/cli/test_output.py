@@ -14,6 +14,8 @@ import click
 import pytest
 
 from daemon.cli.main import cli
+from daemon.cli.output import how_far
+from engine import Progress
 from tests.cli.support import good, holdfast, new_store, noise, refused, snapshot, write
 from tests.warm import FRESH
 
@@ -171,6 +173,18 @@ def test_a_dry_collection_tells_what_the_real_one_does_and_changes_nothing(
     assert shaped(parsed(store, "gc", "--dry-run"), COLLECTED)["dead_chunks"] == 0
 
 
+def test_how_far_something_is() -> None:
+    half = Progress("restore", 3 << 20, 9 << 20, "bytes")
+    assert how_far(half, 2 << 20, 4.0) == "restore: 3.0 MiB of 9.0 MiB, 512.0 KiB/s, 0:12 left"
+    assert how_far(half, 0, 4.0) == "restore: 3.0 MiB of 9.0 MiB"
+    assert (
+        how_far(Progress("walk", 5000, None, "nodes"), 5000, 2.0)
+        == "walk: 5000 nodes, 2,500 a second"
+    )
+    far = Progress("gc", 1, 7201, "chunks")
+    assert how_far(far, 1, 1.0) == "gc: 1 of 7201 chunks, 1 a second, 2:00:00 left"
+
+
 def test_snapshot_and_restore_and_repair_in_json(made: Made, tmp_path: Path) -> None:
     store = shutil.copytree(made.store, tmp_path / "store")
     point = shaped(parsed(store, "snapshot", "m", "--label", "x"), POINT)
@@ -180,6 +194,7 @@ def test_snapshot_and_restore_and_repair_in_json(made: Made, tmp_path: Path) -> 
     assert parsed(store, "restore", str(point["id"]), target) == {
         "files": 4,
         "bytes": sum(len(data) for data in {**OLD, **NEW}.values()),
+        "kept": 0,
         "disowned": 0,
         "damaged": [],
         "skipped": [],

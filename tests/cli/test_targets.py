@@ -264,9 +264,14 @@ def test_what_is_not_in_the_store_is_not_found_and_makes_no_target(
     assert not (tmp_path / "out").exists()
 
 
-def test_three_paths_are_too_many(made: tuple[Path, str], tmp_path: Path) -> None:
-    done = holdfast(made[0], "restore", made[1], "small", "large", str(tmp_path / "out"))
-    assert done.returncode == 2 and "POINT [SUBPATH] TARGET" in done.stderr
+def test_words_that_make_no_restore(made: tuple[Path, str], tmp_path: Path) -> None:
+    named = ["small", "--database", "d"]
+    for words in ([], ["--place", "mount", *named], ["x", *named]):
+        done = holdfast(made[0], "restore", made[1], *words)
+        assert done.returncode == 2 and "restore" in done.stderr
+    refused(
+        holdfast(made[0], "restore", made[1], "small", "none", str(tmp_path / "out")), 10, "none"
+    )
     assert not (tmp_path / "out").exists()
 
 

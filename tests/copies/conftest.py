@@ -1,4 +1,4 @@
-"""The fixtures of the tests of restoring, which are those of copies as well: a store, a mount, its tree; and servers."""
+"""Fixtures of the tests of copies: a store, a mount, its tree, as those of restoring have them; and servers."""
 
 from tests.locations.conftest import ceph, moto, server
 from tests.restore.conftest import engine, home, make, out

@@ -73,6 +73,8 @@ def test_a_store_comes_back_and_goes_on(
             assert content(store, point, tmp_path / f"after-{point}") == expected
         mount = store.mount("m")
         assert (mount.quota, mount.files, mount.points) == (1 << 40, 5000, 3)
+        assert store.copies.with_extras() == sorted(grown) and store.copies.has_extras(grown[0])
+        assert list(store.copies.extras(grown[1])) == [b"a log"]
         place_info = store.copies.locations()[0]
         assert (place_info.verified, place_info.queued, place_info.paused) == (3, 0, "")
         tree = store.open_live("m")
@@ -85,6 +87,8 @@ def test_a_store_comes_back_and_goes_on(
         tree.close()
         store.remove_points([grown[0]])
         assert store.collect().dead_chunks > 0
+        assert list(store.copies.extras(grown[1])) == [b"a log"]
+        assert grown[0] not in store.copies.with_extras()
         upload(store, "origin")
         assert store.check(read_data=True).problems == []
 

@@ -155,7 +155,7 @@ def test_a_trailer_of_other_ids_is_found_when_it_is_read(
     pack = forge.builder()
     forge.add(pack, encode_point(forge.point), kind=KIND_POINT)
     forge.add(pack, data + b"\0")
-    pack._entries[1] = pack._entries[1]._replace(id=cid)
+    pack.entries[1] = pack.entries[1]._replace(id=cid)
     forge.name(gone=tuple(row.name for row in forge.made.rows))
     forge.name(forge.put(pack))
     report = adopted(tmp_path)
@@ -170,7 +170,7 @@ def test_absurd_records_leave_their_pack_out(
 ) -> None:
     pack = forge.builder()
     forge.add(pack, b"one")
-    pack._entries[0] = pack._entries[0]._replace(**{field: value})
+    pack.entries[0] = pack.entries[0]._replace(**{field: value})
     forge.name(forge.put(pack))
     report = adopted(tmp_path)
     assert report.left_out == 1 and "is left out" in report.done[0] and report.points == 1

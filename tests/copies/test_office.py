@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import threading
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from engine import Store
-from engine.copies import connect
+from engine import Store, limits
+from engine.copies import connect, outbox
 from engine.copies.connect import open_link
-from engine.errors import Busy, LocationUnavailable, NotFound
+from engine.copies.upload import requests
+from engine.errors import Busy, InvalidRequest, LocationUnavailable, NotFound, ShuttingDown
 from engine.locations import Retry
 from tests.copies.test_reach import grown
 from tests.copies.test_upload import CHEAP, SECRET, place, read_all
@@ -126,3 +131,95 @@ def test_a_point_deleted_while_it_is_sent_is_not_left_there(
     engine.copies.send("far")
     chain, _ = read_all(open_link(engine._open.context, "far"))
     assert list(chain.state.points) == grown[1:]
+
+
+def test_a_location_is_changed(engine: Store, make: Maker, grown: list[str], place: Path) -> None:
+    engine.copies.add("far", f"file://{place}", secrets=[SECRET], mounts=["other"])
+    assert engine.copies.uploads("far") == []
+    assert engine.copies.change("far", mounts=["m"], verify=1, local="drop").queued == 3
+    info = engine.copies.change("far", bandwidth="08:00-18:00=5M,20M", read_bandwidth="1G")
+    assert info[3:6] == (("m",), 1.0, "drop")
+    assert (info.bandwidth, info.read_bandwidth) == ("08:00-18:00=5M,20M", "1G")
+    assert sum(one.read_back for one in engine.copies.send("far")) > 0
+    point = make.point(engine)
+    assert engine.copies.change("far", mounts=["other"])[7:11] == (
+        0,
+        0,
+        3,
+        0,
+    )  # not sent there any more
+    assert engine.copies.change("far", mounts=[]).queued == 1
+    assert [one.point for one in engine.copies.uploads("far", "queued")] == [point]
+    for wrong in (
+        {"verify": 2}, {"verify": "x"}, {"local": "lose"}, {"bandwidth": "fast"}, {"read_bandwidth": "0"},
+        {"mounts": ["../x"]}, {"url": "file:///x"},
+    ):  # fmt: skip
+        with pytest.raises(InvalidRequest):
+            engine.copies.change("far", **wrong)
+    with pytest.raises(NotFound):
+        engine.copies.change("near", verify=1)
+    place.rename(place.with_name("away"))
+    with pytest.raises(NotFound):
+        engine.copies.change("far", credentials="environment")  # they are tried first
+    assert engine.copies.locations()[0].queued == 1
+
+
+def test_what_was_asked_of_a_location_is_counted(
+    engine: Store, grown: list[str], place: Path
+) -> None:
+    engine.copies.add("far", f"file://{place}", secrets=[SECRET])
+    sent = engine.copies.send("far")
+    info = engine.copies.locations()[0]
+    assert info.requests["put"] == sum(one.packs for one in sent)
+    assert info.requests["create"] == 3 and info.requests["bytes_up"] > sum(
+        one.bytes for one in sent
+    )
+    each = [one.requests for one in engine.copies.uploads("far")]
+    assert each == [one.requests for one in sent] and all(count >= 4 for count in each)
+    assert sum(each) < requests(info.requests)  # to open it costs some as well
+    engine.copies.send("far")
+    assert requests(engine.copies.locations()[0].requests) > requests(info.requests)
+
+
+def test_a_running_upload_takes_a_changed_limit(
+    engine: Store, grown: list[str], place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "BANDWIDTH_LOOK", 0.05)
+    engine.copies.add("far", f"file://{place}", secrets=[SECRET], bandwidth="1")
+    began = time.monotonic()
+    lift = threading.Timer(0.5, lambda: engine.copies.change("far", bandwidth=""))
+    lift.start()
+    assert len(engine.copies.send("far")) == 3
+    assert 0.5 < time.monotonic() - began < 20
+    lift.join()
+
+
+def test_a_wait_for_its_turn_ends_when_an_upload_is_to_stop(
+    engine: Store, grown: list[str], place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "STOP_LOOK", 0.05)
+    engine.copies.add("far", f"file://{place}", secrets=[SECRET], bandwidth="1")
+    began = time.monotonic()
+    with pytest.raises(ShuttingDown):
+        engine.copies.send("far", stop=lambda: time.monotonic() - began > 0.5)
+    assert time.monotonic() - began < 10
+    assert states(engine) == ["queued"] * 3
+
+
+def test_leftovers_of_uploads_are_removed_once_a_day(
+    engine: Store, make: Maker, grown: list[str], place: Path
+) -> None:
+    engine.copies.add("far", f"file://{place}", secrets=[SECRET])
+    engine.copies.send("far")
+    old, young = place / ".tmp" / "0123", place / ".tmp" / "4567"
+    for one in (old, young):
+        one.write_bytes(b"a part of a pack")
+    yesterday = time.time() - limits.LEFTOVER_AGE - 60
+    os.utime(old, (yesterday, yesterday))
+    engine.copies.send("far")
+    assert old.exists()  # it was looked just now
+    with engine._open.context.index.write() as txn:
+        row = outbox.location(txn, "far")
+        outbox.save(txn, "far", replace(row, tidied_ns=int(yesterday * 1e9)))
+    engine.copies.send("far")
+    assert young.exists() and not old.exists()

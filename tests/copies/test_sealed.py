@@ -69,8 +69,9 @@ def test_round_trip(payloads: list[bytes], is_sealed: bool) -> None:
 
 
 def test_both_kinds_are_as_long() -> None:
-    assert len(PACK.data) == len(PLAIN.data) and b"first" in PLAIN.data
-    assert b"first" not in PACK.data and bytes(31) not in PACK.data[72:]
+    data, plain = bytes(PACK.data), bytes(PLAIN.data)
+    assert len(data) == len(plain) and b"first" in plain
+    assert b"first" not in data and bytes(31) not in data[72:]
 
 
 def test_known_bytes() -> None:
@@ -125,7 +126,7 @@ def test_every_changed_byte_is_noticed_twice(is_sealed: bool) -> None:
             whole(pack.data[:size], one)
     for more in (b"\0", pack.data[-16:]):
         with pytest.raises(Corrupt):
-            whole(pack.data + more, one)
+            whole(bytes(pack.data) + more, one)
 
 
 def forged(*, body: bytes | None = None, size: int | None = None, count: int = 1) -> bytes:
@@ -194,7 +195,7 @@ def test_a_record_is_no_trailer() -> None:
     end = last.offset + last.stored + FRAME_OVERHEAD
     footer = struct.pack("<QI4s", last.offset, end - last.offset, b"HFSE")
     with pytest.raises(Corrupt, match="131072 records"):
-        whole(PACK.data[:end] + footer, vault())
+        whole(bytes(PACK.data[:end]) + footer, vault())
     assert int.from_bytes(b"HFR1", "little") > limits.SEALED_TRAILER_MAX
 
 
@@ -224,7 +225,7 @@ def test_a_builder_is_bounded() -> None:
     pack = builder.finish()
     assert limits.SEALED_PACK - limits.RECORD_MAX < len(pack.data) <= limits.SEALED_PACK_MAX
     with pytest.raises(Corrupt):
-        sealed.trailer_place(pack.data[-16:], limits.SEALED_PACK_MAX + 1)
+        sealed.trailer_place(bytes(pack.data[-16:]), limits.SEALED_PACK_MAX + 1)
 
 
 @given(st.binary(max_size=400))

@@ -11,7 +11,7 @@ from engine import Store, home, supply
 from engine.copies.connect import Wanted, add, open_link
 from engine.copies.office import send
 from engine.copies.rows import DROP
-from engine.copies.sealed import DATA, PackBuilder
+from engine.copies.sealed import DATA, PackBuilder, entry_of
 from engine.errors import Corrupt, InvalidRequest, NoKey, PermissionDenied
 from engine.home import OpenStore
 from engine.keys import Key
@@ -142,6 +142,8 @@ def test_a_record_with_the_stores_seal_never_travels(
     )
     with pytest.raises(Corrupt):
         PackBuilder(link.vault, DATA).add(raw[: record.head], raw[record.head :], entry)
+    with pytest.raises(Corrupt):
+        entry_of(record)
     link.location.close()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,8 @@ import pytest
 from tests.daemon.supervise.daemons import Daemon
 
 
-@pytest.fixture
-def make() -> Iterator[Callable[..., Daemon]]:
-    """Makes a daemon that is not started; one for each test. Its paths are short: sockets are in it."""
+@contextmanager
+def _daemons() -> Iterator[Callable[..., Daemon]]:
     place = Path(tempfile.mkdtemp(prefix="hfd-", dir="/tmp"))
     made: list[Daemon] = []
 
@@ -26,3 +26,17 @@ def make() -> Iterator[Callable[..., Daemon]]:
     for each in made:
         each.end()
     shutil.rmtree(place, ignore_errors=True)
+
+
+@pytest.fixture
+def make() -> Iterator[Callable[..., Daemon]]:
+    """Makes a daemon that is not started; one for each test. Its paths are short: sockets are in it."""
+    with _daemons() as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def make_once() -> Iterator[Callable[..., Daemon]]:
+    """As ``make``, one for all tests of a module."""
+    with _daemons() as one:
+        yield one

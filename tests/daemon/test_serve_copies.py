@@ -49,6 +49,8 @@ def test_points_leave_the_machine(make: Callable[..., Daemon]) -> None:
     assert 'holdfast_uploads{location="there",state="verified"} 4.0' in text
     assert 'holdfast_pending_points{mount="m"} 0.0' in text
     assert "holdfast_uploaded_bytes_total{" in text
+    assert "holdfast_location_requests_total{" in text
+    assert "holdfast_location_bytes_total{" in text
     assert "add location" in audited
     daemon.stop()
     for secret in (CANARY, key):

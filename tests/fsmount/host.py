@@ -50,7 +50,7 @@ class MemPoints:
             for number, (name, view) in enumerate(self.views.items(), 1)
         ]
 
-    def view(self, name: bytes) -> View:
+    def view(self, name: bytes, location: str = "") -> View:
         try:
             return self.views[name]
         except KeyError:

@@ -129,7 +129,7 @@ class Faulty:
         fault = self._before("ranges", [name])
         found = self.inner.ranges(name, parts)
         self._after(fault)
-        return [_given(name, data, fault) for data in found]
+        return [memoryview(_given(name, bytes(data), fault)) for data in found]
 
     def stat(self, name: str) -> Stat:
         return self._do("stat", [name], lambda: self.inner.stat(name))
@@ -159,6 +159,9 @@ class Faulty:
 
     def tidy(self, age_s: float) -> int:
         return self._do("tidy", [""], lambda: self.inner.tidy(age_s))
+
+    def counts(self) -> dict[str, int]:
+        return self.inner.counts()
 
     def close(self) -> None:
         self.inner.close()

@@ -4,6 +4,7 @@
         location = open_location(f"s3://bucket?endpoint={proxy.endpoint}", credentials)
         proxy.next(Status(503), method="PUT", times=2)      # the next two PUTs are answered 503, nothing is forwarded
         proxy.next(CutRequest(after=1 << 20))               # the connection ends 1 MiB into what the client sends
+        proxy.next(FlipRequest(bit=8 * 100))                # one bit of what the client sends is another
         proxy.next(CutAnswer(after=1 << 20))                # … into the body of the answer (the server did all of it)
         proxy.next(CutAnswer(after=-1))                     # … before any answer: done, and nobody knows
         proxy.next(Delay(2.0))                              # the answer comes so much later
@@ -44,6 +45,13 @@ class CutRequest:
 
 
 @dataclass(frozen=True)
+class FlipRequest:
+    """Pass the request on with one bit of its body changed."""
+
+    bit: int
+
+
+@dataclass(frozen=True)
 class CutAnswer:
     """Let the server do it, end the connection so many bytes into the answer's body; -1: before its head."""
 
@@ -80,7 +88,7 @@ class Call:
     after: int = 0
 
 
-Fault = Call | Status | CutRequest | CutAnswer | Delay | Truncate | Flip
+Fault = Call | Status | CutRequest | FlipRequest | CutAnswer | Delay | Truncate | Flip
 
 
 @dataclass
@@ -223,6 +231,8 @@ class Proxy:
             rest = _pass_some(client, server, rest, min(fault.after, request.length))
             fault.function(path)
             request.length -= min(fault.after, request.length)
+        if isinstance(fault, FlipRequest):
+            rest = _flipped(client, rest, request.length, fault.bit)
         _pass(client, server, rest, request.length)
         answer, rest = _head(server, b"")
         if isinstance(fault, Delay):
@@ -327,6 +337,16 @@ def _pass_chunks(source: socket.socket, target: socket.socket, rest: bytes) -> N
         if tail == b"0\r\n\r\n":
             return
         rest = _some(source)
+
+
+def _flipped(source: socket.socket, rest: bytes, length: int, bit: int) -> bytes:
+    """The whole body, with one bit changed."""
+    body = bytearray(rest)
+    while len(body) < length:
+        body += _some(source, length - len(body))
+    if body:
+        body[bit // 8 % len(body)] ^= 1 << bit % 8
+    return bytes(body)
 
 
 def _drain(source: socket.socket, length: int) -> None:

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from engine import limits
-from engine.errors import LocationDenied
+from engine.errors import LocationDenied, LocationUnavailable, NotFound
 from engine.locations import Retry, open_location
 from tests.locations.ceph import Ceph
 from tests.locations.conftest import LOCKED, Server
+from tests.locations.proxy import FlipRequest, Proxy
 
 pytestmark = pytest.mark.needs_ceph
 
@@ -52,6 +53,22 @@ def test_create_in_a_bucket_with_versions(ceph: Server) -> None:
     if not features.create:
         location = ceph.location(LOCKED)
         assert location.create("j/1", b"one") and location.create("j/1", b"two")
+
+
+def test_a_body_damaged_on_its_way_is_refused(ceph: Server) -> None:
+    """Its digest is not that of the request: it is sent again, or told as what may pass; never kept as it is."""
+    small, large = secrets.token_bytes(100_000), secrets.token_bytes(limits.PUT_PART + 5)
+    with Proxy(ceph.endpoint) as proxy:
+        location = ceph.location(endpoint=proxy.endpoint)
+        for name, data in (("small", small), ("large", large)):
+            proxy.next(FlipRequest(bit=8 * 5_000), method="PUT", path=name)
+            with pytest.raises(LocationUnavailable, match=r"40[03]"):
+                location.put(name, data)
+            with pytest.raises(NotFound):
+                location.stat(name)
+            proxy.next(FlipRequest(bit=8 * 5_000), method="PUT", path=name)
+            Retry(location).put(name, data)
+            assert location.read(name) == data
 
 
 def test_what_an_upload_left_half_done(ceph: Server) -> None:

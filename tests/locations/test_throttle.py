@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from engine import limits
-from engine.errors import InvalidRequest, ShuttingDown
-from engine.locations import Throttle, Window, open_location, parse_windows
+from engine.errors import InvalidRequest, LocationUnavailable, ShuttingDown
+from engine.locations import Bandwidth, Retry, Throttle, Window, open_location, parse_windows
 from engine.locations.throttle import local_second
+from tests.locations.faulty import Fail, Faulty
 
 MIB = 1 << 20
 
@@ -26,10 +27,11 @@ class Day:
         self.slept.append(seconds)
         self.now += seconds
 
-    def throttle(self, tmp_path: Path, *rows: dict[str, object]) -> Throttle:
+    def throttle(self, tmp_path: Path, up: str, down: str = "") -> Throttle:
+        self.bandwidth = Bandwidth(parse_windows(up), parse_windows(down))
         return Throttle(
             open_location(f"file://{tmp_path}"),
-            parse_windows(rows),
+            lambda: self.bandwidth,
             clock=lambda: int(self.now * 1e9),
             ticks=lambda: self.now,
             sleep=self.sleep,
@@ -37,22 +39,28 @@ class Day:
         )
 
 
-def test_a_rate_is_kept_in_both_directions(tmp_path: Path) -> None:
+def test_each_direction_has_its_rate(tmp_path: Path) -> None:
     day = Day()
-    location = day.throttle(tmp_path, {"rate": "1M"})
+    location = day.throttle(tmp_path, "1M")
     for number in range(10):
         location.put(f"p/{number}", bytes(MIB))
+        assert len(location.read(f"p/{number}")) == MIB
+    assert location.create("last", b"1")
+    assert 9.9 <= day.now <= 10.1
+    assert max(day.slept) <= 1.0  # looks at the clock again and again
+    day = Day()
+    location = day.throttle(tmp_path, "", "2M")
     for number in range(10):
         assert len(location.read(f"p/{number}")) == MIB
+        assert len(location.read(f"p/{number}", 0, MIB)) == MIB
+        location.put(f"p/{number}", bytes(MIB))
     location.ranges("p/1", [(0, MIB // 2), (MIB // 2, MIB // 2)])
-    assert location.create("last", b"1")
-    assert 19.9 <= day.now <= 21.1
-    assert max(day.slept) <= 1.0  # looks at the clock again and again
+    assert 9.4 <= day.now <= 10.6
 
 
 def test_what_was_not_used_is_saved_up_for_a_moment_only(tmp_path: Path) -> None:
     day = Day()
-    location = day.throttle(tmp_path, {"rate": "1M"})
+    location = day.throttle(tmp_path, "1M")
     day.now += 1000
     for number in range(5):
         location.put(f"p/{number}", bytes(MIB))
@@ -61,7 +69,7 @@ def test_what_was_not_used_is_saved_up_for_a_moment_only(tmp_path: Path) -> None
 
 def test_by_the_time_of_day(tmp_path: Path) -> None:
     day = Day(8 * 3600 - 1)
-    location = day.throttle(tmp_path, {"from": "08:00", "to": "18:00", "rate": "1M"})
+    location = day.throttle(tmp_path, "08:00-18:00=1M")
     for _ in range(30):
         location.put("a", bytes(MIB))
     assert day.now == 8 * 3600 - 1 and not day.slept
@@ -77,7 +85,7 @@ def test_by_the_time_of_day(tmp_path: Path) -> None:
 
 
 def test_windows_over_midnight_and_the_first_that_fits() -> None:
-    night, always = parse_windows([{"from": "22:00", "to": "06:30", "rate": "5M"}, {"rate": 100}])
+    night, always = parse_windows("22:00-06:30=5M, 100")
     assert night == Window(22 * 3600, 6 * 3600 + 1800, 5 * MIB) and always.rate == 100
     assert night.holds(23 * 3600) and night.holds(0) and night.holds(6 * 3600 + 1799)
     assert not night.holds(6 * 3600 + 1800) and not night.holds(12 * 3600)
@@ -85,31 +93,35 @@ def test_windows_over_midnight_and_the_first_that_fits() -> None:
 
 
 @pytest.mark.parametrize(
-    "row",
+    "text",
     [
-        {}, {"rate": "fast"}, {"rate": "0"}, {"rate": -5}, {"rate": "10T"}, {"rate": "1M", "at": "08:00"},
-        {"rate": "1M", "from": "8:00"}, {"rate": "1M", "from": "24:01"}, {"rate": "1M", "to": "25:00"},
-        {"rate": "1M", "from": "08:00", "to": "08:00"}, {"rate": "1M", "from": 8},
+        "fast", "0", "-5", "10T", "1M at 08:00", "8:00-9:00=1M", "24:01-08:00=1M", "08:00-25:00=1M", "08:00-08:00=1M",
+        "08:00-24:30=1M", "08:00=1M", "08:00-18:00", "1M\n", "\u0661M",
     ],
 )  # fmt: skip
-def test_windows_that_make_no_sense(row: dict[str, object]) -> None:
-    with pytest.raises(InvalidRequest, match="limit 1 of bytes a second"):
-        parse_windows([row])
+def test_windows_that_make_no_sense(text: str) -> None:
+    for number, windows in enumerate((text, f"5M,{text}"), 1):
+        with pytest.raises(InvalidRequest, match=f"limit {number} of bytes a second"):
+            parse_windows(windows)
+
+
+def test_no_windows() -> None:
+    assert parse_windows("") == () == Bandwidth().up
 
 
 def test_other_windows_at_once(tmp_path: Path) -> None:
     day = Day()
-    location = day.throttle(tmp_path, {"rate": 1})
+    location = day.throttle(tmp_path, "1")
     location.put("a", bytes(1000))
 
     def lift(seconds: float) -> None:
         day.sleep(seconds)
         if day.now > 5:
-            location.limit(())
+            day.bandwidth = Bandwidth()
 
     location._sleep = lift
     location.put("b", bytes(1000))
-    assert 5 < day.now < 7
+    assert 5 < day.now < 7 + limits.BANDWIDTH_LOOK
 
 
 def test_requests_are_counted(tmp_path: Path) -> None:
@@ -133,7 +145,7 @@ def test_requests_are_counted(tmp_path: Path) -> None:
 def test_threads_share_the_rate(tmp_path: Path) -> None:
     day = Day()
     lock = threading.Lock()
-    location = day.throttle(tmp_path, {"rate": "1M"})
+    location = day.throttle(tmp_path, "1M")
 
     def sleep(seconds: float) -> None:
         with lock:
@@ -154,7 +166,8 @@ def test_threads_share_the_rate(tmp_path: Path) -> None:
 
 
 def test_closing_ends_a_wait(tmp_path: Path) -> None:
-    location = Throttle(open_location(f"file://{tmp_path}"), parse_windows([{"rate": 1}]))
+    slow = Bandwidth(parse_windows("1"))
+    location = Throttle(open_location(f"file://{tmp_path}"), lambda: slow)
     location.put("a", bytes(10_000))
     threading.Timer(0.1, location.close).start()
     with pytest.raises(ShuttingDown):
@@ -163,3 +176,20 @@ def test_closing_ends_a_wait(tmp_path: Path) -> None:
 
 def test_the_second_of_the_day_is_this_machines() -> None:
     assert 0 <= local_second(1_700_000_000 * 10**9) < 86_400
+
+
+def test_a_wait_for_a_turn_is_no_absence(tmp_path: Path) -> None:
+    """Tries are paid for and counted each; only what they take counts as time that the location was gone."""
+    day = Day()
+    faulty = Faulty(open_location(f"file://{tmp_path}"))
+    faulty.on("put", Fail(LocationUnavailable("gone")), times=5)
+    slow = Bandwidth(parse_windows("1M"))
+    throttle = Throttle(
+        faulty, lambda: slow, clock=lambda: int(day.now * 1e9), ticks=lambda: day.now, sleep=day.sleep,
+    )  # fmt: skip
+    location = Retry(throttle, 20.0, clock=throttle.working, sleep=day.sleep, chance=lambda: 0.0)
+    location.put("a", bytes(30 * MIB))
+    assert 150 <= day.now < 180 and location.counts()["bytes_up"] == 6 * 30 * MIB
+    faulty.on("put", Fail(LocationUnavailable("gone")), times=-1)
+    with pytest.raises(LocationUnavailable, match=r"in 1[0-9] s"):
+        location.put("b", bytes(MIB))

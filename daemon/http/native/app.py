@@ -22,7 +22,16 @@ from daemon.contract import Backend
 from daemon.http import problem
 from daemon.http.gate import Gate
 from daemon.http.guard import EXTENSION
-from daemon.http.native import admin, copies, jobs, mounts, points, restores, sessions  # noqa: F401 - their routes
+from daemon.http.native import (  # noqa: F401 - their routes
+    admin,
+    copies,
+    jobs,
+    mounts,
+    points,
+    restores,
+    retention,
+    sessions,
+)
 from daemon.http.native.base import (
     ENDPOINTS,
     Asked,

@@ -130,6 +130,11 @@ class Asked:
     def backend(self) -> Backend:
         return self.shared.backend
 
+    @property
+    def once(self) -> str:
+        """The idempotency key, as the backend is told it: it is this caller's."""
+        return f"{self.caller.id} {self.key}" if self.key else ""
+
     def mount(self, name: str) -> str:
         """The name of a mount this caller is for; nothing is told of others. Raises PermissionDenied."""
         self.about = self.about or f"mount {name}"

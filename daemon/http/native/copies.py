@@ -8,7 +8,15 @@ from typing import Annotated, Literal
 from fastapi import Path
 from pydantic import Field
 
-from daemon.contract import KeyRing, LocationInfo, LocationSpec, Page, SecretSpec, UploadInfo
+from daemon.contract import (
+    KeyRing,
+    LocationChange,
+    LocationInfo,
+    LocationSpec,
+    Page,
+    SecretSpec,
+    UploadInfo,
+)
 from daemon.http.native.base import Ask, Body, Cursor, Limit, Text, paged, route
 from daemon.http.native.mounts import LONG
 
@@ -16,6 +24,7 @@ LocationName = Annotated[str, Path(max_length=1000, description="The name of a s
 _Name = Annotated[str, Field(max_length=1000)]
 _Words = Annotated[str, Field(max_length=4096, repr=False)]
 _Printed = Annotated[str, Field(max_length=1000, repr=False)]
+_Windows = Annotated[str, Field(max_length=1000, examples=["08:00-18:00=5M,20M"])]
 
 
 class NewLocation(Body):
@@ -31,6 +40,19 @@ class NewLocation(Body):
     mounts: Annotated[list[_Name], Field(max_length=1000)] = []  # noqa: RUF012
     verify: Annotated[float, Field(ge=0, le=1)] = 0.02
     local: Literal["keep", "drop"] = "keep"
+    bandwidth: _Windows = ""
+    read_bandwidth: _Windows = ""
+
+
+class ChangedLocation(Body):
+    """What of a storage location is to be another; what is left out stays."""
+
+    mounts: Annotated[list[_Name], Field(max_length=1000)] | None = None
+    verify: Annotated[float, Field(ge=0, le=1)] | None = None
+    local: Literal["keep", "drop"] | None = None
+    credentials: Annotated[str, Field(max_length=4096)] | None = None
+    bandwidth: _Windows | None = None
+    read_bandwidth: _Windows | None = None
 
 
 class OneSecret(Body):
@@ -90,6 +112,13 @@ def add_location(ask: Ask, new: NewLocation) -> LocationInfo:
     """Have points go to a place from now on, those that are here too."""
     ask.about = f"location {new.name}"
     return ask.backend.add_location(LocationSpec(**new.model_dump()))
+
+
+@route("PATCH", "/v1/locations/{name}", LocationInfo, pool="commits", patience=LONG)
+def change_location(ask: Ask, name: LocationName, change: ChangedLocation) -> LocationInfo:
+    """Change what is told; new credentials are tried first."""
+    ask.about = f"location {name}"
+    return ask.backend.change_location(name, LocationChange(**change.model_dump()))
 
 
 @route("DELETE", "/v1/locations/{name}", status=204, pool="commits", patience=LONG)

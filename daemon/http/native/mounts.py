@@ -25,7 +25,8 @@ class NewMount(Body):
 
 
 class NewSnapshot(Body):
-    """A recovery point to be made. ``durability`` remote: answer when its copies are verified."""
+    """A recovery point to be made. ``durability`` remote: answer when its copies are verified. Asked again with the
+    same idempotency key, also after an error, it is the same point."""
 
     label: Label = ""
     durability: Durability = "local"
@@ -75,4 +76,6 @@ def stop_mount(ask: Ask, name: MountName) -> MountInfo:
 def take_snapshot(ask: Ask, name: MountName, new: NewSnapshot | None = None) -> PointDetail:
     """Make a recovery point of a mount as it is, outside a session."""
     new = new or NewSnapshot()
-    return ask.backend.snapshot(ask.mount(name), label=new.label, durability=new.durability)
+    return ask.backend.snapshot(
+        ask.mount(name), label=new.label, durability=new.durability, once=ask.once
+    )

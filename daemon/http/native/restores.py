@@ -9,16 +9,22 @@ from starlette.responses import Response
 
 from daemon.contract import JobInfo, Page, RestoreSpec
 from daemon.http.native.base import Ask, Asked, Body, Cursor, Limit, Number, Text, route
+from daemon.http.native.mounts import LONG
 from daemon.http.native.points import seen
 from engine.errors import NotFound
 
 
 class NewRestore(Body):
-    """A restore to be made. ``place``: mount, to show it there at no cost, or the name of a configured target."""
+    """A restore to be made. ``place``: mount, to show it there at no cost, or the name of a configured target. Of the
+    point all, or what is at ``path``, at ``paths``, or the files of a ``database``. ``from``: the storage location to
+    read it from, else wherever its bytes are."""
 
     point: Annotated[str, Field(max_length=1000)]
     path: str = ""
     place: Annotated[str, Field(max_length=1000)] = "mount"
+    paths: Annotated[list[str], Field(max_length=100_000)] = []  # noqa: RUF012 - a field of a model
+    database: Annotated[str, Field(max_length=1000)] = ""
+    location: Annotated[str, Field(alias="from", max_length=1000)] = ""
 
 
 def _restore(ask: Asked, number: int) -> JobInfo:
@@ -38,12 +44,16 @@ def list_restores(
     return Page([one for one in page.items if ask.caller.sees(one.mount)], page.cursor)
 
 
-@route("POST", "/v1/restores", JobInfo, status=202)
+@route("POST", "/v1/restores", JobInfo, status=202, patience=LONG)
 def begin_restore(ask: Ask, new: NewRestore) -> JobInfo:
     """Restore a point, or a part of it."""
     point = seen(ask, new.point).point
-    ask.about = f"point {point.id} of mount {point.mount} to {new.place}"
-    return ask.backend.restore(RestoreSpec(point.id, new.path, new.place))
+    source = f" from location {new.location}" if new.location else ""
+    ask.about = f"point {point.id} of mount {point.mount} to {new.place}{source}"
+    return ask.backend.restore(
+        RestoreSpec(point.id, new.path, new.place, new.paths, new.database, new.location),
+        once=ask.once,
+    )
 
 
 @route("GET", "/v1/restores/{id}", JobInfo)

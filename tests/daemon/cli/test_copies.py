@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -52,9 +53,18 @@ def test_a_location_from_its_beginning_to_its_end(tmp_path: Path, key: Path) -> 
     assert not Path(f"{out}2").exists()
     assert code(*add, "two", url, "--recovery-key-out", out) == 11
     rows = run("uploads").splitlines()
-    assert rows[0].split() == ["LOCATION", "POINT", "MOUNT", "STATE", "SINCE", "SENT", "REASON"]
+    heads = ["LOCATION", "POINT", "MOUNT", "STATE", "SINCE", "SENT", "REQUESTS", "REASON"]
+    assert rows[0].split() == heads
     assert rows[1].split()[3] == "queued"
-    assert run("upload").startswith("nas: 1 point, ")
+    changed = run("location", "change", "nas", "--bandwidth", "08:00-18:00=5M,1G", "--verify", "1")
+    assert changed.splitlines()[1:] == [
+        "bytes sent a second: 08:00-18:00=5M,1G", "bytes fetched a second: no limit",
+    ]  # fmt: skip
+    assert "no limit" in run("location", "change", "nas", "--bandwidth", "none").splitlines()[1]
+    assert code("location", "change", "nas", "--bandwidth", "x") == 2
+    assert "1 point to be sent" in run("location", "change", "nas", "--all-mounts")
+    assert re.match(r"nas: 1 point, .* sent, \d+ requests\n", run("upload"))
+    assert re.search(r"\nnas: .* sent so far, \d+ requests\n", run("uploads"))
     assert run("upload") == "nothing waits\n"
     point = run("snapshot", "m", "--wait", "remote").split()[-1]
     told = {one["point"]: one for one in json.loads(run("uploads", "--watch", "--json"))}

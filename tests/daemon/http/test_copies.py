@@ -43,11 +43,26 @@ def test_locations_and_uploads(one: World, tmp_path: Path) -> None:
     refused = client.post("/v1/mounts/other/snapshots", json={"durability": "remote"})
     assert (refused.status_code, refused.json()["kind"]) == (400, "invalid_request")
     assert client.post("/v1/mounts/other/snapshots", json={"durability": "x"}).status_code == 400
+    change = {"bandwidth": "08:00-18:00=5M,20M", "verify": 0.5, "mounts": []}
+    changed = client.patch("/v1/locations/there", json=change).json()
+    assert {key: changed[key] for key in change} == change
+    assert changed["requests"]["put"] >= 2
+    assert max(each["requests"] for each in client.get("/v1/uploads").json()["items"]) > 4
+    for wrong, status in (
+        ({"bandwidth": "x"}, 400),
+        ({"verify": 2}, 400),
+        ({"mounts": ["no"]}, 404),
+    ):
+        assert client.patch("/v1/locations/there", json=wrong).status_code == status
+    assert client.patch("/v1/locations/none", json={"verify": 1}).status_code == 404
     assert client.delete("/v1/locations/there").status_code == 204
     assert client.delete("/v1/locations/there").status_code == 404
     acts = [(act, about, result) for _, act, about, result in one.acts() if "location" in about]
     assert acts == [
         ("add location", "location there", "ok"), ("retry uploads", "location there", "ok"),
+        ("change location", "location there", "ok"),
+        ("change location", "location there", "invalid_request"), ("change location", "location there", "not_found"),
+        ("change location", "location none", "not_found"),
         ("remove location", "location there", "ok"), ("remove location", "location there", "not_found"),
     ]  # fmt: skip
 
@@ -55,10 +70,10 @@ def test_locations_and_uploads(one: World, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("role", "mounts", "statuses"),
     [
-        ("operator", (), (200, 403, 403, 200, 404, 404, 403, 403)),
-        ("writer", (), (403,) * 8),
-        ("auditor", (), (200, 403, 403, 200, 403, 404, 403, 403)),
-        ("operator", ("mine",), (403, 403, 403, 200, 403, 403, 403, 403)),
+        ("operator", (), (200, 403, 403, 200, 404, 404, 403, 403, 403)),
+        ("writer", (), (403,) * 9),
+        ("auditor", (), (200, 403, 403, 200, 403, 404, 403, 403, 403)),
+        ("operator", ("mine",), (403, 403, 403, 200, 403, 403, 403, 403, 403)),
     ],
 )
 def test_who_may(
@@ -70,6 +85,7 @@ def test_who_may(
         client.delete("/v1/locations/none"), client.get("/v1/uploads"),
         client.post("/v1/uploads/retry", json={"location": "none"}), client.get("/v1/locations/none/keys"),
         client.post("/v1/locations/none/keys", json={}), client.post("/v1/locations/none/keys/rotate", json={}),
+        client.patch("/v1/locations/none", json={}),
     )  # fmt: skip
     assert tuple(answer.status_code for answer in answers) == statuses
 

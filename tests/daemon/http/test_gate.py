@@ -83,7 +83,7 @@ def asked_of(row: Row, client: httpx.Client, point: str) -> httpx.Response:
         query = {"mount": "nobody", "client": "10.0.0.0/8"}
     if path.endswith("/logs"):
         return client.post(path, files={"file": ("x.log", b"text")})
-    body = bodies.get(path) if row.method == "POST" else None
+    body = bodies.get(path) if row.method == "POST" else {} if row.method == "PATCH" else None
     return client.request(row.method, path, params=query, json=body)
 
 

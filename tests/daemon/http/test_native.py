@@ -176,10 +176,12 @@ def test_a_key_while_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         began, go = threading.Event(), threading.Event()
         real = one.service.snapshot
 
-        def slow(mount: str, *, label: str = "", durability: Durability = "local") -> object:
+        def slow(
+            mount: str, *, label: str = "", durability: Durability = "local", once: str = ""
+        ) -> object:
             began.set()
             assert go.wait(20)
-            return real(mount, label=label, durability=durability)
+            return real(mount, label=label, durability=durability, once=once)
 
         monkeypatch.setattr(one.service, "snapshot", slow)
         found: list[httpx.Response] = []

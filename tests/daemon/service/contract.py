@@ -13,7 +13,16 @@ from pathlib import Path
 
 import pytest
 
-from daemon.contract import Backend, LocationSpec, MountSpec, PointQuery, RestoreSpec, SecretSpec
+from daemon.contract import (
+    Backend,
+    DrillSpec,
+    LocationSpec,
+    MountSpec,
+    PointQuery,
+    RestoreSpec,
+    RetentionInfo,
+    SecretSpec,
+)
 from engine.errors import AlreadyExists, Busy, InvalidRequest, NotFound, PermissionDenied
 from engine.keys import Identity, Key
 from tests.daemon.service.support import fill
@@ -443,6 +452,50 @@ class BackendContract:
         backend.remove_points([point])
         with pytest.raises(NotFound):
             backend.restore(RestoreSpec(point))
+
+    def test_a_wish_with_a_name_is_granted_once(
+        self, backend: Backend, mount: str, point: str
+    ) -> None:
+        made = backend.snapshot(mount, label="x", once="one").point
+        assert backend.snapshot(mount, label="x", once="one").point == made
+        assert backend.snapshot(mount, label="x", once="two").point != made
+        job = backend.restore(RestoreSpec(point, "d"), once="three")
+        assert backend.restore(RestoreSpec(point, "d"), once="three").id == job.id
+        assert backend.restore(RestoreSpec(point, "d")).id != job.id
+        with pytest.raises(InvalidRequest):
+            backend.snapshot(mount, label="y", once="one")
+
+    def test_parts_of_a_point_are_restored(self, backend: Backend, mount: str, point: str) -> None:
+        job = backend.restore(RestoreSpec(point, paths=["d/e/f.bin", "/d/"]))
+        assert job.state == "done" and job.options["paths"] == ["d/e/f.bin", "d"]
+        for spec in (
+            RestoreSpec(point, "d", paths=["d"]), RestoreSpec(point, paths=["none"]), RestoreSpec(point, database="x"),
+            RestoreSpec(point, location="none"),
+        ):  # fmt: skip
+            with pytest.raises((InvalidRequest, NotFound)):
+                backend.restore(spec)
+
+    def test_drills(self, backend: Backend, mount: str, point: str) -> None:
+        job = backend.drill(DrillSpec(mount))
+        assert (job.kind, job.state, job.mount) == ("drill", "done", mount)
+        (found,) = backend.drills(mount)
+        assert (found.job, found.point, found.source, found.error) == (job.id, point, "local", "")
+        assert found.files == 7 and not found.hook and backend.drills() == [found]
+        assert backend.mount(mount).drilled_ns == found.ended_ns > 0
+        with pytest.raises(NotFound):
+            backend.drills("nobody")
+        for spec in (DrillSpec("nobody"), DrillSpec(point="nope"), DrillSpec(mount, source="nas"),
+                     DrillSpec(mount, into="nowhere"), DrillSpec("../x")):  # fmt: skip
+            with pytest.raises((NotFound, InvalidRequest)):
+                backend.drill(spec)
+
+    def test_retention(self, rig: Rig, mount: str) -> None:
+        backend = rig.backend
+        (found,) = backend.retention()
+        assert found == RetentionInfo(mount, 0, 0.0) and backend.mount(mount).frozen == ""
+        assert backend.release_retention(mount) == found
+        with pytest.raises(NotFound):
+            backend.release_retention("nobody")
 
     def test_tokens(self, backend: Backend) -> None:
         made, text = backend.create_token("writer", ["m"], label="rman", lifetime_s=60)

@@ -14,7 +14,7 @@ import pytest
 
 from daemon import job
 from daemon.contract import JobInfo, JobKind
-from daemon.service import work
+from daemon.service import notices, work
 from engine import Store
 from engine.maintain.check import Problem
 from tests.daemon.service.support import fill, new_store
@@ -122,7 +122,7 @@ def test_what_is_told_of_damage_is_bounded() -> None:
     found = [Problem("pack", f"pack {n}", "x" * 400) for n in range(5_000)]
     error = work.FoundDamaged("check", found, {"counts": {"packs": 1}})
     result = work.result_of(error)
-    assert len(json.dumps(result)) < work.TOLD_BYTES + 1000 and "5000 problems" in str(error)
+    assert len(json.dumps(result)) < notices.TOLD_BYTES + 1000 and "5000 problems" in str(error)
     assert 0 < len(result["problems"]) < len(found) and result["counts"] == {"packs": 1}
     assert len(result["problems"]) + result["problems_left_out"] == len(found)
-    assert work.bounded([{"a": "b"}] * 2_000) == [{"a": "b"}] * work.TOLD_MAX
+    assert notices.bounded([{"a": "b"}] * 2_000) == [{"a": "b"}] * notices.TOLD_MAX

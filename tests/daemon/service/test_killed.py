@@ -22,6 +22,7 @@ from daemon.contract import MountSpec, PointQuery, RestoreSpec
 from daemon.service import Service
 from daemon.service.quiet import PAIRS
 from daemon.state.database import Database
+from engine.errors import InvalidRequest
 from engine.index import Index, Txn
 from tests.daemon.service.support import fill, new_store, served, settings
 from tests.engine.process import run
@@ -268,7 +269,37 @@ def test_a_deletion_of_a_mount_goes_on_after_a_crash(
     assert seen == {(), ("stopped",)}
 
 
-def test_a_restore_killed_at_every_step_is_there_or_has_failed(
+def test_a_snapshot_killed_at_every_step_is_made_once(
+    made: tuple[Path, str], tmp_path: Path
+) -> None:
+    """Who got no answer asks again by the same key."""
+    path, _ = made
+
+    def snapshot(copy: str, step: int) -> None:
+        with served(copy, settings(copy)) as service:
+            mortal(step)
+            service.snapshot("m", label="once", once="this one")
+
+    status, step, counts = -1, 0, set()
+    while status:
+        copy = str(tmp_path / f"snapshot-{step}")
+        shutil.copytree(path, copy)
+        status = run(lambda copy=copy, step=step: snapshot(copy, step))  # type: ignore[misc]
+        with served(copy, settings(copy)) as service:
+            service.recover()
+            counts.add(len(service.points(PointQuery()).items))
+            again = service.snapshot("m", label="once", once="this one")
+            assert again.consistency == "crash-consistent"  # beside a session
+            assert [one.label for one in service.points(PointQuery()).items] == ["before", "once"]
+            with pytest.raises(InvalidRequest, match="another"):
+                service.snapshot("m", label="other", once="this one")
+            assert service.snapshot("m", label="once", once="that one").point.id != again.point.id
+        shutil.rmtree(copy)
+        step += 1
+    assert counts == {1, 2} and step > 3
+
+
+def test_a_restore_killed_at_every_step_is_there_or_goes_on(
     made: tuple[Path, str], tmp_path: Path
 ) -> None:
     """One that is shown, and one into a directory: whatever was done, what its row says is what there is."""
@@ -281,7 +312,7 @@ def test_a_restore_killed_at_every_step_is_there_or_has_failed(
         with served(copy, settings(copy, **targets)) as service:
             point = service.points(PointQuery()).items[0].id
             mortal(step)
-            service.restore(RestoreSpec(point, place=place))
+            service.restore(RestoreSpec(point, place=place), once="this one")
 
     seen = set()
     for place in ("mount", "out"):
@@ -298,7 +329,17 @@ def test_a_restore_killed_at_every_step_is_there_or_has_failed(
                     assert (job.state == "done") == (job.id in there), job
                     assert job.state == "done" or "restore target" not in job.error["message"]
                     assert job.state != "done" or job.result["path"]
+                before = [
+                    job.id for job in service.jobs(kind="restore").items if job.state == "done"
+                ]
+                point = service.points(PointQuery()).items[0].id
+                again = service.restore(RestoreSpec(point, place=place), once="this one")
+                assert [again.id] == before or (not before and again.state == "done")
             shutil.rmtree(copy)
             shutil.rmtree(out / "1", ignore_errors=True)
             step += 1
-    assert seen == {(place, state) for place in ("mount", "out") for state in ("done", "failed")}
+    assert seen == {
+        ("mount", "done"),
+        ("mount", "failed"),
+        ("out", "done"),
+    }  # into a target it goes on

@@ -11,12 +11,15 @@ from typing import Any
 
 import pytest
 
-from daemon.contract import MountSpec, PointQuery, RestoreSpec
-from daemon.service import Service, alone
+from daemon.contract import LocationSpec, MountSpec, PointQuery, RestoreSpec
+from daemon.service import Service, alone, restoring
 from daemon.supervise.mounts import Mounts
 from daemon.supervise.settings import Settings
-from engine.errors import Busy
-from tests.daemon.service.support import new_store, served, settings
+from engine.errors import Busy, InvalidRequest, NotFound
+from engine.index import Table
+from engine.index.rows import KIND_DATA
+from tests.daemon.service.support import fill, new_store, served, settings
+from tests.restore.support import damage
 
 pytestmark = pytest.mark.needs_fuse
 
@@ -153,3 +156,87 @@ def test_a_restore_is_shown_in_the_mount_and_again_after_a_restart(tmp_path: Pat
         assert (shown / "f").read_bytes() == b"old"
         service.delete_restore("m", job.id)
         assert not os.path.exists(shown) and (where / "d" / "f").read_bytes() == b"new"
+
+
+RMAN = b"connected to target database: ORCL (DBID=1)\npiece handle=/b/db/one.bkp tag=T\n"
+
+
+def names(top: Path) -> list[str]:
+    return sorted(str(one.relative_to(top)) for one in top.rglob("*"))
+
+
+def test_parts_of_a_point_are_shown_here_and_from_a_location(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    content = os.urandom(300_000)
+    with mounted(tmp_path) as (service, where):
+        (where / "db" / "deep").mkdir(parents=True)
+        for name in ("db/one.bkp", "db/two.bkp", "db/deep/three", "other"):
+            (where / name).write_bytes(content + name.encode())
+        session = service.begin("m")
+        service.attach_log(session.id, "rman.log", [RMAN])
+        point = service.commit(session.id).session.point
+        spec = LocationSpec("far", f"file://{tmp_path}/there", sealed=False)
+        service.add_location(spec)
+        with pytest.raises(NotFound, match="copy of point"):
+            service.restore(RestoreSpec(point, location="far"))
+        assert service.start_job("upload", {"location": "far"}).state == "done"
+        shown = where / "restores"
+        paths = ["db/deep", "db/two.bkp", "db/deep/three"]
+        some = service.restore(RestoreSpec(point, paths=paths))
+        assert names(shown / str(some.id)) == ["db", "db/deep", "db/deep/three", "db/two.bkp"]
+        assert not (shown / str(some.id) / "other").exists()
+        base = service.restore(RestoreSpec(point, database="ORCL"))
+        assert names(shown / str(base.id)) == ["db", "db/one.bkp"]
+        for job in (some, base):
+            service.delete_restore("m", job.id)
+        spoil(service)
+        near = service.restore(RestoreSpec(point, database="ORCL"))
+        far = service.restore(RestoreSpec(point, location="far", database="ORCL"))
+        assert far.options["from"] == "far" and far.options["database"] == "ORCL"
+        with pytest.raises(OSError):
+            (shown / str(near.id) / "db" / "one.bkp").read_bytes()
+        file = shown / str(far.id) / "db" / "one.bkp"
+        assert file.read_bytes() == content + b"db/one.bkp"
+        with pytest.raises(Busy, match="restore that is read from there"):
+            service.remove_location("far")
+        service.stop_mount("m")
+        (tmp_path / "there").rename(tmp_path / "gone")
+        service.start_mount("m")
+        assert os.listdir(shown) == [str(near.id)]
+        (tmp_path / "gone").rename(tmp_path / "there")
+        service.show_hidden()
+        assert file.read_bytes() == content + b"db/one.bkp"
+        service.delete_restore("m", far.id)
+        assert names(shown) == [str(near.id), f"{near.id}/db", f"{near.id}/db/one.bkp"]
+
+
+def spoil(service: Service) -> None:
+    """Damage every chunk of content that is here."""
+    with service.store._open.context.index.read() as txn:
+        found = [bytes(cid) for cid in txn.keys(Table.CHUNKS)]
+    for cid in found:
+        row = service.store._open.reader.row(cid)
+        if row is not None and row.kind == KIND_DATA:
+            damage(service.store, cid)
+
+
+@pytest.mark.parametrize(
+    "wish",
+    [
+        {"path": "db", "paths": ["x"]}, {"paths": ["/"]}, {"database": "ORCL", "path": "x"}, {"database": "none"},
+        {"paths": ["db/none"]}, {"location": "none"}, {"paths": ["db/x"] * 2},
+    ],
+)  # fmt: skip
+def test_wishes_that_cannot_be(
+    tmp_path: Path, wish: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(restoring, "SHOWN_MAX", 7)
+    path = str(tmp_path / "store")
+    new_store(path)
+    with served(path, settings(path, {"m": {}})) as service:
+        service.create_mount(MountSpec("m"))
+        fill(path, "m", {"db/x": b"x"})
+        point = service.snapshot("m").point.id
+        with pytest.raises((InvalidRequest, NotFound)):
+            service.restore(RestoreSpec(point, **wish))
+        assert service.jobs().items == []

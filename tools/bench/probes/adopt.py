@@ -31,7 +31,7 @@ LOCATION: Final = b"bench-location.."
 ID_KEY: Final = bytes(range(32))
 
 
-def put(root: Path, name: str, data: bytes) -> None:
+def put(root: Path, name: str, data: bytes | memoryview) -> None:
     """Write one thing of the location."""
     path = root / name
     path.parent.mkdir(parents=True, exist_ok=True)

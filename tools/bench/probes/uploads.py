@@ -24,7 +24,7 @@ from engine.copies import connect
 from engine.keys import Passphrase
 from engine.live import ROOT, Ctx
 from engine.live.tree import LiveTree
-from engine.locations import Location, Retry, Throttle, open_location
+from engine.locations import Location, Retry, open_location
 from tools.bench.measure import BenchError
 from tools.bench.probes.base import Bench, Row
 
@@ -114,7 +114,7 @@ def measure(bench: Bench, url: str, repeat: int) -> Row:
     Store.init(str(home))
     chance = random.Random(repeat)
     data = rows_of(bench.part(512, 24) << 20, chance)
-    counted = Throttle(Retry(open_location(url, KEYS)), ())
+    counted = Retry(open_location(url, KEYS))
     with Store.open(str(home)) as store:
         store.create_mount("m")
         tree = store.open_live("m")
@@ -133,7 +133,7 @@ def _sent(
     url: str,
     data: bytearray,
     chance: random.Random,
-    counted: Throttle,
+    counted: Location,
 ) -> Row:
     row: Row = {"write_alone_mb_s": fill(tree, b"a", bytes(data))}
     store.snapshot("m")
@@ -158,6 +158,7 @@ def _sent(
     row["later_by_stored"] = second.bytes / stored
     objects = len(list(link.location.list("")))
     row["objects_per_gib"] = objects / ((first.bytes + second.bytes) / (1 << 30))
+    row["requests_per_gib"] = first.requests / (first.bytes / (1 << 30))
     other = rows_of(len(data), chance)
     row["write_beside_mb_s"] = _beside(store, tree, bytes(other))
     row["beside_by_alone"] = row["write_beside_mb_s"] / row["write_alone_mb_s"]
@@ -195,6 +196,7 @@ def describe(row: Row) -> str:
     """Return one line about a measurement."""
     return (
         f"uploads   run {row['repeat'] + 1}  {row['upload_mb_s']:.0f} MB/s, {row['by_put']:.2f} of put;  second point"
-        f" {row['later_by_stored']:.2f} of what it stored;  {row['objects_per_gib']:.0f} objects per GiB;"
+        f" {row['later_by_stored']:.2f} of what it stored;  {row['objects_per_gib']:.0f} objects and"
+        f" {row['requests_per_gib']:.0f} requests per GiB;"
         f"  writing beside it {row['beside_by_alone']:.2f} of alone"
     )

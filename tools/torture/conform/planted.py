@@ -110,7 +110,7 @@ def old_points_show_the_newest() -> None:
 
     real = StorePoints.view
 
-    def view(self: StorePoints, name: bytes) -> Any:
+    def view(self: StorePoints, name: bytes, location: str = "") -> Any:
         return real(self, self.names()[-1][0])
 
     StorePoints.view = view  # type: ignore[method-assign]

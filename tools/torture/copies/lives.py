@@ -26,7 +26,7 @@ from engine.home import OpenStore
 from engine.index import Index, Txn
 from engine.keys import Passphrase
 from engine.keys.primitives import Cost
-from engine.locations import Location, Retry, open_location
+from engine.locations import Bandwidth, Location, Retry, open_location
 from engine.maintain.adopt import adopt
 from engine.progress import silent
 from engine.seam import Os
@@ -312,8 +312,10 @@ def _strike(strike: Strike) -> None:
     """In a child: every location that is opened is struck, all as one."""
     struck: list[Struck] = []
 
-    def opened(url: str, credentials: str, system: Os) -> Location:
-        del credentials
+    def opened(
+        url: str, credentials: str, system: Os, bandwidth: Callable[[], Bandwidth] = Bandwidth
+    ) -> Location:
+        del credentials, bandwidth
         if not struck:
             struck.append(Struck(open_location(url, None, system=system), strike))
         return Retry(struck[0], sleep=lambda _: None) if strike.again else struck[0]

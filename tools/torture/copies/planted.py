@@ -7,7 +7,7 @@ from typing import Any
 
 from engine.copies import rows
 from engine.copies.link import Link
-from engine.copies.sealed import DATA, METADATA, SMALL, SealedPack, path_of
+from engine.copies.sealed import DATA, METADATA, SMALL, PackBuilder, PackRow, SealedPack, path_of
 from engine.copies.upload import Uploader
 from engine.index import Table, Txn
 from engine.index.rows import chunk_row
@@ -22,10 +22,10 @@ def _named_before_they_are_there() -> None:
     name = Uploader._name
     later: list[SealedPack] = []
 
-    def put(self: Uploader, sealed: SealedPack) -> bool:
+    def put(self: Uploader, pack: PackBuilder) -> tuple[PackRow, bool]:
         del self
-        later.append(sealed)
-        return False
+        later.append(pack.finish())
+        return later[-1].row, False
 
     def named(self: Uploader, *arguments: Any) -> int:
         seq = name(self, *arguments)
@@ -62,9 +62,10 @@ def _needers_first() -> None:
 def _put_is_believed() -> None:
     """Nobody looks whether a pack that was put is there."""
 
-    def put(self: Uploader, sealed: SealedPack) -> bool:
+    def put(self: Uploader, pack: PackBuilder) -> tuple[PackRow, bool]:
+        sealed = pack.finish()
         self._link.location.put(path_of(sealed.row.name), sealed.data)
-        return False
+        return sealed.row, False
 
     Uploader._put = put  # type: ignore[method-assign]
 

@@ -92,6 +92,9 @@ class Struck:
     def tidy(self, age_s: float) -> int:
         return self.inner.tidy(age_s)
 
+    def counts(self) -> dict[str, int]:
+        return {}
+
     def close(self) -> None:
         self.inner.close()
 
