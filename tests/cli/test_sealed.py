@@ -85,6 +85,28 @@ def test_of_a_store_that_is_not_sealed(empty: Path) -> None:
     assert "no problems" in good(holdfast(empty, "check", "--without-key"))
 
 
+def test_adopted_as_a_sealed_store(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From what a sealed store has sent, which is sealed with the location's keys alone."""
+    (tmp_path / "there").mkdir()
+    where, paper = f"file://{tmp_path}/there", str(tmp_path / "paper")
+    good(holdfast(store, "location", "add", "far", where, "--recovery-key-out", paper))
+    point = good(holdfast(store, "snapshot", "m")).split()[-1]
+    good(holdfast(store, "upload"))
+    monkeypatch.delenv(supply.KEY_FILE)
+    new = tmp_path / "new"
+    refused(holdfast(new, "adopt", where, "--key-file", paper, "--seal"), 2, "HOLDFAST_KEY_FILE")
+    other = tmp_path / "other"
+    other.touch(0o600)
+    other.write_bytes(b"o" * 32)
+    monkeypatch.setenv(supply.KEY_FILE, str(other))
+    good(holdfast(new, "adopt", where, "--key-file", paper, "--seal", "--take-over"))
+    assert point in good(holdfast(new, "points"))
+    monkeypatch.delenv(supply.KEY_FILE)
+    refused(holdfast(new, "points"), 14, "sealed")
+
+
 @pytest.mark.needs_fuse
 def test_its_worker_is_handed_the_key(store: Path, live: Path) -> None:
     where = mounted(store, "m", live)
