@@ -9,7 +9,7 @@ table only.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
@@ -471,7 +471,9 @@ class Backend(Protocol):
     def rotate_keys(
         self, location: str, *, master_for: Sequence[SecretSpec] = (), opened_with: SecretSpec | None = None
     ) -> KeyRing: ...  # fmt: skip
-    def uploads(self, location: str = "", state: str = "") -> list[UploadInfo]: ...
+    def uploads(
+        self, location: str = "", state: str = "", points: Collection[str] | None = None
+    ) -> list[UploadInfo]: ...
     def retry_uploads(self, location: str) -> int: ...
 
     # retention and drills

@@ -236,6 +236,7 @@ UPLOADS = 4  # packs on their way at once, each in memory: 128 MiB
 # --- reading what is elsewhere ------------------------------------------------------------------------------
 AWAY_CACHE = 4 * GIB  # bytes of the cache on disk of what was fetched
 AWAY_PART = 4  # of the free space, at most: the cache is no reason for a full disk
+AWAY_MOST = 0.9  # of the free space, where somebody said how large the cache is to be
 AWAY_BLOCK = 256 * KIB  # fetched and kept as a whole: as much as a request costs
 AWAY_AHEAD = 32  # blocks fetched along when a pack is read in order
 

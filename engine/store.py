@@ -37,6 +37,7 @@ if TYPE_CHECKING:  # imported where they are used: no process needs all of them
     from engine.keys import Opener, Secret
     from engine.live import LiveTree, Ports
     from engine.maintain.adopt import Furnish
+    from engine.maintain.borrow import Lent
     from engine.maintain.check import CheckReport, Problem
     from engine.maintain.forecast import Forecast
     from engine.maintain.refill import AdoptReport
@@ -44,6 +45,7 @@ if TYPE_CHECKING:  # imported where they are used: no process needs all of them
     from engine.maintain.report import CollectReport
     from engine.maintain.scrub import ScrubReport
     from engine.points.novelty import Novelty
+    from engine.points.stream import Stream
     from engine.restore import RestoreReport
     from engine.storecopies import StoreCopies
 
@@ -77,11 +79,15 @@ def _info(point: Point) -> PointInfo:
 class Store:
     """An open store. Use as a context manager, or close it."""
 
-    def __init__(self, opened: home.OpenStore, borrowed: AdoptReport | None = None) -> None:
+    def __init__(
+        self, opened: home.OpenStore, lent: Lent | None = None, cache: int | None = None
+    ) -> None:  # fmt: skip
         self._open = opened
-        self.borrowed = borrowed
-        """What was found at the location that it was made from, of a borrowed store."""
-        opened.context.files.elsewhere = self._elsewhere = Elsewhere(opened.context)
+        self.borrowed = None if lent is None else lent.found
+        """Of a borrowed store: what was found at the location that it was made from."""
+        self.scratch = None if lent is None else lent.scratch
+        """Of a borrowed store: its directory, which may be given to a process that goes on with it."""
+        opened.context.files.elsewhere = self._elsewhere = Elsewhere(opened.context, cache)
         self._served: list[str] = []
 
     @staticmethod
@@ -90,12 +96,13 @@ class Store:
         home.init(path, seal=seal)
 
     @classmethod
-    def open(cls, path: str, *, key: Opener | None = None) -> Self:
-        """Open a store. ``key``: of a sealed one, None for what is at hand (``engine.supply``).
+    def open(cls, path: str, *, cache: int | None = None, key: Opener | None = None) -> Self:
+        """Open a store. ``cache``: bytes on disk for what is at storage locations only, as far as there is room;
+        ``key``: of a sealed one, None for what is at hand (``engine.supply``).
 
         Raises NotFound, FormatTooNew, Corrupt, Busy; PermissionDenied without the right key.
         """
-        return cls(home.OpenStore(path, key=key))
+        return cls(home.OpenStore(path, key=key), cache=cache)
 
     @staticmethod
     def adopt(
@@ -137,8 +144,8 @@ class Store:
         with (
             borrow.borrowed(
                 url, secret, credentials=credentials, scratch=scratch, report=report
-            ) as (opened, found),
-            cls(opened, found) as store,
+            ) as lent,
+            cls(lent.store, lent) as store,
         ):
             yield store
 
@@ -379,6 +386,14 @@ class Store:
                 "nothing keeps point %s from being deleted while it is read: %s", reference, error
             )
             return self.glance(reference)
+
+    def stream(self, reference: str) -> Stream:
+        """A point's tree, while all of it that is elsewhere comes nearer as far as the cache has room; see
+        ``engine.points.stream``."""
+        from engine.points.stream import Stream
+
+        view, elsewhere = self.view(reference), self._elsewhere
+        return Stream(view, elsewhere.filled, elsewhere.close)
 
     def differences(self, old: str, new: str) -> Iterator[diff.Change]:
         """As ``diff``, of points that nothing keeps from being deleted meanwhile."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:  # imported where they are used: no process needs all of them
     from engine.copies.office import Extras, Settings
     from engine.copies.upload import UploadReport
     from engine.keys import Opener, Secret
+    from engine.maintain.borrow import Lent
     from engine.maintain.drop import DropReport
     from engine.maintain.reclaim import Reclaim
-    from engine.maintain.refill import AdoptReport
     from engine.points.view import PointView
 
 
@@ -34,7 +34,7 @@ class StoreCopies(Generic[S]):
 
     def __init__(
         self, store: OpenStore, noting: Callable[[], AbstractContextManager[None]],
-        facade: Callable[[OpenStore, AdoptReport], S],
+        facade: Callable[[OpenStore, Lent], S],
     ) -> None:  # fmt: skip
         """``noting``: within it, what goes wrong is an incident of the store; a borrowed one refuses it;
         ``facade``: makes the facade of another store."""
@@ -122,11 +122,8 @@ class StoreCopies(Generic[S]):
         from engine.maintain import borrow
 
         with (
-            borrow.of_store(self._store.context, location, scratch=scratch, report=report) as (
-                opened,
-                found,
-            ),
-            closing(self._facade(opened, found)) as store,
+            borrow.of_store(self._store.context, location, scratch=scratch, report=report) as lent,
+            closing(self._facade(lent.store, lent)) as store,
         ):
             yield store
 
@@ -156,12 +153,14 @@ class StoreCopies(Generic[S]):
 
         return listing.locations(self._store.context)
 
-    def uploads(self, location: str = "", state: str = "", point: str = "") -> list[UploadInfo]:
-        """How far points are at a location, or at all of them; ``state`` may be ``pending``: all but verified. Raises
-        NotFound."""
+    def uploads(
+        self, location: str = "", state: str = "", points: Collection[str] | None = None
+    ) -> list[UploadInfo]:
+        """How far points, all or these, are at a location, or at all of them; ``state`` may be ``pending``: all but
+        verified. Raises NotFound."""
         from engine.copies import listing
 
-        return listing.uploads(self._store.context, location, state, point)
+        return listing.uploads(self._store.context, location, state, points)
 
     def has_extras(self, point: str) -> bool:
         """Whether a location has something that the service kept with a point."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import sys
 from typing import Any
 
@@ -40,6 +41,9 @@ def main(arguments: list[str]) -> int:
         logging.getLogger("holdfast.fsmount").error("%s", error)
         tell({"kind": error.kind.slug, "message": str(error)})
         return error.kind.exit
+    finally:
+        if "scratch" in request:
+            shutil.rmtree(request["scratch"], ignore_errors=True)
 
 
 def _become(request: dict[str, Any], options: Options) -> None:

@@ -38,7 +38,7 @@ def serve(
     check(options)
     store_path = os.path.abspath(store_path)
     logging.getLogger("holdfast").setLevel(options.log_level)
-    with source.opened(store_path, name, point, shown(store_path, name, point)) as subject:
+    with source.opened(store_path, name, point, shown(store_path, name, point), options) as subject:
         running.run(subject, where, options, ready)
     return 0
 
@@ -56,11 +56,13 @@ def start_background(
     options: Options | None = None,
     *,
     user: tuple[int, int] | None = None,
+    scratch: tuple[str, int] | None = None,
 ) -> int:
     """As ``serve`` in a process of its own; returns its id once the mount can be used, or raises what went wrong.
 
     ``user``: user and group that the process becomes first, without any privilege; root may ask for that. Such a
     worker cannot mount for others: it is given a connection, ``options.fuse_fd``, which stays open here.
+    ``scratch``: a directory, and a descriptor that has it locked: the process removes it when it ends.
     """
     options = options or Options()
     check(options)
@@ -83,6 +85,9 @@ def start_background(
     if not os.path.isdir(store_path):
         raise NotFound(f"store {store_path}", expected="a store", found="no such directory")
     keep = [options.fuse_fd] if options.fuse_fd >= 0 else []
+    if scratch is not None:
+        request["scratch"] = scratch[0]
+        keep.append(scratch[1])
     log_path = os.path.join(store_path, FOLDER, f"{label}.log")
     return background.start(request, log_path, user=user, keep=keep)
 

@@ -36,6 +36,10 @@ class Options:
     squash_gid: int = NOBODY
     fenced: bool = False
     """Refuse every change from the first moment, until told otherwise by its control socket."""
+    stream: bool = False
+    """Of a recovery point: fetch ahead what is at a storage location only, as far as the cache has room."""
+    cache: int | None = None
+    """Bytes of the cache for what is at a storage location only, as far as there is room; None: as is usual."""
     log_level: str = "INFO"
     fuse_fd: int = -1
     """A mounted connection that somebody else made, and will unmount; -1: this worker mounts, and unmounts."""

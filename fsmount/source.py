@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from engine import Store
+from fsmount.options import Options
 from fsmount.pointfs import View
 from fsmount.remote import FOLDER
 from fsmount.snapdir import Named
@@ -34,10 +35,12 @@ class StorePoints:
 
 
 @contextmanager
-def opened(store_path: str, name: str, point: str | None, shown: str) -> Iterator[Subject]:
+def opened(
+    store_path: str, name: str, point: str | None, shown: str, options: Options
+) -> Iterator[Subject]:
     """Open a store for one worker: for a live tree, which the worker closes, or for a recovery point."""
     folder = os.path.join(store_path, FOLDER)
-    store = Store.open(store_path)
+    store = Store.open(store_path, cache=options.cache)
     try:
         if point is None:
             tree = store.open_live(name)
@@ -45,6 +48,12 @@ def opened(store_path: str, name: str, point: str | None, shown: str) -> Iterato
                 name, shown, folder, tree=tree, points=StorePoints(store, name), incidents=store.incidents,
                 counters=store.counters,
             )  # fmt: skip
+        elif options.stream:
+            stream = store.stream(point)
+            try:
+                yield Subject(name, shown, folder, view=stream.view, incidents=store.incidents)
+            finally:
+                stream.close()
         else:
             yield Subject(name, shown, folder, view=store.view(point), incidents=store.incidents)
     finally:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from daemon.cli.common import backend, beside, open_store, path_of, plain, waits
-from daemon.cli.output import Ids, as_json, counted, progress, say, shown, size, table
+from daemon.cli.opening import Given, opens
+from daemon.cli.output import Ids, Size, as_json, counted, progress, say, shown, size, table
 from engine import PointInfo, Store
 from engine.errors import NotFound
 
@@ -32,35 +33,54 @@ if TYPE_CHECKING:
     type=Ids(),
     help="Who root acts as, as UID:GID; 65534:65534 unless given.",
 )
+@click.option(
+    "--from",
+    "place",
+    default="",
+    metavar="LOCATION",
+    help="A point from a storage location: its name in the store, or its URL, which needs no store.",
+)
+@opens
+@click.option(
+    "--cache-size",
+    type=Size(),
+    help="With --from: how much of the point is kept on disk, as far as there is room.",
+)
+@click.option("--scratch", metavar="DIR", help="With --from: where that is kept meanwhile.")
 @click.pass_context
 def mount(
-    ctx: click.Context,
-    name: str,
-    path: str,
-    background: bool,
-    write_through: bool,
-    root_squash: bool,
-    squash_to: tuple[int, int] | None,
-) -> None:
+    ctx: click.Context, name: str, path: str, background: bool, write_through: bool, root_squash: bool,
+    squash_to: tuple[int, int] | None, place: str, credentials: str, passphrase_file: str | None,
+    key_file: str | None, both: bool, unsealed: bool, cache_size: int | None, scratch: str | None,
+) -> None:  # fmt: skip
     """Mount a live tree, or read-only one of its recovery points.
+
+    With --from the point is read from a storage location: at once, while the rest of it is fetched.
 
     \b
       holdfast mount oracle /mnt/oracle --background
       holdfast mount oracle@latest /mnt/restore
       holdfast mount home /srv/home --root-squash
+      holdfast mount oracle@latest /mnt/restore --from s3://bucket/db?endpoint=https://s3.example
     """
     if squash_to and not root_squash:
         raise click.UsageError("--squash-to needs --root-squash")
     import fsmount
 
+    options = fsmount.Options(writeback=not write_through, root_squash=root_squash)
+    if squash_to:
+        options = replace(options, squash_uid=squash_to[0], squash_gid=squash_to[1])
+    if place:
+        from daemon.cli import lending
+
+        given = Given(credentials, passphrase_file, key_file, both, unsealed)
+        lending.mount(ctx, name, path, place, given, options, cache_size, scratch, background)
+        return
     store_path = path_of(ctx)
     base, _, reference = name.partition("@")
     with Store.open(store_path) as store:
         store.mount(base)
         point = store.point(name if reference == "latest" else reference).id if reference else None
-    options = fsmount.Options(writeback=not write_through, root_squash=root_squash)
-    if squash_to:
-        options = replace(options, squash_uid=squash_to[0], squash_gid=squash_to[1])
     if background:
         fsmount.start_background(store_path, base, point, path, options)
         say(f"{shown(name)} mounted at {shown(path)}")
@@ -140,7 +160,7 @@ def _plainly(ctx: click.Context, name: str, label: str) -> PointInfo | None:
 @click.option("--json", "json_", is_flag=True)
 @click.pass_context
 def mounts(ctx: click.Context, json_: bool) -> None:
-    """List mounts, how each is served, and how long the last good drill took to recover it.
+    """List mounts: how each is served, points that wait for their copies, how long the last good drill took.
 
     \b
       holdfast mounts --json
@@ -151,12 +171,25 @@ def mounts(ctx: click.Context, json_: bool) -> None:
         as_json(found)
         return
     rows = [
-        [shown(one.name), one.state, str(one.points), size(one.quota) if one.quota else "-",
+        [shown(one.name), one.state, str(one.points), str(one.pending), size(one.quota) if one.quota else "-",
          one.session or "-", f"{one.recovery_s:.1f} s" if one.drilled_ns else "-", shown(one.path) or "-",
          shown(", ".join(one.exports)) or "-"]
         for one in found
     ]  # fmt: skip
-    table(rows, ["MOUNT", "STATE", "POINTS", "QUOTA", "SESSION", "RECOVERY", "PATH", "EXPORTED TO"])
+    table(
+        rows,
+        [
+            "MOUNT",
+            "STATE",
+            "POINTS",
+            "PENDING",
+            "QUOTA",
+            "SESSION",
+            "RECOVERY",
+            "PATH",
+            "EXPORTED TO",
+        ],
+    )
     for one in found:
         if one.frozen:
             click.echo(f"{shown(one.name)}: retention waits: {shown(one.frozen)}", err=True)

@@ -205,20 +205,20 @@ def _bar() -> Iterator[Report]:
     from rich import console, progress
 
     columns = (
-        progress.TextColumn("{task.description}"),
         progress.BarColumn(),
-        progress.MofNCompleteColumn(),
+        progress.TextColumn("{task.description}"),
         progress.TimeElapsedColumn(),
-        progress.TimeRemainingColumn(),
     )
     with progress.Progress(*columns, console=console.Console(stderr=True), transient=True) as bar:
-        tasks: dict[str, progress.TaskID] = {}
+        tasks: dict[str, tuple[progress.TaskID, float, int]] = {}
 
         def draw(state: Progress) -> None:
+            now = time.monotonic()
             if state.stage not in tasks:
-                tasks[state.stage] = bar.add_task(
-                    f"{state.stage} ({state.unit})", total=state.total
-                )
-            bar.update(tasks[state.stage], completed=state.done, total=state.total)
+                made = bar.add_task(state.stage, total=state.total)
+                tasks[state.stage] = (made, now, state.done)
+            task, begun, first = tasks[state.stage]
+            told = how_far(state, state.done - first, now - begun)
+            bar.update(task, completed=state.done, total=state.total, description=told)
 
         yield draw

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import click
@@ -14,7 +15,7 @@ from daemon.cli.opening import Given, lent, opens
 from daemon.cli.output import as_json, counted, every, moment, progress, say, shown, size, table
 from daemon.cli.wishes import Wish
 from engine import Report, Store
-from engine.errors import Corrupt, InvalidRequest
+from engine.errors import Corrupt, InvalidRequest, PermissionDenied
 
 if TYPE_CHECKING:
     from daemon.contract import Backend
@@ -34,22 +35,37 @@ def points(ctx: click.Context, name: str | None, json_: bool) -> None:
     \b
       holdfast points oracle --json
     """
+    uploads: list[tuple[str, str, str]] = []
     if alone(ctx):
         with open_store(ctx) as store:
             found = store.points(name)
+            uploads = [(one.point, one.location, one.state) for one in store.copies.uploads()]
     else:
         from daemon.contract import PointQuery
 
         with backend(ctx) as asked:
             found = list(every(lambda c: asked.points(PointQuery(mount=name or "", cursor=c))))
+            with suppress(PermissionDenied):  # a restorer's token browses points only
+                uploads = [(one.point, one.location, one.state) for one in asked.uploads()]
+    copies: dict[str, dict[str, str]] = {}
+    for point, location, state in uploads:
+        copies.setdefault(point, {})[location] = state
     if json_:
-        as_json(found)
+        as_json([{**one._asdict(), "copies": copies.get(one.id, {})} for one in found])
         return
+    heads = ["POINT", "MOUNT", "NO", "TIME", "SIZE", *(["COPIES"] if copies else []), "LABEL"]
     rows = [
-        [p.id, shown(p.mount), str(p.seq), moment(p.time_ns), size(p.logical_bytes), shown(p.label)]
+        [p.id, shown(p.mount), str(p.seq), moment(p.time_ns), size(p.logical_bytes),
+         *([_told(copies.get(p.id, {}))] if copies else []), shown(p.label)]
         for p in found
-    ]
-    table(rows, ["POINT", "MOUNT", "NO", "TIME", "SIZE", "LABEL"])
+    ]  # fmt: skip
+    table(rows, heads)
+
+
+def _told(copies: dict[str, str]) -> str:
+    """How far a point's copies are, in few words."""
+    waiting = [f"{name}: {state}" for name, state in sorted(copies.items()) if state != "verified"]
+    return ", ".join(waiting) or f"{len(copies)} verified" if copies else "-"
 
 
 @click.command()

@@ -38,6 +38,9 @@ def status(ctx: click.Context, json_: bool) -> None:
     say(f"{counted(len(opened), 'open session')}" + (f", {stale} stale" if stale else ""))
     say(f"{counted(len(running), 'running job')}")
     say(f"{counted(len(incidents), 'incident')}")
+    pending = sum(one.pending for one in mounts)
+    if pending:
+        say(f"{counted(pending, 'point')} without all copies: see 'holdfast uploads'")
     for one in mounts:
         if one.frozen:
             say(f"{shown(one.name)}: retention waits: {shown(one.frozen)}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any, Self
 
@@ -279,8 +279,12 @@ class Remote:
         path = f"/v1/locations/{part(location)}/{path}"
         return self._link.post(KeyRing, path, asked, long=True, keyed=False)
 
-    def uploads(self, location: str = "", state: str = "") -> list[UploadInfo]:
-        return self._all(UploadInfo, "/v1/uploads", {"location": location, "state": state})
+    def uploads(
+        self, location: str = "", state: str = "", points: Collection[str] | None = None
+    ) -> list[UploadInfo]:
+        query: Query = {"location": location, "state": state}
+        found: list[UploadInfo] = self._all(UploadInfo, "/v1/uploads", query)
+        return found if points is None else [one for one in found if one.point in set(points)]
 
     def retry_uploads(self, location: str) -> int:
         found = self._link.post(dict[str, int], "/v1/uploads/retry", {"location": location})

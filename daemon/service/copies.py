@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, get_args
 
 from daemon.contract import (
@@ -96,11 +96,15 @@ class Copies(Core):
                            do="delete that restore first")  # fmt: skip
         self.store.copies.remove(name)
 
-    def uploads(self, location: str = "", state: str = "") -> list[UploadInfo]:
-        """Points and how far their copies are, of one location or all. Raises NotFound, InvalidRequest."""
+    def uploads(
+        self, location: str = "", state: str = "", points: Collection[str] | None = None
+    ) -> list[UploadInfo]:
+        """Points, all or these, and how far their copies are, of one location or all. Raises NotFound,
+        InvalidRequest."""
         if state and state not in get_args(UploadState):
             raise InvalidRequest(f"state {state!r}", expected=" or ".join(get_args(UploadState)))
-        return [UploadInfo(**one._asdict()) for one in self.store.copies.uploads(location, state)]
+        found = self.store.copies.uploads(location, state, points)
+        return [UploadInfo(**one._asdict()) for one in found]
 
     def pending_uploads(self, location: str) -> list[UploadInfo]:
         """Those to a location that are not verified. Raises NotFound."""
@@ -118,7 +122,7 @@ class Copies(Core):
 
     def copies_of(self, point: str) -> dict[str, UploadInfo]:
         """Of each location that the point goes to, how far it is."""
-        found = self.store.copies.uploads(point=point)
+        found = self.store.copies.uploads(points=[point])
         return {one.location: UploadInfo(**one._asdict()) for one in found}
 
     def pending(self) -> dict[str, int]:

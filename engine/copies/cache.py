@@ -38,6 +38,8 @@ class Away(NamedTuple):
 class Straight:
     """No cache: ranges as they are asked for, for what is read once and here and there."""
 
+    fetched_bytes = 0
+
     def ranges(self, pack: Away, parts: Sequence[tuple[int, int]]) -> list[memoryview]:
         """Of each (offset, length) its bytes. Raises what the location raises."""
         return pack.location.ranges(pack.path, parts)

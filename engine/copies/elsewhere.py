@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 class Elsewhere:
     """What ``PackFiles`` asks for packs that are no files of the store. Thread-safe."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, most: int | None = None) -> None:
+        """``most``: bytes of the cache, as far as there is room; None: as is usual."""
         self._context = context
+        self._most = most
         self._lock = threading.Lock()
         self._fetcher: Fetcher | None = None
 
@@ -32,6 +34,11 @@ class Elsewhere:
         fetcher = self._fetcher or self._needed(number)
         return fetcher is not None and fetcher.ahead(number, parts)
 
+    def filled(self) -> tuple[int, int]:
+        """Bytes that were fetched so far, and those that the cache takes."""
+        fetcher = self._fetcher
+        return (fetcher.cache.fetched_bytes, fetcher.most) if fetcher is not None else (0, 1)
+
     def _needed(self, number: int) -> Fetcher | None:
         with self._context.index.read() as txn:
             if txn.get(Table.AWAY, rows.away_key(number)) is None:
@@ -40,7 +47,7 @@ class Elsewhere:
 
         with self._lock:
             if self._fetcher is None:
-                self._fetcher = Fetcher(self._context)
+                self._fetcher = Fetcher(self._context, self._most)
             return self._fetcher
 
     def close(self) -> None:

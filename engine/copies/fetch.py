@@ -38,8 +38,8 @@ class Fetcher:
         self._links = {link.row.id: link for link in links}
         self._packs: OrderedDict[int, tuple[Away, FileSeal]] = OrderedDict()
         folder = os.path.join(context.root, FOLDER)
-        most = _room(context) if most is None else most
-        self.cache = BlockCache(folder, most, context.system) if most else Straight()
+        self.most = _room(context, most)
+        self.cache = BlockCache(folder, self.most, context.system) if self.most else Straight()
 
     def ranges(self, number: int, parts: Sequence[tuple[int, int]]) -> list[bytes] | None:
         """Records by their place, without their seals; None when no location has a pack of that number.
@@ -123,10 +123,14 @@ class Fetcher:
             raise LocationUnavailable(f"location {name!r}", found=str(error)) from None
 
 
-def _room(context: Context) -> int:
+def _room(context: Context, wanted: int | None) -> int:
     """Bytes that the cache may take: what is stored on the same disk goes before."""
+    if not wanted and wanted is not None:
+        return 0
     try:
         free, _ = context.system.space(context.root)
     except OSError as error:
         raise from_os(error, context.root) from None
+    if wanted is not None:
+        return min(wanted, int(free * limits.AWAY_MOST))
     return min(limits.AWAY_CACHE, free // limits.AWAY_PART)

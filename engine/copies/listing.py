@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 from engine.chunks import Context
@@ -68,9 +68,9 @@ def locations(context: Context) -> list[LocationInfo]:
 
 
 def uploads(
-    context: Context, location: str = "", state: str = "", point: str = ""
+    context: Context, location: str = "", state: str = "", points: Collection[str] | None = None
 ) -> list[UploadInfo]:
-    """Points and how far they are, of one location or all, of one point or all, oldest first. ``state``: only those
+    """Points and how far they are, of one location or all, of these points or all, oldest first. ``state``: only those
     in it, or all that are ``PENDING``. Raises NotFound."""
     found = []
     with context.index.read() as txn:
@@ -78,7 +78,7 @@ def uploads(
         if location:
             places = {location: outbox.location(txn, location)}
         for name, place in sorted(places.items()):
-            for one, row in _rows(txn, place.id, point):
+            for one, row in _rows(txn, place.id, points):
                 wanted = state in ("", row.state) or (state == PENDING and row.state != VERIFIED)
                 raw = txn.get(Table.POINTS, one.encode()) if wanted else None
                 if raw is not None:
@@ -91,8 +91,10 @@ def uploads(
     return found
 
 
-def _rows(txn: Txn, location_id: int, point: str) -> Iterable[tuple[str, OutboxRow]]:
-    if not point:
+def _rows(
+    txn: Txn, location_id: int, points: Collection[str] | None
+) -> Iterable[tuple[str, OutboxRow]]:
+    if points is None:
         return outbox.of_location(txn, location_id)
-    row = outbox.get(txn, location_id, point)
-    return [] if row is None else [(point, row)]
+    found = ((point, outbox.get(txn, location_id, point)) for point in points)
+    return [(point, row) for point, row in found if row is not None]

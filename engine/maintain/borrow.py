@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from engine import home, limits, supply
 from engine.chunks import Context
@@ -65,10 +66,28 @@ class Known:
             )  # fmt: skip
 
 
+@dataclass
+class Scratch:
+    """The directory of a borrowed store. ``fd`` has it locked; ``given_away``: to another process, which inherited that
+    and removes it."""
+
+    folder: str
+    fd: int
+    given_away: bool = False
+
+
+class Lent(NamedTuple):
+    """An open store to be read, what was found at the location, and where it is."""
+
+    store: OpenStore
+    found: AdoptReport
+    scratch: Scratch
+
+
 @contextmanager
 def of_store(
     context: Context, name: str, *, scratch: str | None, report: Report
-) -> Iterator[tuple[OpenStore, AdoptReport]]:  # fmt: skip
+) -> Iterator[Lent]:  # fmt: skip
     """As ``borrowed``, from a location of a store, with what opens it there. Raises NotFound as well."""
     with context.index.read() as txn:
         row = outbox.location(txn, name)
@@ -85,7 +104,7 @@ def of_store(
 def borrowed(
     url: str, secret: Opener | None, *, credentials: str, scratch: str | None, report: Report,
     known: Known | None = None, seal: Sequence[Secret] = (), system: Os = REAL,
-) -> Iterator[tuple[OpenStore, AdoptReport]]:  # fmt: skip
+) -> Iterator[Lent]:  # fmt: skip
     """An open store that only reads, made from what lies at a location, to be closed in the block; and what was found.
 
     ``scratch``: the directory to make it below; ``seal``: as of ``home.init``.
@@ -93,7 +112,8 @@ def borrowed(
     Raises PermissionDenied for a wrong secret, NotFound, Corrupt,
     FormatTooNew, InvalidRequest, StoreFull, and what the location raises.
     """
-    with _scratch(scratch or _usual(), system) as folder:
+    with _scratch(scratch or _usual(), system) as mine:
+        folder = mine.folder
         path = os.path.join(folder, _STORE)
         ring = known.ring if known is not None else (0, b"")
         bare = open_bare(url, secret, credentials, system=system, report=report, ring=ring)
@@ -109,7 +129,7 @@ def borrowed(
             bare.location.close()
         store = OpenStore(path, system=system, borrowed=result.location)
         try:
-            yield store, result
+            yield Lent(store, result, mine)
         finally:
             if store.context.seal is not None:
                 supply.forget(store.context.store_id, store.context.seal.master.data)
@@ -159,28 +179,29 @@ def _usual() -> str:
 
 
 @contextmanager
-def _scratch(below: str, system: Os) -> Iterator[str]:
+def _scratch(below: str, system: Os) -> Iterator[Scratch]:
     """A new directory for this process alone, gone at the end; those that the dead left beside it go before."""
     below = home.named(below)
     try:
         _tidy(below)
-        folder, fd = _locked(below, system)
+        mine = _locked(below, system)
     except OSError as error:
         raise from_os(error, f"scratch directory {below}") from None
     try:
-        yield folder
+        yield mine
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        os.close(fd)
+        if not mine.given_away:
+            shutil.rmtree(mine.folder, ignore_errors=True)
+        os.close(mine.fd)
 
 
-def _locked(below: str, system: Os) -> tuple[str, int]:
+def _locked(below: str, system: Os) -> Scratch:
     for _ in range(_TRIES):
         folder = tempfile.mkdtemp(prefix=_PREFIX, dir=below)
         with suppress(FileNotFoundError):
             fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
             if system.try_lock(fd) and os.fstat(fd).st_nlink:
-                return folder, fd
+                return Scratch(folder, fd)
             os.close(fd)  # somebody is about to remove it
     raise LocationUnavailable(
         f"scratch directory {below}", expected="a directory that stays", found="each gone at once",

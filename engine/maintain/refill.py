@@ -64,6 +64,7 @@ class Refill:
         self._copies = Copies(self._index, self._reader)
         self._twice: set[bytes] = set()
         self._batch: dict[bytes, tuple[ChunkRow, bytes]] = {}
+        self._away: list[tuple[bytes, bytes]] = []
         self._next = 1
         self._missing = 0  # packs
         self._copying = True  # what is there is noted by location as well: for who sends more
@@ -129,8 +130,7 @@ class Refill:
     def _pack(self, pack: PackRow, entries: list[Entry]) -> None:
         number, self._next = self._next, self._next + 1
         row = away_of(pack, self._link.row.id, NAMED)
-        with self._index.write() as txn:
-            txn.put(Table.AWAY, rows.away_key(number), row.pack_bytes())
+        self._away.append((rows.away_key(number), row.pack_bytes()))
         for one in entries:
             if one.kind == KIND_SKETCH:
                 continue  # an aid, which is not sent
@@ -147,9 +147,12 @@ class Refill:
     def _flush(self) -> None:
         """In order of keys: each page of the index is gone to once."""
         batch, self._batch = self._batch, {}
+        away, self._away = self._away, []
         order = sorted(batch)
         prefix = rows.copy_key(self._link.row.id, b"")
         with self._index.write() as txn:
+            for key, value in away:
+                txn.put(Table.AWAY, key, value)
             added = txn.fill(Table.CHUNKS, [(cid, batch[cid][0].pack_bytes()) for cid in order])
             if self._copying:
                 txn.fill(Table.COPIES, [(prefix + cid, batch[cid][1]) for cid in order])

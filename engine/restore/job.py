@@ -201,13 +201,17 @@ class Job:
         """Count restored bytes."""
         with self._lock:
             self.result.bytes += count
-            done = self.result.bytes + self.result.kept
+        self._tell()
+
+    def _tell(self) -> None:
+        done = self.result.bytes + self.result.kept
         self._report(Progress("restore", done, self._total, "bytes"))
 
     def kept(self, count: int) -> None:
         """Count bytes that were there already."""
         with self._lock:
             self.result.kept += count
+        self._tell()
 
     def lost(self, path: bytes, text: str, error: Exception) -> None:
         """What cannot be read for this reason is damaged, unless it may be read later: that is raised."""
@@ -242,7 +246,8 @@ class Job:
     def abandon(self) -> None:
         """End without regard for what is queued."""
         self._error = self._error or HoldfastError("restore abandoned")
-        if self._batch:
-            self._send()
+        batch, self._batch = self._batch, []
+        for piece in batch:
+            piece.dropped()
         self._far.shutdown(wait=True, cancel_futures=True)
         self._pool.shutdown(wait=True, cancel_futures=True)

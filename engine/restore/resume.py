@@ -31,7 +31,7 @@ def reopened(folder: int, name: bytes, entry: Entry) -> int:
         raise
     try:
         found = os.fstat(fd)
-        owners = (0, os.geteuid(), entry.uid)
+        owners = (os.geteuid(), *((entry.uid,) if os.geteuid() == 0 else ()))
         if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1 or found.st_uid not in owners:
             return -1
         os.fchmod(fd, 0o600)

@@ -45,7 +45,9 @@ def restore(
         total = expected if not subpath else entry.size if stat.S_ISREG(entry.mode) else None
     else:
         entry = view.root_entry
-        wanted, total = _wanted(view, subpath), None
+        wanted = _wanted(view, subpath)
+        found = [view.find(one) for one in subpath]
+        total = sum(one.size for one in found) if all(map(_is_file, found)) else None
     much = entry.size if stat.S_ISREG(entry.mode) else expected
     job = Job(
         view.reader, progress, total, store_path if much >= HELP_FROM else "", all_far=all_far
@@ -74,6 +76,10 @@ def restore(
     finally:
         job.close()
     return job.result
+
+
+def _is_file(entry: Entry) -> bool:
+    return stat.S_ISREG(entry.mode)
 
 
 def _wanted(view: PointView, paths: Sequence[bytes]) -> Wanted:

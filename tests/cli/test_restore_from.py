@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from daemon.service.extras import Kept, KeptText
 from engine import Store
 from engine.copies.connect import Wanted, add
 from engine.keys import Key, Passphrase
-from tests.cli.support import good, holdfast, noise, put, refused
+from tests.cli.support import good, holdfast, new_store, noise, put, refused, write
 from tests.keys.support import CHEAP
 
 KEY = Key(bytes(range(32)))
@@ -135,3 +136,81 @@ def test_ended_by_a_signal_it_leaves_no_scratch(
         child.send_signal(signal.SIGTERM)
         assert child.wait(20) == 128 + signal.SIGTERM
     assert list(scratch.iterdir()) == []
+
+
+def unmounted(where: Path, scratch: Path) -> None:
+    """Unmount, and see that nothing is left within seconds."""
+    good(holdfast(where, "umount", str(where)))
+    end = time.monotonic() + 20
+    while list(scratch.iterdir()) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert list(scratch.iterdir()) == []
+
+
+@pytest.mark.needs_fuse
+def test_a_point_is_mounted_and_streams_in(
+    there: There, key: str, tmp_path: Path, scratch: Path
+) -> None:
+    where = tmp_path / "mnt"
+    where.mkdir()
+    words = ("mount", "m@latest", str(where), "--from", there.url, "--key-file", key)
+    good(holdfast(tmp_path / "no-store", *words, "--background"))
+    try:
+        assert (where / "b.dbf").read_bytes() == FILES[b"b.dbf"]
+        assert found(where) == FILES
+        with pytest.raises(OSError, match="Read-only"):
+            (where / "new").touch()
+        (mine,) = scratch.iterdir()
+        kept = mine / "store" / "cache"
+        end = time.monotonic() + 20
+        while sum(one.stat().st_size for one in kept.iterdir()) < 3_000_000:
+            assert time.monotonic() < end, "the rest is fetched by itself"
+            time.sleep(0.05)
+        with Store.borrow(there.url, KEY, scratch=str(scratch)):
+            assert mine.exists(), "its process holds it, the one that began it has ended"
+    finally:
+        unmounted(where, scratch)
+    for wrong in (("m", 2), ("n@latest", 10), ("m@01zzzz", 10)):
+        done = holdfast(tmp_path, "mount", wrong[0], *words[2:], "--background")
+        assert done.returncode == wrong[1], done.stderr
+    assert list(scratch.iterdir()) == []
+
+
+@pytest.mark.needs_fuse
+def test_a_small_cache_says_so_and_all_is_read(there: There, tmp_path: Path, scratch: Path) -> None:
+    where, log = tmp_path / "mnt", tmp_path / "log"
+    where.mkdir()
+    program = "from daemon.cli.main import main; main()"
+    words = ["--store", str(there.store), "mount", "m@latest", str(where), "--from", "far"]
+    command = [sys.executable, "-c", program, *words, "--cache-size", "1M"]
+    with log.open("wb") as said, subprocess.Popen(command, stderr=said) as child:
+        try:
+            end = time.monotonic() + 20
+            while not os.path.ismount(where) and time.monotonic() < end:
+                time.sleep(0.05)
+            assert found(where) == FILES
+            while b"no room" not in log.read_bytes() and time.monotonic() < end:
+                time.sleep(0.05)
+            assert "the cache of 1 MiB has no room" in log.read_text()
+            assert found(where) == FILES
+        finally:
+            unmounted(where, scratch)
+        assert child.wait(20) == 0
+
+
+def test_a_database_of_a_store_by_its_log(tmp_path: Path) -> None:
+    store = new_store(tmp_path / "store")
+    session = json.loads(good(holdfast(store, "begin", "m", "--json")))["id"]
+    write(store, FILES)
+    manifest = tmp_path / "backup_manifest"
+    manifest.write_text(
+        json.dumps({"PostgreSQL-Backup-Manifest-Version": 1, "Files": [{"Path": "b.dbf"}]})
+    )
+    good(holdfast(store, "log", session, str(manifest)))
+    good(holdfast(store, "commit", session))
+    out = tmp_path / "out"
+    words = ("restore", "m@latest", str(out), "--database")
+    assert "1 file" in good(holdfast(store, *words, "postgresql"))
+    assert found(out) == {b"b.dbf": FILES[b"b.dbf"]}
+    done = holdfast(store, *words, "other")
+    assert done.returncode == 10 and "databases: postgresql" in done.stderr

@@ -136,8 +136,8 @@ def far(
         monkeypatch.setenv(name, value)
     far = Far(engine, Proxy(server.endpoint), server, "", tmp_path)
 
-    def patient(inner: Location) -> Retry:
-        return Retry(inner, far.wait_s, chance=lambda: 0)
+    def patient(inner: Location, clock: Callable[[], float]) -> Retry:
+        return Retry(inner, far.wait_s, clock=clock, chance=lambda: 0)
 
     monkeypatch.setattr(connect, "Retry", patient)
     with far.proxy as proxy:

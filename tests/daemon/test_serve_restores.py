@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from daemon.client import Remote
 from daemon.contract import JobInfo, LocationSpec, RestoreSpec
 from engine.errors import NotFound
+from tests.cli.support import good, holdfast
 from tests.daemon.service.support import fill
 from tests.daemon.supervise.daemons import Daemon, until
 
@@ -66,6 +69,25 @@ def world(make_once: Callable[..., Daemon]) -> Iterator[tuple[Daemon, str]]:
         until(lambda: api.point(point).copies == {"far": "verified"})
     yield daemon, point
     daemon.stop()
+
+
+def test_lists_tell_where_copies_are(world: tuple[Daemon, str]) -> None:
+    daemon, point = world
+    with daemon.remote() as api:
+        (listed,) = api._link.get(dict[str, Any], "/v1/points")["items"]
+        assert (listed["id"], listed["copies"]) == (point, {"far": "verified"})
+        assert [one.state for one in api.uploads(points=[point])] == ["verified"]
+        assert api.uploads(points=[]) == []
+    said = good(holdfast(daemon.store, "points", "--json"))
+    assert json.loads(said)[0]["copies"] == {"far": "verified"}
+    assert "1 verified" in good(holdfast(daemon.store, "points"))
+    assert "PENDING" in good(holdfast(daemon.store, "mounts"))
+    words = ["--place", "out", "--database", "ORCL", "--from", "far", "--json"]
+    job = json.loads(good(holdfast(daemon.store, "restore", point, *words)))
+    assert job["state"] == "done" and job["options"]["from"] == "far"
+    good(holdfast(daemon.store, "restores", "--remove", str(job["id"])))
+    words = ["snapshot", "a", "--once", "key", "--json"]
+    assert good(holdfast(daemon.store, *words)) == good(holdfast(daemon.store, *words))
 
 
 def test_parts_come_from_here_and_from_a_location(world: tuple[Daemon, str]) -> None:

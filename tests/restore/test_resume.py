@@ -209,12 +209,23 @@ def count(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
     total = [0]
     real = cache.BlockCache._keep
 
-    def keep(self: cache.BlockCache, pack: cache.Away, number: int, data: bytes) -> None:
+    def keep(self: cache.BlockCache, pack: cache.Away, number: int, data: memoryview) -> None:
         total[0] += len(data)
         real(self, pack, number, data)
 
     monkeypatch.setattr(cache.BlockCache, "_keep", keep)
     return lambda: total[0]
+
+
+def test_only_what_is_needed_is_fetched(
+    far: tuple[str, bytes], out: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetched = count(monkeypatch)
+    with Store.borrow(far[0], Key(bytes(32)), scratch=str(tmp_path)) as store:
+        store.restore("m@latest", b"small", out)
+        assert fetched() <= 3 * limits.AWAY_BLOCK
+        store.restore("m@latest", b"large", out + b"-large")
+        assert fetched() < len(far[1]) * 1.1 + 3 * limits.AWAY_BLOCK
 
 
 def test_a_location_that_is_gone_ends_it_and_it_goes_on_later(

@@ -16,7 +16,17 @@ from tools.bench.gen.base import MIB
 from tools.bench.measure import BenchError, free_space, machine
 from tools.bench.peers import registry
 from tools.bench.peers.mounted import PROJECT
-from tools.bench.probes import adopt, index, nfs, overwrite, service, snapshots, untar, uploads
+from tools.bench.probes import (
+    adopt,
+    index,
+    nfs,
+    overwrite,
+    restores,
+    service,
+    snapshots,
+    untar,
+    uploads,
+)
 from tools.bench.probes.base import Bench, Row
 from tools.bench.results import Results
 
@@ -29,6 +39,7 @@ PROBES: Final[dict[str, Callable[[Bench], list[Row]]]] = {
     "service": service.run,
     "nfs": nfs.run,
     "uploads": uploads.run,
+    "restores": restores.run,
 }
 QUICK_SCALE: Final = 0.1
 NEEDED: Final = 24 * 1024 * MIB  # free bytes a run at scale 1 needs: sets, stores, one restored

@@ -125,11 +125,19 @@ def tables(run: Results) -> list[tuple[str, Table]]:
             "write_beside_mb_s",
         ),
     }
+    keys["restores"] = (
+        "stored_mib",
+        "restore_mb_s",
+        "download_mb_s",
+        "link_restore_mb_s",
+        "begin_s",
+    )
     titles = {
         "overwrite": "Random 4 KiB overwrites",
         "untar": "Untar",
         "nfs": "Over NFS",
         "uploads": "Sent to a bucket",
+        "restores": "Restored from a bucket",
     }
     found += [(titles[probe], probes_table(run, probe, keys[probe])) for probe in keys]
     found += [("Snapshots", snapshots_table(run)), ("Index", index_table(run))]

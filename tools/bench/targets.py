@@ -125,6 +125,8 @@ TARGETS: Final = (
     Target("sent to a bucket, by the library's own put", 0.8, plain("uploads", "by_put")),
     Target("second point after 3 %, by what it stored", 1.3, plain("uploads", "later_by_stored"), most=True),
     Target("writing while points are sent, by alone", 0.85, plain("uploads", "beside_by_alone")),
+    Target("restored from a bucket, by a download of its packs", 0.7, plain("restores", "restore_by_download")),
+    Target("the same through 1 Gbit/s and 10 ms", 0.7, plain("restores", "link_restore_by_download")),
     Target("snapshot, 10⁶ files, 100 changed", 1.0, _snapshot(1_000_000), "s", most=True),
     Target("the same, by that at 10⁴ files", 2.0, _snapshot_growth, most=True),
     Target("index insert rate, end by start", 0.5, _index("insert")),

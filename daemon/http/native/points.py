@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import make_dataclass
 from typing import Annotated, Any
 
 from fastapi import Path, Query
@@ -58,16 +59,32 @@ def seen(ask: Asked, reference: str) -> PointDetail:
     return found
 
 
-@route("GET", "/v1/points", Page[PointInfo])
+ListedPoint: Any = make_dataclass(
+    "ListedPoint",
+    [*wire.fields_of(PointInfo).items(), ("copies", dict[str, str])],
+    frozen=True,
+    namespace={
+        "__doc__": "A recovery point in a list. ``copies``: how far its copy is, by location."
+    },
+)
+
+
+@route("GET", "/v1/points", Page[ListedPoint])
 def list_points(
     ask: Ask, mount: Text = "", label: Text = "", since_ns: Time = 0, until_ns: Time = 0,
     cursor: Cursor = "", limit: Limit = 100,
-) -> Page[PointInfo]:  # fmt: skip
+) -> Page[Any]:  # fmt: skip
     """Points, oldest first. A page may have fewer than ``limit`` and still not be the last: see ``cursor``."""
     if mount:
         ask.mount(mount)
     page = ask.backend.points(PointQuery(mount, label, since_ns, until_ns, cursor, limit))
-    return Page([one for one in page.items if ask.caller.sees(one.mount)], page.cursor)
+    points = [one for one in page.items if ask.caller.sees(one.mount)]
+    copies: dict[str, dict[str, str]] = {one.id: {} for one in points}
+    for row in ask.backend.uploads(points=list(copies)):
+        copies[row.point][row.location] = row.state
+    return Page(
+        [ListedPoint(**one._asdict(), copies=copies[one.id]) for one in points], page.cursor
+    )
 
 
 @route("GET", "/v1/points/{ref}", PointDetail)
