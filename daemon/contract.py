@@ -262,7 +262,8 @@ class LocationSpec:
     """A storage location to be made. The passphrase and each of the keys, as printed, open it alone; they are told to
     nobody. ``mounts``: whose points go there, empty for all; ``verify``: part of what is sent that is read back;
     ``local``: what becomes of the bytes here once they are verified there; ``bandwidth``, ``read_bandwidth``: limits of
-    bytes a second sent and fetched, as ``08:00-18:00=5M,20M``."""
+    bytes a second sent and fetched, as ``08:00-18:00=5M,20M``; ``object_lock``: the server retains what locked points
+    need."""
 
     name: str
     url: str
@@ -275,6 +276,7 @@ class LocationSpec:
     local: Literal["keep", "drop"] = "keep"
     bandwidth: str = ""
     read_bandwidth: str = ""
+    object_lock: bool = False
 
 
 @dataclass(frozen=True)
@@ -287,12 +289,14 @@ class LocationChange:
     credentials: str | None = None
     bandwidth: str | None = None
     read_bandwidth: str | None = None
+    object_lock: bool | None = None
 
 
 @dataclass(frozen=True)
 class LocationInfo:
     """A storage location. ``paused``: why nothing is sent there, "" when it is; ``queued`` to ``failed``: points by how
-    far their copy is; ``requests``: asked of it so far, by kind as a server bills them, with bytes each way."""
+    far their copy is; ``requests``: asked of it so far, by kind as a server bills them, with bytes each way;
+    ``locking``: points there whose lock it has not been told of in full."""
 
     name: str
     url: str
@@ -308,6 +312,8 @@ class LocationInfo:
     bandwidth: str = ""
     read_bandwidth: str = ""
     requests: dict[str, int] = field(default_factory=dict)
+    object_lock: bool = False
+    locking: int = 0
 
 
 @dataclass(frozen=True)
@@ -431,6 +437,7 @@ class Backend(Protocol):
     def points(self, query: PointQuery) -> Page[PointInfo]: ...
     def point(self, reference: str) -> PointDetail: ...
     def keep(self, reference: str, *, kept: bool = True) -> PointDetail: ...
+    def lock(self, reference: str, *, until_ns: int = 0, for_s: float = 0) -> PointDetail: ...
     def remove_points(self, references: list[str]) -> list[PointInfo]: ...
     def forecast(self, references: list[str]) -> dict[str, int]: ...
     def entries(

@@ -228,6 +228,19 @@ assert 48 * SEALED_RECORDS_MAX <= SEALED_TRAILER_MAX < int.from_bytes(b"HFR1", "
 assert 5 * MIB <= PUT_PART and RETRY_FIRST < RETRY_LONGEST < RETRY_LIMIT and RANGE_GAP < RANGE_MAX
 assert REQUEST_RETRY_TIME < RETRY_LONGEST
 
+# --- locks ------------------------------------------------------------------------------------------------
+DAY = 86_400
+LOCK_MAX = (
+    100 * 366 * DAY
+)  # s from now on: nothing takes a lock back, so what is longer is a slip of the pen
+LOCK_WEEK = (
+    7 * DAY  # s: servers retain until whole weeks, so that a daily point extends a pack weekly
+)
+LOCK_SPARE = 1_000  # lines of the file of locks that are of points gone, before it is written anew
+VERSIONS_KNOWN = 100_000  # names whose oldest version is kept in memory, 30 MB
+RETAINS = 8  # objects whose retention is extended at once
+WALKED_NODES_MAX = 1_000_000  # ids kept of nodes that were looked at for retention, 100 MB
+
 # --- uploads ----------------------------------------------------------------------------------------------
 SMALL_RECORD = 16 * KIB  # smaller ones lie in packs apart: deltas, of which many are read at a time
 STOP_LOOK = 1.0  # s between two looks whether to stop, of who waits for a pack

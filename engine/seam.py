@@ -170,6 +170,14 @@ class Os:
         """Like ``monotonic``, but it goes on while the machine sleeps."""
         return time.clock_gettime(time.CLOCK_BOOTTIME)
 
+    def boot(self) -> str:
+        """Which boot of the machine this is; empty where nobody tells."""
+        try:
+            with open("/proc/sys/kernel/random/boot_id", "rb") as file:
+                return file.read().decode("utf-8", "replace").strip()
+        except OSError:
+            return ""
+
     def random(self, count: int) -> bytes:
         return os.urandom(count)
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple, Self
 
-from engine import home, limits, registry
+from engine import home, limits, locks, registry
 from engine.copies.elsewhere import Elsewhere
 from engine.errors import (
     HoldfastError,
@@ -53,7 +53,8 @@ log = logging.getLogger("holdfast.engine")
 
 
 class PointInfo(NamedTuple):
-    """A recovery point. ``seq`` counts the mount's points from 1; ``files``: inodes of every type."""
+    """A recovery point. ``seq`` counts the mount's points from 1; ``files``: inodes of every type; ``locked_ns``: until
+    when nobody may delete it, 0 when it never was locked."""
 
     id: str
     mount: str
@@ -62,9 +63,10 @@ class PointInfo(NamedTuple):
     label: str
     logical_bytes: int
     files: int
+    locked_ns: int = 0
 
 
-def _info(point: Point) -> PointInfo:
+def _info(point: Point, locked_ns: int = 0) -> PointInfo:
     return PointInfo(
         point.id,
         point.mount,
@@ -73,6 +75,7 @@ def _info(point: Point) -> PointInfo:
         point.label,
         point.logical_bytes,
         point.files,
+        locked_ns,
     )
 
 
@@ -223,6 +226,12 @@ class Store:
             create_tree(txn, mount.id, secret=context.system.random(16), now_ns=now)
         return mount
 
+    def refuse_held(self, name: str) -> None:
+        """Before a mount is deleted. Raises Held while a point of it is locked, NotFound."""
+        from engine.maintain import unmake
+
+        unmake.refuse_held(self._open.context, name)
+
     def remove_mount(self, name: str, *, report: Report = silent) -> int:
         """Delete a mount with its points and all that is in it; how many points it had.
 
@@ -338,35 +347,49 @@ class Store:
         *,
         planned: PlannedPoint | None = None,
         thaw: Callable[[], None] = lambda: None,
+        lock_s: float = 0,
         report: Report = silent,
     ) -> PointInfo:
-        """A new point of a mount that stands still; ``thaw`` is called when it may go on.
+        """A new point of a mount that stands still; ``thaw`` is called when it may go on; ``lock_s``: for how long it
+        is locked from the start.
 
         Raises NotFound, Busy, StoreFull, AlreadyExists when there is a point of the planned id.
         """
         with self._changing():
             made = snapshot.snapshot(
-                self._open, name, label, planned=planned, thaw=thaw, report=report
+                self._open, name, label, planned=planned, thaw=thaw, lock_s=lock_s, report=report
             )
-        return _info(made)
+            with self._open.context.index.read() as txn:
+                return _info(made, locks.until(txn, made.id))
 
     def points(self, name: str | None = None) -> list[PointInfo]:
         """Points of one mount or of all, oldest first. Raises NotFound for a mount that does not exist."""
         with self._open.context.index.read() as txn:
             if name is not None:
                 registry.find(txn, name)
-            return [_info(p) for p in snapshot.every(txn) if name is None or p.mount == name]
+            ends = locks.every(txn)
+            return [
+                _info(p, ends.get(p.id, 0))
+                for p in snapshot.every(txn)
+                if name is None or p.mount == name
+            ]
 
     def roots(self, name: str) -> list[tuple[PointInfo, Entry]]:
         """Points of a mount, oldest first, each with its root directory's attributes. Raises NotFound."""
         with self._open.context.index.read() as txn:
             registry.find(txn, name)
-            return [(_info(p), p.root) for p in snapshot.every(txn) if p.mount == name]
+            ends = locks.every(txn)
+            return [
+                (_info(p, ends.get(p.id, 0)), p.root)
+                for p in snapshot.every(txn)
+                if p.mount == name
+            ]
 
     def point(self, reference: str) -> PointInfo:
         """A point by id, unique prefix, or MOUNT@latest. Raises NotFound, InvalidRequest."""
         with self._open.context.index.read() as txn:
-            return _info(snapshot.find(txn, reference))
+            found = snapshot.find(txn, reference)
+            return _info(found, locks.until(txn, found.id))
 
     def glance(self, reference: str) -> PointView:
         """A point's tree for browsing: nothing keeps the point from being deleted meanwhile; reads then fail."""
@@ -430,12 +453,21 @@ class Store:
             expected=self.point(reference).logical_bytes, all_far=self.borrowed is not None,
         )  # fmt: skip
 
+    def lock_point(self, reference: str, *, until_ns: int = 0, for_s: float = 0) -> PointInfo:
+        """See to it that nobody deletes a point before a time, or for so long from now on; nobody can take it back, or
+        make it shorter. Locations that have the point hear of it with what is sent next.
+
+        Raises NotFound, InvalidRequest, Held for less than there is, Busy while it is being deleted.
+        """
+        with self._changing():
+            return _info(*snapshot.lock(self._open, reference, until_ns=until_ns, for_s=for_s))
+
     def remove_point(self, reference: str) -> PointInfo:
-        """Delete a point. Raises NotFound, Busy."""
+        """Delete a point. Raises NotFound, Held, Busy."""
         return self.remove_points([reference])[0]
 
     def remove_points(self, references: Sequence[str]) -> list[PointInfo]:
-        """Delete points, all of them or none. Raises NotFound, Busy."""
+        """Delete points, all of them or none. Raises NotFound, Held while one is locked, Busy."""
         with self._changing():
             return [_info(point) for point in snapshot.remove(self._open, references)]
 

@@ -10,6 +10,7 @@ from engine.home import OpenStore
 from engine.progress import Report, silent
 
 if TYPE_CHECKING:  # imported where they are used: no process needs all of them
+    from engine.copies.holding import Brought
     from engine.copies.keyring import KeyringInfo
     from engine.copies.listing import LocationInfo, UploadInfo
     from engine.copies.office import Extras, Settings
@@ -45,7 +46,7 @@ class StoreCopies(Generic[S]):
     def add(
         self, name: str, url: str, *, secrets: Sequence[Secret] = (), credentials: str = "environment",
         sealed: bool = True, mounts: Sequence[str] = (), verify: float = 0.02, local: str = "keep",
-        bandwidth: str = "", read_bandwidth: str = "",
+        bandwidth: str = "", read_bandwidth: str = "", object_lock: bool = False,
     ) -> LocationInfo:  # fmt: skip
         """A storage location for points of these mounts, or of all; ``secrets`` open it where this machine is gone.
 
@@ -54,7 +55,16 @@ class StoreCopies(Generic[S]):
         from engine.copies import connect, office
 
         wanted = connect.Wanted(
-            url, secrets, credentials, sealed, mounts, verify, local, bandwidth, read_bandwidth
+            url,
+            secrets,
+            credentials,
+            sealed,
+            mounts,
+            verify,
+            local,
+            bandwidth,
+            read_bandwidth,
+            object_lock,
         )
         with self._noting():
             return office.add(self._store.context, name, wanted)
@@ -192,6 +202,13 @@ class StoreCopies(Generic[S]):
             return office.send(
                 self._store, location, extras=extras, settings=settings, report=report, stop=stop
             )
+
+    def bring_locks(self, location: str, *, report: Report = silent) -> Brought:
+        """Have a location know the locks of the points it has; see ``engine.copies.holding``. ``send`` does so too."""
+        from engine.copies import office
+
+        with self._noting():
+            return office.bring_locks(self._store, location, report=report)
 
     def reclaim(
         self, location: str, *, dry_run: bool = False, report: Report = silent,

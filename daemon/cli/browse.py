@@ -142,6 +142,7 @@ def _detail(found: PointDetail) -> None:
         ("session", found.session or "-"),
         ("consistency", found.consistency),
         ("kept", "yes" if found.kept else "no"),
+        ("locked", f"until {moment(point.locked_ns)}" if point.locked_ns else "no"),
         *(("copy", f"{name}: {state}") for name, state in sorted(found.copies.items())),
         *(("open", shown(path)) for path in found.open_files),
         *(("attachment", f"{one.id}  {one.kind}  {size(one.size)}  {shown(one.name)}")

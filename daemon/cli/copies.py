@@ -84,6 +84,11 @@ def location() -> None:
     show_default=True,
     help="Where the service finds the server's credentials.",
 )
+@click.option(
+    "--object-lock",
+    is_flag=True,
+    help="Have the server retain what locked points need, until their locks end; its bucket must have Object Lock.",
+)
 @_BANDWIDTH
 @_READ_BANDWIDTH
 @click.option("--not-sealed", is_flag=True, help="Do not encrypt: only for file: locations.")
@@ -92,7 +97,8 @@ def location() -> None:
 def add(
     ctx: click.Context, name: str, url: str, passphrase_file: str | None, key_files: tuple[str, ...],
     recovery_key_out: str | None, mounts: tuple[str, ...], verify: float, local: Literal["keep", "drop"],
-    credentials: str, bandwidth: str | None, read_bandwidth: str | None, not_sealed: bool, json_: bool,
+    credentials: str, object_lock: bool, bandwidth: str | None, read_bandwidth: str | None, not_sealed: bool,
+    json_: bool,
 ) -> None:  # fmt: skip
     """Keep a copy of every recovery point at URL, from now on and of those there are.
 
@@ -115,7 +121,7 @@ def add(
         made = asked.add_location(
             LocationSpec(
                 name, url, passphrase, keys, credentials, not not_sealed, list(mounts), verify, local,
-                bandwidth or "", read_bandwidth or "",
+                bandwidth or "", read_bandwidth or "", object_lock,
             )
         )  # fmt: skip
     if json_:
@@ -166,11 +172,12 @@ def list_(ctx: click.Context, json_: bool) -> None:
         return
     rows = [
         [one.name, str(one.verified), str(one.queued + one.uploading), str(one.failed),
-         "sealed" if one.sealed else "open", one.local, ", ".join(one.mounts) or "all",
+         "sealed" if one.sealed else "open", "yes" if one.object_lock else "no", one.local,
+         ", ".join(one.mounts) or "all",
          shown(one.paused) or "-", shown(one.url)]
         for one in found
     ]  # fmt: skip
-    heads = "LOCATION VERIFIED WAITING FAILED CONTENT LOCAL MOUNTS PAUSED URL"
+    heads = "LOCATION VERIFIED WAITING FAILED CONTENT LOCKS LOCAL MOUNTS PAUSED URL"
     table(rows, heads.split())
 
 
@@ -189,6 +196,12 @@ def list_(ctx: click.Context, json_: bool) -> None:
 @click.option("--credentials", metavar="SOURCE", help="Where they are; they are tried first.")
 @_BANDWIDTH
 @_READ_BANDWIDTH
+@click.option(
+    "--object-lock",
+    is_flag=True,
+    default=None,
+    help="Have the server retain what locked points need; nobody switches that off again.",
+)
 @click.option("--json", "json_", is_flag=True)
 @click.pass_context
 def change(
@@ -266,6 +279,8 @@ def reclaim(ctx: click.Context, name: str, dry_run: bool, json_: bool) -> None:
         return
     what = "would be freed" if dry_run else "freed"
     say(f"{name}: {counted(found.packs, 'pack')}, {size(found.bytes)} {what}")
+    if found.locked:
+        say(f"{counted(found.locked, 'pack')} more once the server lets go of them")
     if found.waiting:
         say(
             f"{counted(found.waiting, 'pack')} more once 'holdfast gc' has freed chunks here that name them"

@@ -45,7 +45,7 @@ _MODULES = {
     "daemon.cli.stores": "create gc check scrub stats repair incidents history",
     "daemon.cli.adopting": "adopt",
     "daemon.cli.mounts": "mount umount snapshot mounts start stop delete",
-    "daemon.cli.points": "points diff restore rm keep",
+    "daemon.cli.points": "points diff restore rm keep lock",
     "daemon.cli.browse": "ls cat tar manifest show attachment databases",
     "daemon.cli.sessions": "begin commit abandon renew sessions log",
     "daemon.cli.jobs": "jobs job cancel restores",

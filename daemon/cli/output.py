@@ -107,6 +107,32 @@ class Duration(click.ParamType[float]):
         return float(found[1]) * _SECONDS[found[2] or "s"]
 
 
+class Until(click.ParamType[tuple[int, float]]):
+    """``2027-01-31``, ``2027-01-31T12:00``, ``30d``: a time in UTC (ns since the epoch), or seconds from now on."""
+
+    name = "time"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, float]:
+        text = str(value).strip()
+        span = re.fullmatch(r"(\d{1,9}(?:\.\d{1,6})?)([smhd])", text)
+        if span:
+            return 0, float(span[1]) * _SECONDS[span[2]]
+        if re.fullmatch(r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d)?)?Z?", text):
+            import datetime
+
+            try:
+                found = datetime.datetime.fromisoformat(text.removesuffix("Z"))
+                return round(found.replace(tzinfo=datetime.UTC).timestamp()) * 10**9, 0.0
+            except ValueError:  # no such day, or hour
+                pass
+        return self.fail(
+            f"{value!r} is no time; write a day (2027-01-31), a time in UTC (2027-01-31T12:00) or a duration (30d)",
+            param, ctx,
+        )  # fmt: skip
+
+
 class Ids(click.ParamType[tuple[int, int]]):
     """``1000:100``: a user and a group, by number."""
 

@@ -1,4 +1,4 @@
-"""Commands about recovery points: points, diff, restore, rm, keep."""
+"""Commands about recovery points: points, diff, restore, rm, keep, lock."""
 
 from __future__ import annotations
 
@@ -12,10 +12,21 @@ import click
 
 from daemon.cli.common import alone, backend, is_far, open_store, plain
 from daemon.cli.opening import Given, lent, opens
-from daemon.cli.output import as_json, counted, every, moment, progress, say, shown, size, table
+from daemon.cli.output import (
+    Until,
+    as_json,
+    counted,
+    every,
+    moment,
+    progress,
+    say,
+    shown,
+    size,
+    table,
+)
 from daemon.cli.wishes import Wish
 from engine import Report, Store
-from engine.errors import Corrupt, InvalidRequest, PermissionDenied
+from engine.errors import Corrupt, HoldfastError, InvalidRequest, PermissionDenied
 
 if TYPE_CHECKING:
     from daemon.contract import Backend
@@ -53,9 +64,19 @@ def points(ctx: click.Context, name: str | None, json_: bool) -> None:
     if json_:
         as_json([{**one._asdict(), "copies": copies.get(one.id, {})} for one in found])
         return
-    heads = ["POINT", "MOUNT", "NO", "TIME", "SIZE", *(["COPIES"] if copies else []), "LABEL"]
+    heads = [
+        "POINT",
+        "MOUNT",
+        "NO",
+        "TIME",
+        "SIZE",
+        "LOCKED",
+        *(["COPIES"] if copies else []),
+        "LABEL",
+    ]
     rows = [
         [p.id, shown(p.mount), str(p.seq), moment(p.time_ns), size(p.logical_bytes),
+         moment(p.locked_ns) if p.locked_ns else "-",
          *([_told(copies.get(p.id, {}))] if copies else []), shown(p.label)]
         for p in found
     ]  # fmt: skip
@@ -321,4 +342,47 @@ def keep(ctx: click.Context, point: str, no: bool, json_: bool) -> None:
         say(f"point {found.point.id} " + ("kept" if found.kept else "no longer kept"))
 
 
-COMMANDS = (points, diff, restore, rm, keep)
+@click.command()
+@click.argument("point")
+@click.option(
+    "--until",
+    type=Until(),
+    required=True,
+    help="A day or a time in UTC (2027-01-31, 2027-01-31T12:00), or how long from now on (30d).",
+)
+@click.option("--json", "json_", is_flag=True)
+@click.pass_context
+def lock(ctx: click.Context, point: str, until: tuple[int, float], json_: bool) -> None:
+    """Have nobody delete a point before a time: nobody can take that back, or make it shorter.
+
+    Neither by name, nor with its mount, nor by retention, whatever the clock is set to. Locations that have
+    the point are told, and where they were added with --object-lock the server keeps what it needs.
+
+    \b
+      holdfast lock oracle@latest --until 30d
+      holdfast lock 01jdq3 --until 2033-12-31
+    """
+    with backend(ctx) as asked:
+        found = asked.lock(point, until_ns=until[0], for_s=until[1])
+    if json_:
+        as_json(found)
+    else:
+        say(f"point {found.point.id} locked until {moment(found.point.locked_ns)}")
+    if alone(ctx):
+        _tell_locations(ctx)
+
+
+def _tell_locations(ctx: click.Context) -> None:
+    """Where no service does it: locations that answer are told at once, the others with what is sent next."""
+    with open_store(ctx) as store:
+        for one in store.copies.locations():
+            if not one.locking or one.paused:
+                continue
+            try:
+                with progress() as report:
+                    store.copies.bring_locks(one.name, report=report)
+            except HoldfastError as error:
+                click.echo(f"{one.name} will be told of it later: {shown(str(error))}", err=True)
+
+
+COMMANDS = (points, diff, restore, rm, keep, lock)

@@ -96,7 +96,7 @@ def _watch(asked: Backend, place: str) -> None:
 
 
 def _moves(one: LocationInfo) -> bool:
-    return bool(one.queued + one.uploading) and not one.paused
+    return bool(one.queued + one.uploading + one.locking) and not one.paused
 
 
 def _draw(asked: Backend, report: Report, one: LocationInfo) -> None:

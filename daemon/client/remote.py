@@ -164,6 +164,11 @@ class Remote:
         path = f"/v1/points/{part(reference)}/keep"
         return self._link.post(PointDetail, path, {"kept": kept}, long=True)
 
+    def lock(self, reference: str, *, until_ns: int = 0, for_s: float = 0) -> PointDetail:
+        path = f"/v1/points/{part(reference)}/lock"
+        asked = {"until_ns": until_ns, "for_s": for_s}
+        return self._link.post(PointDetail, path, asked, long=True)
+
     def remove_points(self, references: list[str]) -> list[PointInfo]:
         asked = {"points": list(references)}
         return self._link.post(list[PointInfo], "/v1/points/delete", asked)

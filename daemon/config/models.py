@@ -182,9 +182,9 @@ class Export(_Table):
 
 
 class Mount(_Table):
-    """How a mount is served and kept. ``quota`` and ``max_files``: 0 means no limit; ``unprotected_s``: longest time
-    without a new point, 0 for any; ``drill``: when one of its points is restored to see whether it can be,
-    ``drill_from``: "local" or a storage location."""
+    """How a mount is served and kept. ``quota`` and ``max_files``: 0 means no limit; ``lock_for``: for how long
+    each new point is locked; ``unprotected_s``: longest time without a new point, 0 for any; ``drill``: when one of its
+    points is restored to see whether it can be, ``drill_from``: "local" or a storage location."""
 
     path: OptionalPath = ""
     start: bool = True
@@ -196,6 +196,7 @@ class Mount(_Table):
     squash_to: Ids = "65534:65534"
     snapshots: Times = ""
     keep: Keep = Keep()
+    lock_for: Seconds = 0.0
     freeze: Freeze = Freeze()
     unprotected_s: Seconds = 0.0
     drill: Times = ""

@@ -80,6 +80,7 @@ ROWS: tuple[Row, ...] = (
     Row("POST", "/v1/points/delete", _RUN, act="delete points"),
     Row("GET", "/v1/points/{ref}", _BROWSE),
     Row("POST", "/v1/points/{ref}/keep", _RUN, act="keep point"),
+    Row("POST", "/v1/points/{ref}/lock", _RUN, act="lock point"),
     Row("GET", "/v1/points/{ref}/entries", _BROWSE),
     Row("GET", "/v1/points/{ref}/manifest", _BROWSE),
     Row("GET", "/v1/points/{ref}/databases", _BROWSE),

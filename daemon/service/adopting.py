@@ -1,7 +1,8 @@
 """What a store that is adopted gets beside the engine's own: settings of its mounts, as the configuration had them.
 
 They live in a file that root owns, so they are not put there: they are written into one beside the store's state, as
-tables to be read and copied.  The state gets them as well, so that points made before that carry them on.
+tables to be read and copied.  The state has them as well, so that points made before that carry them on; nothing of
+them is followed, for hooks are programs.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from daemon.service.copies import SETTINGS
+from daemon.service.copies import ADOPTED
 from daemon.state import State
 from daemon.state.database import FOLDER, give_to_owner
 from engine.errors import from_os
@@ -39,7 +40,7 @@ def furnish(path: str, settings: Mapping[str, Mapping[str, Any]]) -> list[str]:
         _write(path, _HEAD + "\n" + "\n".join(tables.values()))
         with State.open(path) as state:
             for mount in tables:
-                state.marks.put(SETTINGS + mount, json.dumps(settings[mount]["configuration"]))
+                state.marks.put(ADOPTED + mount, json.dumps(settings[mount]["configuration"]))
     return left_out
 
 

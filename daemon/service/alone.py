@@ -33,6 +33,7 @@ class Unsaid:
     chunking = "auto"
     open_files = "label"
     outside_sessions = "write"
+    lock_for = 0.0
     hooks: Mapping[str, Any] = MappingProxyType({})
     exports = ()
 

@@ -20,6 +20,7 @@ from daemon.service.core import Core
 from engine.errors import Busy, HoldfastError, InvalidRequest, LocationUnavailable, NotFound
 
 WAITERS = 8  # who wait for a copy at once: each takes a thread that commits need
+ADOPTED = "adopted settings "  # the same as another machine's configuration had them: only sent along, never followed
 SETTINGS = "settings "  # of a mark, before a mount's name: its settings, as they are sent along with its points
 _FIRST, _LONGEST = 0.02, 1.0  # s between two looks
 
@@ -63,7 +64,7 @@ class Copies(Core):
         self.store.copies.add(
             spec.name, spec.url, secrets=secrets, credentials=spec.credentials, sealed=spec.sealed,
             mounts=spec.mounts, verify=spec.verify, local=spec.local, bandwidth=spec.bandwidth,
-            read_bandwidth=spec.read_bandwidth,
+            read_bandwidth=spec.read_bandwidth, object_lock=spec.object_lock,
         )  # fmt: skip
         self.ports.uploads.wake()
         return self.location(spec.name)

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from daemon.contract import Consistency
 from engine import limits, strict
 from engine.errors import Corrupt
+from engine.nodes.point import is_point_id
 
 MAGIC = b"HFX1"
 DOCUMENT_MAX = 16 << 20  # bytes; of it files of databases take the most
@@ -26,7 +27,7 @@ _PART = limits.CHUNK_MAX
 _TEXT = 4096  # characters
 _WHAT = "what the service kept with a point"
 _SESSION = re.compile("[0-9a-f]{1,64}")
-_FIELDS = ("consistency", "open_files", "kept", "session", "attachments")
+_FIELDS = ("consistency", "open_files", "kept", "others", "session", "attachments")
 _OF_SESSION = ("id", "holder", "label", "begun_ns", "ended_ns")
 _OF_ATTACHMENT = ("kind", "name", "size", "time_ns", "files")
 
@@ -55,19 +56,22 @@ class KeptText:
 
 @dataclass(frozen=True)
 class Kept:
-    """All of a point. ``session``: None for one that was made outside a session."""
+    """All of a point. ``session``: None for one that was made outside a session; ``others``: points of its mount that
+    were kept when it was sent: what is said of a point later travels with the next one."""
 
     consistency: Consistency = "crash-consistent"
     open_files: list[str] = field(default_factory=list)
     kept: bool = False
     session: KeptSession | None = None
     attachments: list[KeptText] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
 
 
 def encode(kept: Kept) -> list[bytes]:
     """The chunks. Raises Corrupt for more than may be kept."""
     told = {
         "consistency": kept.consistency, "open_files": kept.open_files, "kept": kept.kept,
+        "others": kept.others,
         "session": None if kept.session is None else asdict(kept.session),
         "attachments": [
             {"kind": one.kind, "name": one.name, "size": len(one.content), "time_ns": one.time_ns, "files": one.files}
@@ -126,7 +130,8 @@ class Coming:
         if type(value["kept"]) is not bool:
             strict.refuse(_WHAT, "kept: true or false", value["kept"])
         return Kept(
-            value["consistency"], _names(value["open_files"]), value["kept"], _session(value["session"]), texts
+            value["consistency"], _names(value["open_files"]), value["kept"], _session(value["session"]), texts,
+            _points(value["others"]),
         )  # fmt: skip
 
     def texts(self) -> Iterator[tuple[KeptText, Iterator[bytes]]]:
@@ -190,6 +195,13 @@ def _list(value: Any, most: int = DOCUMENT_MAX) -> list[Any]:
     if not isinstance(value, list) or len(value) > most:
         strict.refuse(_WHAT, f"a list of at most {most}", type(value).__name__)
     return value
+
+
+def _points(value: Any) -> list[str]:
+    for one in _list(value):
+        if not isinstance(one, str) or not is_point_id(one):
+            strict.refuse(_WHAT, "ids of points", one)
+    return list(value)
 
 
 def _names(value: Any) -> list[str]:

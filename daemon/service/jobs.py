@@ -11,7 +11,7 @@ from typing import Any, get_args
 from daemon.contract import JobInfo, JobKind, JobState, Page, RestoreSpec
 from daemon.service import cursors, restoring
 from daemon.service.collapse import MARK
-from daemon.service.copies import SETTINGS
+from daemon.service.copies import ADOPTED, SETTINGS
 from daemon.service.core import bounded
 from daemon.service.mounts import DRILLED_SINCE, DRILLS
 from daemon.service.sessions import Sessions
@@ -66,6 +66,8 @@ class Jobs(Sessions):
         self.location(location)
         for name in self._config().mounts:
             self.keep_settings(name)
+            if self.state.marks.get(ADOPTED + name):
+                self.state.marks.remove(ADOPTED + name)
 
     def keep_settings(self, name: str) -> None:
         """Write down what the configuration says of a mount, for jobs, which have none."""
@@ -271,6 +273,9 @@ class Jobs(Sessions):
             ):
                 raise Busy(f"restore {job_id}", expected="its end", found=f"it is {known.state}",
                            do="wait, or cancel it")  # fmt: skip
+            if known and _left_something(known, mount):
+                _remove_tree(os.path.join(known.options["target"], str(job_id)))
+                return
             raise NotFound(
                 f"restore {job_id} of mount {mount!r}", expected="one that is there", found="none"
             )
@@ -301,6 +306,15 @@ def _what_is_there(job: JobInfo) -> Restored:
     return Restored(
         job.id, job.mount, options["point"], options["path"], options["target"],
         location=str(options.get("from", "")),
+    )  # fmt: skip
+
+
+def _left_something(job: JobInfo, mount: str) -> bool:
+    """Whether a restore into a target that came to nothing left a directory."""
+    return (
+        job.kind == "restore" and job.mount == mount and job.state in ("failed", "cancelled")
+        and bool(job.options.get("target"))
+        and os.path.lexists(os.path.join(job.options["target"], str(job.id)))
     )  # fmt: skip
 
 

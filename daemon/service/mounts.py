@@ -176,10 +176,10 @@ class Mounts(Keyrings):
             return False
 
     def delete_mount(self, name: str) -> JobInfo:
-        """Delete a mount with its points and everything in it. Raises Busy while a session is open, or a point is shown
-        or read."""
+        """Delete a mount with its points and everything in it. Raises Held while a point of it is locked, Busy while a
+        session is open, or a point is shown or read."""
         with self.locked(name):
-            self.store.mount(name)
+            self.store.refuse_held(name)
             known = self.state.sessions.open_of(name)
             if known is not None:
                 raise occupied(known)

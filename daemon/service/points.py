@@ -92,7 +92,9 @@ class Points(Quiet):
                 if once:
                     makes = {"point": planned.id, "note": note.to_json()}
                     self.state.once.put(once, [mount, label], makes)
-                made = store.snapshot(mount, label, planned=planned, thaw=still.thaw)
+                made = store.snapshot(
+                    mount, label, planned=planned, thaw=still.thaw, lock_s=self.policy(mount).lock_for
+                )  # fmt: skip
             quiet.done = made.id
             self.state.notes.put(note)
         return made
@@ -161,8 +163,20 @@ class Points(Quiet):
             self.state.notes.keep(point.id, kept=kept)
         return self.detail(point)
 
+    def lock(self, reference: str, *, until_ns: int = 0, for_s: float = 0) -> PointDetail:
+        """Have nobody delete a point before a time, or for so long from now on: neither by name, nor with its mount,
+        nor by retention. It is only made longer.
+
+        Raises NotFound, InvalidRequest, Held for less than there is, Busy while it is being deleted.
+        """
+        with self.writing() as store:
+            point = store.lock_point(self.store.point(reference).id, until_ns=until_ns, for_s=for_s)
+        self.ports.uploads.wake()
+        return self.detail(point)
+
     def remove_points(self, references: list[str]) -> list[PointInfo]:
-        """Delete points, all of them or none. Raises NotFound, Busy while one is open or shown in a mount."""
+        """Delete points, all of them or none. Raises NotFound, Held while one is locked, Busy while one is open or
+        shown in a mount."""
         if not references:
             raise InvalidRequest("points to delete", expected="one or more", found="none")
         ids = [self.store.point(one).id for one in references]

@@ -102,7 +102,7 @@ def fill(store: Store, job: JobInfo, report: Report) -> dict[str, Any]:
         raise InvalidRequest(f"restore target {target}", expected="a directory", found="none",
                              do="make it, or change the configuration")  # fmt: skip
     where = os.path.join(target, str(job.id))
-    with _alone(store, job), _source(store, str(job.options.get("from", "")), report) as source:
+    with _alone(store, job), _source(store, job, report) as source:
         _make(where)
         view = source.glance(point)
         paths: list[str] = []
@@ -166,10 +166,16 @@ def _with(total: int | None, report: Report) -> Report:
 
 
 @contextmanager
-def _source(store: Store, location: str, report: Report) -> Iterator[Store]:
-    """The store itself, or one borrowed from a location alone: of what is here nothing is believed then."""
+def _source(store: Store, job: JobInfo, report: Report) -> Iterator[Store]:
+    """The store itself, or one borrowed from a location alone: of what is here nothing is believed then.
+
+    It is made in the store's directory: a service may be let write to no other.
+    """
+    location = str(job.options.get("from", ""))
     if not location:
         yield store
         return
-    with store.copies.borrow(location, report=report) as borrowed:
+    store.view(str(job.options["point"]))  # nobody deletes it meanwhile, and frees it there
+    scratch = os.path.join(store.path, FOLDER)
+    with store.copies.borrow(location, scratch=scratch, report=report) as borrowed:
         yield borrowed

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from daemon.contract import SessionInfo
@@ -57,7 +58,9 @@ def give_back(
         return found
     with alone(store.path, LOCK, "what was kept with points", 0):
         wanted = missing(store, state)
-        for done, point in enumerate(wanted):
+        for done, point in enumerate(
+            reversed(wanted)
+        ):  # the newest say what was said last of the others
             report(Progress("give back", done, len(wanted), "points"))
             if stop() or not _one(store, state, point, found):
                 found.waiting = len(wanted) - done
@@ -90,13 +93,17 @@ def _one(store: Store, state: State, point: str, found: Returned) -> bool:
         return False
     found.points += 1
     found.attachments += len(kept.attachments)
-    found.kept += kept.kept
+    found.kept += state.notes.get(point).kept
     return True
 
 
 def _read(store: Store, state: State, point: str, mount: str) -> Kept:
     coming = Coming(store.copies.extras(point))
     kept = coming.kept
+    for other in kept.others:
+        with suppress(NotFound):
+            if store.point(other).mount == mount and not state.notes.has(other):
+                state.notes.keep(other, kept=True)
     state.returns.begin(point)
     texts = [
         state.returns.text(point, one.kind, plain_name(one.name), one.time_ns, one.files, pieces)

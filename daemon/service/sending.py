@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from daemon.service import extras
-from daemon.service.copies import SETTINGS
+from daemon.service.copies import ADOPTED, SETTINGS
 from daemon.service.core import LOCK_WAIT, locked
 from daemon.service.extras import Kept, KeptSession, KeptText
 from daemon.state import State
@@ -18,6 +20,7 @@ from engine.progress import Report
 
 log = logging.getLogger("holdfast.daemon")
 
+OTHERS_MAX = 100_000  # points that are kept, the newest
 WAIT_S = LOCK_WAIT  # s for the mount of a point that was made just now
 CONFIGURATION_MAX = limits.JOURNAL_FREE_MAX // 2  # characters of JSON, ASCII
 
@@ -55,11 +58,22 @@ def _extras(store: Store, state: State, point: str) -> list[bytes]:
         return []  # deleted meanwhile: the engine finds out
     with locked(store.path, mount, WAIT_S):
         pass  # who makes a point holds its mount until all that is kept with it is written down
+    others = _others(store, state, point, mount)
     try:
-        return extras.encode(kept(state, point))
+        return extras.encode(replace(kept(state, point), others=others))
     except Corrupt as error:  # what is kept beside it must not keep the point itself from its copy
         store.incidents.note("corrupt", f"point {point}", f"its copy goes without logs: {error}")
-        return extras.encode(kept(state, point, texts=False))
+        return extras.encode(replace(kept(state, point, texts=False), others=others))
+
+
+def _others(store: Store, state: State, point: str, mount: str) -> list[str]:
+    """Points of its mount that are kept: those that were sent before may have been marked since."""
+    found = []
+    for one in sorted(state.notes.kept() - {point})[-OTHERS_MAX:]:
+        with suppress(NotFound):
+            if store.point(one).mount == mount:
+                found.append(one)
+    return found
 
 
 def kept(state: State, point: str, *, texts: bool = True) -> Kept:
@@ -85,7 +99,7 @@ def settings_of(store: Store, state: State, mount: str) -> dict[str, Any]:
         found = store.mount(mount)
     except NotFound:
         return {}
-    text = state.marks.get(SETTINGS + mount)
+    text = state.marks.get(ADOPTED + mount) or state.marks.get(SETTINGS + mount)
     if len(text) > CONFIGURATION_MAX:
         log.warning(
             "mount %s: what the configuration says of it is too long to be kept with its points",

@@ -137,7 +137,10 @@ class Sessions(Browse):
                 note = self.note_of(session.mount, planned, still, session.id)
                 self.state.sessions.commit(session.id, Plan(planned, note))
                 try:
-                    store.snapshot(session.mount, label, planned=planned, thaw=still.thaw)
+                    store.snapshot(
+                        session.mount, label, planned=planned, thaw=still.thaw,
+                        lock_s=self.policy(session.mount).lock_for,
+                    )  # fmt: skip
                 except BaseException:
                     quiesced.done = self._ended(session.id).point
                     raise

@@ -13,7 +13,7 @@ from daemon.service import retention, returning
 from daemon.service.collapse import MARK, Figures, Watch
 from daemon.service.jobs import Jobs
 from engine import PointInfo
-from engine.errors import Busy, HoldfastError, NotFound
+from engine.errors import Busy, Held, HoldfastError, NotFound
 
 log = logging.getLogger("holdfast.daemon")
 
@@ -160,6 +160,8 @@ class Watching(Jobs):
         for point in retention.expired(
             made, self.state.notes.kept(), last=keep.last, within_s=keep.within_s, now_ns=believed,
         ):  # fmt: skip
+            if point.locked_ns > believed:
+                continue
             try:
                 with self.locked(mount):  # who keeps a point has an answer, or finds it gone
                     if not returning.may_go(self.store, self.state, point.id):
@@ -168,7 +170,11 @@ class Watching(Jobs):
                         )
                     elif not self.state.notes.get(point.id).kept:
                         gone += self.remove_points([point.id])
-            except (Busy, NotFound) as error:  # open, shown, or another's doing: the next time
+            except (
+                Busy,
+                Held,
+                NotFound,
+            ) as error:  # open, shown, or another's doing: the next time
                 log.info("retention leaves point %s: %s", point.id, error)
         return gone
 

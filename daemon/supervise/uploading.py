@@ -104,7 +104,7 @@ class Uploading:
         jobs = service.jobs(kind="upload", limit=JOBS_SEEN).items
         wait = LOOK_EVERY
         for place in places:
-            if place.failed or place.queued or place.uploading:
+            if place.failed or place.queued or place.uploading or place.locking:
                 wait = min(wait, self._one(service, place, jobs, at_once))
         self._tell_late(service)
         return wait
@@ -121,7 +121,7 @@ class Uploading:
             )  # fmt: skip
         waiting = [one for one in rows if one.state in WAITING]
         mine = [job for job in jobs if job.options.get("location") == place.name]
-        if not waiting or place.paused:
+        if not (waiting or place.locking) or place.paused:
             return LOOK_EVERY
         if any(job.state in ("queued", "running") for job in mine):
             return FIRST  # what was made since may not be among what it sends

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 
+from engine import clock
 from engine.chunks.context import Context
 from engine.errors import HoldfastError, from_os
 from engine.index import Table, Txn
@@ -55,6 +56,7 @@ class Worker:
         with context.index.write() as txn:
             raw = txn.get(Table.META, _COUNTER)
             self.id = 1 if raw is None else U64.unpack(raw)[0]
+            clock.look(context.system, txn)
             txn.put(Table.META, _COUNTER, U64.pack(self.id + 1))
             path = lock_path(context, self.id)
             try:

@@ -25,8 +25,6 @@ from engine.packs.records import Entry
 from engine.progress import Progress, Report
 from engine.seam import Os
 
-_FOLDER = "journal/"
-
 Item = TypeVar("Item")
 Found = TypeVar("Found")
 
@@ -112,7 +110,8 @@ def _read_journal(bare: Bare, report: Report) -> None:
     """The run of entries that comes last: from entry 1 or a checkpoint on, each the next of the one before."""
     location, store = bare.location, bare.state.store
     numbers = [
-        journal.seq_of(one.name.removeprefix(_FOLDER)) or 0 for one in location.list(_FOLDER)
+        journal.seq_of(one.name.removeprefix(journal.FOLDER)) or 0
+        for one in location.list(journal.FOLDER)
     ]
     numbers = [number for number in numbers if number]
     chain, best = Chain(bare.vault), Chain(bare.vault)
@@ -169,12 +168,14 @@ def _note_names(named: dict[str, int], entry: journal.Entry) -> None:
 
 
 def trailers(bare: Bare) -> Iterator[tuple[PackRow, list[Entry] | HoldfastError]]:
-    """What every pack that the journal names holds, checked; or why that cannot be known."""
+    """What every pack that the journal names holds, checked; or why that cannot be known. Where somebody removed locked
+    points also of those that are said to be gone: they may be there."""
 
     def fetch(row: PackRow) -> bytes:
         return bare.location.read(sealed.path_of(row.name), row.trailer_offset, row.trailer_length)
 
-    for row, future in ahead(bare.state.packs.values(), fetch, limits.ADOPT_THREADS):
+    wanted = {**(bare.state.gone if bare.state.contested else {}), **bare.state.packs}
+    for row, future in ahead(wanted.values(), fetch, limits.ADOPT_THREADS):
         try:
             entries = sealed.read_trailer(row.seal(bare.vault), row.trailer_offset, future.result())
             _sound(row, entries)

@@ -31,7 +31,8 @@ _DO = "find out who wrote to the location"
 class State:
     """What holds: ``points`` in the order they were made, ``packs`` by name, ``locks``: point -> time in ns.
 
-    ``store``: whose location it is; ``contested``: points that were removed while a lock held, and so are still here.
+    ``store``: whose location it is; ``contested``: points that were removed while a lock held, and so are still here;
+    ``gone``: packs that an entry says are gone, which a contested point may need.
     """
 
     def __init__(self) -> None:
@@ -40,6 +41,7 @@ class State:
         self.packs: dict[str, PackRow] = {}
         self.locks: dict[str, int] = {}
         self.contested: set[str] = set()
+        self.gone: dict[str, PackRow] = {}
 
     @property
     def settings(self) -> dict[str, Mapping[str, Any]]:
@@ -63,7 +65,9 @@ class State:
                 for (
                     name
                 ) in gone:  # of one that no entry names, too: it never became part of a point
-                    self.packs.pop(name, None)
+                    row = self.packs.pop(name, None)
+                    if row is not None:
+                        self.gone[name] = row
             case Locked(points, until_ns):
                 if missing := [name for name in points if name not in self.points]:
                     strict.refuse(f"journal entry {entry.seq}", "points that are here", missing[0])

@@ -26,6 +26,8 @@ def change(context: Context, name: str, fields: Mapping[str, Any]) -> None:
     Raises NotFound, InvalidRequest, and for credentials what the location raises: they are tried first.
     """
     found = {field: _checked(field, value) for field, value in fields.items()}
+    if found.get("object_lock"):
+        _try_lock(context, name)
     if "credentials" in found:
         _try(context, name, found["credentials"])
     with context.index.write() as txn:
@@ -52,6 +54,16 @@ def _windows(value: Any) -> str:
     return str(value)
 
 
+def _yes(value: Any) -> bool:
+    if value is not True:
+        raise InvalidRequest(
+            "object_lock",
+            expected="that it stays: locks were made that rely on it",
+            found=repr(value),
+        )
+    return True
+
+
 _CHECKS: dict[str, Callable[[Any], Any]] = {
     "verify": _part,
     "local": _local,
@@ -59,6 +71,7 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "credentials": str,
     "bandwidth": _windows,
     "read_bandwidth": _windows,
+    "object_lock": _yes,
 }
 """What may be changed, and what makes a value of it, or says that it is none."""
 
@@ -82,6 +95,16 @@ def _try(context: Context, name: str, credentials: str) -> None:
         location.close()
     if found != row.location:
         raise Corrupt(location.shown, expected=f"location {row.location}", found=found)
+
+
+def _try_lock(context: Context, name: str) -> None:
+    with context.index.read() as txn:
+        row = outbox.location(txn, name)
+    location = connect.opened(row.url, row.credentials, context.system)
+    try:
+        connect.refuse_without_lock(location, location.features())
+    finally:
+        location.close()
 
 
 def _queue(txn: Txn, row: LocationRow, now_ns: int) -> None:

@@ -21,6 +21,7 @@ from engine.keys.primitives import Cost
 from engine.locations import (
     Bandwidth,
     Credentials,
+    Features,
     Location,
     Retry,
     Throttle,
@@ -37,7 +38,8 @@ _MAKING = "it is not finished"
 class Wanted:
     """What a new location is to be. ``secrets``: who may open it beside this machine, at least one; ``mounts``: whose
     points go there, none for all; ``verify``: part of the packs that is read back; ``local``: KEEP or DROP;
-    ``bandwidth``, ``read_bandwidth``: bytes a second of what is sent and fetched, by the time of day."""
+    ``bandwidth``, ``read_bandwidth``: bytes a second of what is sent and fetched, by the time of day; ``object_lock``:
+    have the server retain what locked points need."""
 
     url: str
     secrets: Sequence[Secret] = field(repr=False, default=())
@@ -48,6 +50,7 @@ class Wanted:
     local: str = KEEP
     bandwidth: str = ""
     read_bandwidth: str = ""
+    object_lock: bool = False
 
 
 def add(context: Context, name: str, wanted: Wanted, *, cost: Cost = COST) -> Link:
@@ -71,10 +74,14 @@ def add(context: Context, name: str, wanted: Wanted, *, cost: Cost = COST) -> Li
         raise InvalidRequest(
             f"location {name!r}", expected="sealing of whatever leaves the machine", found="none"
         )
-    if not location.features().create:
+    features = location.features()
+    if wanted.object_lock:
+        refuse_without_lock(location, features)
+    if not features.create:
         raise Unsupported(
             location.shown, expected="a server that keeps conditional creates", found="one that does not",
-            do="use another: two writers could not be told apart there",
+            do="use another, as two writers could not be told apart there; or a bucket that keeps versions, with"
+            " versions=1 in its URL",
         )  # fmt: skip
     row = _row(context, name, wanted)
     number, vault = _keys(context, name, row, location, wanted, cost)
@@ -85,6 +92,15 @@ def add(context: Context, name: str, wanted: Wanted, *, cost: Cost = COST) -> Li
             link.append(journal.Begin(context.store_id, b""))
         _activate(context, name)
     return open_link(context, name)
+
+
+def refuse_without_lock(location: Location, features: Features) -> None:
+    """Raises Unsupported where the server retains nothing."""
+    if not features.lock:
+        raise Unsupported(
+            location.shown, expected="a bucket made with Object Lock", found="one without",
+            do="make such a bucket, or leave out --object-lock",
+        )  # fmt: skip
 
 
 def open_link(context: Context, name: str, secret: Opener | None = None) -> Link:
@@ -182,6 +198,7 @@ def _row(context: Context, name: str, wanted: Wanted) -> LocationRow:
             0, wanted.url, context.system.random(16).hex(), context.system.random(16).hex(),
             wanted.sealed, wanted.credentials, mounts=list(wanted.mounts), verify=float(wanted.verify),
             local=wanted.local, paused=_MAKING, bandwidth=wanted.bandwidth, read_bandwidth=wanted.read_bandwidth,
+            object_lock=wanted.object_lock,
         )  # fmt: skip
         return outbox.add(txn, name, row)
 

@@ -24,7 +24,7 @@ FIRST_PREV = bytes(32)
 _PLAIN = struct.Struct("<I")
 _NAME = re.compile("[0-9]{16}")
 _SEQ_MAX = 10**16 - 1
-_FOLDER = "journal"
+FOLDER = "journal/"
 _PACK_FIELDS = 8
 _ROOM = limits.JOURNAL_PLAIN_MAX // 100  # packs of an entry: a row is longer than that
 
@@ -108,7 +108,7 @@ class Entry:
 def path_of(seq: int) -> str:
     """Where entry number ``seq`` lies."""
     assert 0 < seq <= _SEQ_MAX
-    return f"{_FOLDER}/{seq:016d}"
+    return f"{FOLDER}{seq:016d}"
 
 
 def seq_of(name: str) -> int | None:

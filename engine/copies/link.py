@@ -189,11 +189,12 @@ class Link:
                 raise
             return journal.decode(self.vault, seq, raw)
 
-    def append(self, body: Body) -> int:
-        """Write an entry; its number. Raises Busy when another writer took over."""
+    def append(self, body: Body, since_ns: int = 0) -> int:
+        """Write an entry; its number. ``since_ns``: when what it tells of happened, at the latest, whatever the clock
+        says now. Raises Busy when another writer took over."""
         entry = Entry(
             self.row.seq + 1, bytes.fromhex(self.row.last) if self.row.last else journal.FIRST_PREV,
-            bytes.fromhex(self.row.writer), self.context.system.time_ns(), body,
+            bytes.fromhex(self.row.writer), max(self.context.system.time_ns(), since_ns), body,
         )  # fmt: skip
         raw = journal.encode(self.newest_vault(), entry)
         if not self.location.create(journal.path_of(entry.seq), raw):
@@ -204,7 +205,7 @@ class Link:
                     f"{self.location.shown}: journal entry {entry.seq}", expected="to be made or to be there",
                     found="neither", do="look whether the server keeps conditional creates",
                 )  # fmt: skip
-            return self.append(body)
+            return self.append(body, since_ns)
         self._look(entry.seq, raw)
         self._take(entry, raw)
         return entry.seq
@@ -264,9 +265,10 @@ class Link:
     def tell_removed(self) -> int:
         """Have the journal say which points were deleted here; how many."""
         with self.context.index.read() as txn:
-            points = outbox.to_tell(txn, self.row.id)
+            gone = outbox.to_tell(txn, self.row.id)
+        points, last = list(gone), max(gone.values(), default=0)
         for at in range(0, len(points), limits.JOURNAL_NAMES_MAX):
-            self.append(journal.Removed(tuple(points[at : at + limits.JOURNAL_NAMES_MAX])))
+            self.append(journal.Removed(tuple(points[at : at + limits.JOURNAL_NAMES_MAX])), last)
         return len(points)
 
     def entry_of(self, point: str) -> int | None:
@@ -312,6 +314,11 @@ class Link:
                 case journal.Removed(names):
                     for name in names:
                         txn.delete(Table.OUTBOX, outbox.key(row.id, name))
+                case journal.Locked(names, until_ns):
+                    for name in names:
+                        known = outbox.get(txn, row.id, name)
+                        if known is not None and known.locked_ns < until_ns:
+                            outbox.put(txn, row.id, name, replace(known, locked_ns=until_ns))
         self.row = row
 
     def _name(self, txn: Txn, packs: tuple[PackRow, ...]) -> None:

@@ -18,7 +18,8 @@ PENDING = "pending"
 
 class LocationInfo(NamedTuple):
     """A storage location; ``queued`` to ``failed``: points by how far their copy is. ``paused``: why nothing is sent,
-    or ""; ``requests``: asked of it so far, by kind, with ``bytes_up`` and ``bytes_down``."""
+    or ""; ``requests``: asked of it so far, by kind, with ``bytes_up`` and ``bytes_down``; ``locking``: points there
+    whose lock it does not have in full."""
 
     name: str
     url: str
@@ -34,6 +35,8 @@ class LocationInfo(NamedTuple):
     bandwidth: str
     read_bandwidth: str
     requests: dict[str, int]
+    object_lock: bool = False
+    locking: int = 0
 
 
 class UploadInfo(NamedTuple):
@@ -61,7 +64,8 @@ def locations(context: Context) -> list[LocationInfo]:
                 LocationInfo(
                     name, row.url, row.sealed, tuple(row.mounts), row.verify, row.local, row.paused,
                     counts[QUEUED], counts[UPLOADING], counts[VERIFIED], counts[FAILED],
-                    row.bandwidth, row.read_bandwidth, row.requests,
+                    row.bandwidth, row.read_bandwidth, row.requests, row.object_lock,
+                    len(outbox.owed(txn, row, context.system.time_ns())),
                 )
             )  # fmt: skip
     return found

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +13,7 @@ from engine.chunks import Context
 from engine.copies import change as changing
 from engine.copies import connect, listing, outbox, ownring, rows
 from engine.copies.connect import Wanted
+from engine.copies.holding import Brought, Holding
 from engine.copies.link import Link
 from engine.copies.listing import LocationInfo
 from engine.copies.rows import FAILED, QUEUED, UPLOADING, VERIFIED, LocationRow, OutboxRow
@@ -66,6 +68,53 @@ def send(
     """
     context = store.context
     done = []
+    with _sending(context, location) as link:
+        link.tell_removed()
+        holding = Holding(store, link, report=report, stop=stop)
+        trouble = None
+        for point, mount in _waiting(context, link.row):
+            if stop():
+                break
+            found = _send_one(
+                store,
+                link,
+                point,
+                extras(point),
+                _settings(context, mount, settings),
+                report,
+                stop,
+            )
+            if found is not None:
+                done.append(found)
+                trouble = _bring(holding) or trouble
+        trouble = (_bring(holding) if not done else None) or trouble
+        _tidy(context, link)
+        if trouble is not None:
+            raise trouble
+    return done
+
+
+def _bring(holding: Holding) -> HoldfastError | None:
+    """Bring locks; what failed for good, which keeps no point from being sent. Raises what may pass."""
+    try:
+        holding.bring()
+    except HoldfastError as error:
+        if error.kind.retryable:
+            raise
+        return error
+    return None
+
+
+def bring_locks(store: OpenStore, location: str, *, report: Report) -> Brought:
+    """Have a location know the locks of the points it has, now. Raises Busy while another process sends there, and
+    what the location raises."""
+    with _sending(store.context, location) as link:
+        return Holding(store, link, report=report, stop=lambda: False).bring()
+
+
+@contextmanager
+def _sending(context: Context, location: str) -> Iterator[Link]:
+    """A location that this process alone sends to, as long as the block runs. Raises Busy."""
     link = connect.open_link(context, location)
     try:
         if link.row.paused:
@@ -74,25 +123,9 @@ def send(
         with link.alone():
             link.forget_older_rings()
             link.catch_up()
-            link.tell_removed()
-            for point, mount in _waiting(context, link.row):
-                if stop():
-                    break
-                found = _send_one(
-                    store,
-                    link,
-                    point,
-                    extras(point),
-                    _settings(context, mount, settings),
-                    report,
-                    stop,
-                )
-                if found is not None:
-                    done.append(found)
-            _tidy(context, link)
+            yield link
     finally:
         link.close()
-    return done
 
 
 def _tidy(context: Context, link: Link) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+from engine import locks
 from engine.copies import rows
 from engine.copies.rows import U16, LocationRow, OutboxRow
 from engine.errors import AlreadyExists, InvalidRequest, NotFound
@@ -98,6 +99,27 @@ def removed(txn: Txn, point: str, now_ns: int) -> None:
             txn.delete(Table.OUTBOX, key(row.id, point))
 
 
-def to_tell(txn: Txn, location_id: int) -> list[str]:
-    """Points whose deletion a location has not been told of."""
-    return [point for point, row in of_location(txn, location_id) if row.state == rows.REMOVED]
+def to_tell(txn: Txn, location_id: int) -> dict[str, int]:
+    """Points whose deletion a location has not been told of, and when that was."""
+    return {
+        point: row.since_ns
+        for point, row in of_location(txn, location_id)
+        if row.state == rows.REMOVED
+    }
+
+
+def owed(txn: Txn, place: LocationRow, now_ns: int) -> dict[str, tuple[int, OutboxRow]]:
+    """Points that a location has, and whose lock it does not have in full: until when each is locked, and its row."""
+    found = {}
+    for point, end in locks.every(txn).items():
+        row = get(txn, place.id, point)
+        if row is None or not row.entry or end <= now_ns:
+            continue
+        if row.locked_ns < end or not_retained(place, row, end):
+            found[point] = end, row
+    return found
+
+
+def not_retained(place: LocationRow, row: OutboxRow, end_ns: int) -> bool:
+    """Is what a point needs there still to be retained until then, for a lock?"""
+    return place.object_lock and row.state == rows.VERIFIED and row.retained_s * 10**9 < end_ns

@@ -13,7 +13,7 @@ from engine.keys import Identity, Key, Recipient, facts, load, parse
 from engine.locations import Location
 from engine.seam import save
 
-_RINGS = "keys/"
+RINGS = "keys/"
 _TRIES = 5  # a ring may go between two requests, as a newer one came
 
 
@@ -82,18 +82,18 @@ class LocationRings:
             self._location.remove(older)
 
     def _numbers(self) -> list[int]:
-        found = [ring_number(one.name) for one in self._location.list(_RINGS)]
+        found = [ring_number(one.name) for one in self._location.list(RINGS)]
         return [number for number in found if number]
 
 
 def ring_path(number: int) -> str:
     """Where the key ring of this number lies."""
-    return f"{_RINGS}{number:08d}.json"
+    return f"{RINGS}{number:08d}.json"
 
 
 def ring_number(name: str) -> int:
     """The number of a key ring by its name; 0 when it is none."""
-    text = name.removeprefix(_RINGS).removesuffix(".json")
+    text = name.removeprefix(RINGS).removesuffix(".json")
     return int(text) if text.isascii() and text.isdigit() and ring_path(int(text)) == name else 0
 
 

@@ -37,7 +37,8 @@ class LocationRow:
     the newest key ring that was seen; ``bandwidth``, ``read_bandwidth``: bytes a second of what is sent and fetched, as
     ``locations.parse_windows`` reads it, "" for no limit; ``requests``: asked of it so far by kind (and bytes);
     ``tidied_ns``: when leftovers of uploads were looked for last; ``ring_here``: this machine's key opens a ring that
-    the store keeps, not the one there."""
+    the store keeps, not the one there; ``object_lock``: what locked points need there is retained; ``held_s``: until
+    when (s since the epoch), and of the journal and the rings what up to ``held_seq`` and ``held_ring``."""
 
     id: int
     url: str
@@ -57,6 +58,10 @@ class LocationRow:
     read_bandwidth: str = ""
     requests: dict[str, int] = field(default_factory=dict)
     tidied_ns: int = 0
+    object_lock: bool = False
+    held_s: int = 0
+    held_seq: int = 0
+    held_ring: int = 0
 
     def takes(self, mount: str) -> bool:
         """Do points of this mount go there?"""
@@ -67,7 +72,8 @@ class LocationRow:
 class OutboxRow:
     """How far the copy of a point is. ``since_ns``: in this state; ``reason``: why it failed, or waits; ``entry``: the
     journal entry that names it, 0 for none; ``extras``: chunk ids (hex) of what the service keeps with the point;
-    ``requests``: asked of the location to send it."""
+    ``requests``: asked of the location to send it; ``locked_ns``: until when the journal says that it is locked;
+    ``retained_s``: until when all that it needs is retained there (s since the epoch)."""
 
     state: str = QUEUED
     since_ns: int = 0
@@ -77,6 +83,8 @@ class OutboxRow:
     entry: int = 0
     extras: list[str] = field(default_factory=list)
     requests: int = 0
+    locked_ns: int = 0
+    retained_s: int = 0
 
     def now(self, state: str, now_ns: int, **other: Any) -> Self:
         return replace(self, state=state, since_ns=now_ns, **other)

@@ -29,6 +29,7 @@ from engine.locations.retention import Retention
 from engine.locations.url import Place, has_no_name
 
 if TYPE_CHECKING:
+    from obstore import GetOptions
     from obstore.store import ClientConfig, ObjectStore, RetryConfig
     from typing_extensions import Buffer
 
@@ -197,6 +198,21 @@ class Bucket:
         )
         return contract.whole(data, length, self._what(name), offset)
 
+    def _range_of(self, version: str, name: str, offset: int, length: int) -> obstore.Bytes:
+        """Of a version of a name some bytes that it has."""
+        end = offset + length
+
+        def get() -> obstore.Bytes:
+            options: GetOptions = {"version": version, "range": (offset, end)}
+            return obstore.get(self._patient, name, options=options).bytes()
+
+        return contract.whole(self._ask(name, get), length, self._what(name), offset)
+
+    def _put_version(self, name: str, view: memoryview) -> str:
+        """Put it, by one request that is never repeated; its version, "" where none are kept."""
+        answer = self._ask(name, lambda: obstore.put(self._once, name, view, use_multipart=False))
+        return answer["version"] or ""
+
     def _delete(self, names: Sequence[str]) -> None:
         try:
             obstore.delete(self._patient, names)
@@ -222,7 +238,9 @@ def _ns(when: datetime) -> int:
     return round(when.timestamp() * 1e6) * 1000
 
 
-def open_bucket(place: Place, credentials: Mapping[str, str]) -> Bucket:
+def open_bucket(
+    place: Place, credentials: Mapping[str, str], sort: type[Bucket] = Bucket
+) -> Bucket:
     """The location of a URL with a bucket; raises InvalidRequest when credentials are missing or cannot be used."""
     make = {"s3": _s3, "gs": _gs, "az": _az}[place.scheme]
     client: ClientConfig = {
@@ -238,7 +256,7 @@ def open_bucket(place: Place, credentials: Mapping[str, str]) -> Bucket:
         kind = type(error).__name__
     else:
         retention = Retention(place, credentials) if place.scheme == "s3" else None
-        return Bucket(place.shown, patient, once, retention)
+        return sort(place.shown, patient, once, retention)
     raise InvalidRequest(
         f"storage location {place.shown}", expected="credentials that can be used", found=kind
     )

@@ -28,6 +28,11 @@ def open_location(
                 error.what, expected="a directory", found="none", do="mount its disk, or make it"
             ) from None
     # Here: loading the client takes a while, and directories do without.
-    from engine.locations.objectstore import open_bucket
+    from engine.locations.objectstore import Bucket, open_bucket
 
-    return open_bucket(place, credentials or {})
+    sort = Bucket
+    if place.versions:
+        from engine.locations.versioned import Versioned
+
+        sort = Versioned
+    return open_bucket(place, credentials or {}, sort)

@@ -1,4 +1,4 @@
-"""Object Lock, and what cut-off uploads left: of S3 what obstore does not do. Only this module imports boto3.
+"""Object Lock, versions, and what cut-off uploads left: of S3 what obstore does not do. Only this module imports boto3.
 
 It is loaded at the first use: a program that neither retains nor tidies does without.
 """
@@ -9,8 +9,8 @@ import datetime
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 from engine import limits
 from engine.errors import LocationUnavailable, NotFound, Unsupported
@@ -23,6 +23,18 @@ _UNSUPPORTED = (
     "NoSuchObjectLockConfiguration", "ObjectLockConfigurationNotFoundError", "NotImplemented",
     "MethodNotAllowed", "InvalidRequest", "InvalidBucketState",
 )  # fmt: skip
+
+
+_RETAINED = {"AccessDenied", "NoSuchVersion", "NoSuchKey", "InvalidRequest"}  # or gone already
+
+
+class Version(NamedTuple):
+    """A version of a name; of a delete marker ``size`` is -1."""
+
+    name: str
+    version: str
+    size: int
+    modified_ns: int
 
 
 class Retention:
@@ -48,10 +60,11 @@ class Retention:
             return False
         return bool(answer.get("ObjectLockConfiguration", {}).get("ObjectLockEnabled") == "Enabled")
 
-    def retain(self, name: str, until_s: int, what: str) -> None:
-        """Retain a name until then, if it is not retained for longer; raises Unsupported where there is no lock."""
-        key = f"{self._place.path}/{name}" if self._place.path else name
-        where = {"Bucket": self._place.bucket, "Key": key}
+    def retain(self, name: str, until_s: int, what: str, version: str = "") -> None:
+        """Retain a name (what it is now, or that version of it) until then, if it is not retained for longer; raises
+        Unsupported where there is no lock."""
+        where = {"Bucket": self._place.bucket, "Key": self._key(name)}
+        where |= {"VersionId": version} if version else {}
         until = datetime.datetime.fromtimestamp(until_s, datetime.UTC)
         if self._held(where, what) >= until:
             return
@@ -63,6 +76,57 @@ class Retention:
                 expected=f"until {until:%Y-%m-%d %H:%M:%S}",
                 found="that the server forgot it",
             )
+
+    def versions(self, prefix: str, after: str = "") -> Iterator[Version]:
+        """Versions and delete markers of names that begin so and are greater, in order of names, of each name versions
+        from the newest on, then markers."""
+        what = f"versions of {prefix or 'everything'} at {self._place.shown}"
+        asked = {
+            "Bucket": self._place.bucket,
+            "Prefix": self._key(prefix),
+            "MaxKeys": limits.LIST_PAGE,
+        }
+        marks: dict[
+            str, str
+        ] = {}  # where to begin is understood in several ways: from the start, then
+        known = len(self._key(""))
+        while True:
+            page = self._ask(what, _call("list_object_versions", {**asked, **marks}))
+            here = [
+                Version(one["Key"][known:], one["VersionId"], one["Size"], _ns(one["LastModified"]))
+                for one in page.get("Versions", ())
+            ]
+            here += [
+                Version(one["Key"][known:], one["VersionId"], -1, 0)
+                for one in page.get("DeleteMarkers", ())
+            ]
+            here.sort(key=lambda one: one.name)  # keeps the order within a name
+            yield from (one for one in here if one.name > after)
+            if not page.get("IsTruncated"):
+                return
+            marks = {
+                "KeyMarker": page.get("NextKeyMarker", ""),
+                "VersionIdMarker": page.get("NextVersionIdMarker", ""),
+            }
+
+    def erase(self, gone: Sequence[Version]) -> None:
+        """Remove these versions for good; what is retained stays."""
+        what = f"removing versions at {self._place.shown}"
+        for at in range(0, len(gone), limits.LIST_PAGE):
+            some = [
+                {"Key": self._key(one.name), "VersionId": one.version}
+                for one in gone[at : at + limits.LIST_PAGE]
+            ]
+            asked = {"Bucket": self._place.bucket, "Delete": {"Objects": some, "Quiet": True}}
+            answer = self._ask(what, _call("delete_objects", asked))
+            codes = {str(one.get("Code", "")) for one in answer.get("Errors", ())}
+            if strange := codes - _RETAINED:
+                raise LocationUnavailable(
+                    what,
+                    expected="them to be gone",
+                    found=min(strange),
+                    do="it is tried again later",
+                )
 
     def tidy(self, age_s: float) -> int:
         """Abort uploads in parts that were begun so long ago and never ended; how many."""
@@ -88,6 +152,9 @@ class Retention:
                 "KeyMarker": page.get("NextKeyMarker", ""),
                 "UploadIdMarker": page.get("NextUploadIdMarker", ""),
             }
+
+    def _key(self, name: str) -> str:
+        return f"{self._place.path}/{name}" if self._place.path else name
 
     def _held(self, where: Mapping[str, str], what: str) -> datetime.datetime:
         """Until when a name is retained in compliance mode; long ago when it is not."""
@@ -150,6 +217,10 @@ class Retention:
                     ),
                 )
             return self._client
+
+
+def _ns(when: datetime.datetime) -> int:
+    return round(when.timestamp() * 1e6) * 1000
 
 
 def _call(operation: str, arguments: Mapping[str, Any]) -> Callable[[Any], Any]:

@@ -1,7 +1,7 @@
 """URLs of storage locations: what is allowed in one, and what of it is shown.
 
     file:///ABSOLUTE/PATH
-    s3://BUCKET/PREFIX?endpoint=URL&region=NAME&path_style=1&insecure=1&timeout=SECONDS
+    s3://BUCKET/PREFIX?endpoint=URL&region=NAME&path_style=1&insecure=1&timeout=SECONDS&versions=1
     gs://BUCKET/PREFIX?timeout=SECONDS
     az://ACCOUNT/CONTAINER/PREFIX?endpoint=URL&insecure=1&timeout=SECONDS
 
@@ -20,7 +20,7 @@ from engine.errors import InvalidRequest
 
 _OPTIONS = {
     "file": (),
-    "s3": ("endpoint", "region", "path_style", "insecure", "timeout"),
+    "s3": ("endpoint", "region", "path_style", "insecure", "timeout", "versions"),
     "gs": ("timeout",),
     "az": ("endpoint", "insecure", "timeout"),
 }
@@ -31,7 +31,8 @@ PREFIX_MAX = 500
 
 
 class Place(NamedTuple):
-    """A URL taken apart. ``bucket`` is the bucket or container, ``path`` a prefix, or a directory."""
+    """A URL taken apart. ``bucket`` is the bucket or container, ``path`` a prefix, or a directory; ``versions``: of
+    each name its oldest version counts (``versioned``)."""
 
     scheme: str
     bucket: str
@@ -42,6 +43,7 @@ class Place(NamedTuple):
     path_style: bool = True
     insecure: bool = False
     timeout_s: float = limits.REQUEST_LIMIT
+    versions: bool = False
 
     @property
     def shown(self) -> str:
@@ -55,6 +57,7 @@ class Place(NamedTuple):
         options += (
             [("timeout", f"{self.timeout_s:g}")] if self.timeout_s != limits.REQUEST_LIMIT else []
         )
+        options += [("versions", "1")] if self.versions else []
         asked = "&".join(f"{key}={quote(value, safe=':/')}" for key, value in options if value)
         return start + ("?" + asked if asked else "")
 
@@ -138,6 +141,7 @@ def _bucket(scheme: str, host: str, path: str, options: dict[str, str]) -> Place
         path_style=_flag(options, "path_style", default=True),
         insecure=insecure,
         timeout_s=_seconds(options.get("timeout")),
+        versions=_flag(options, "versions", default=False),
     )  # fmt: skip
 
 

@@ -122,7 +122,13 @@ def borrowed(
                 known.compare(bare)
             result = AdoptReport(bare.location.shown, bare.vault.fingerprint, done=list(bare.notes))
             result.left_out = len(bare.notes)
-            _fill(path, url, credentials, bare, result, report, seal, system)
+            limit = known.row.read_bandwidth if known is not None else ""
+            row = LocationRow(
+                0, url, bare.vault.location.hex(), system.random(16).hex(), bare.vault.sealed, credentials,
+                seq=bare.seq, last=bare.digest.hex(), paused=NOT_TAKEN_OVER, ring=bare.number,
+                ring_here=bare.key is not None, read_bandwidth=limit,
+            )  # fmt: skip
+            _fill(path, row, bare, result, report, seal, system)
         except OSError as error:
             raise from_os(error, f"scratch directory {folder}") from None
         finally:
@@ -136,16 +142,11 @@ def borrowed(
 
 
 def _fill(
-    path: str, url: str, credentials: str, bare: Bare, result: AdoptReport, report: Report,
-    seal: Sequence[Secret], system: Os,
+    path: str, row: LocationRow, bare: Bare, result: AdoptReport, report: Report, seal: Sequence[Secret],
+    system: Os,
 ) -> None:  # fmt: skip
     _room(path, bare, system)
     home.init(path, identity=(bare.state.store, bare.vault.id_key), seal=seal, system=system)
-    row = LocationRow(
-        0, url, bare.vault.location.hex(), system.random(16).hex(), bare.vault.sealed, credentials,
-        seq=bare.seq, last=bare.digest.hex(), paused=NOT_TAKEN_OVER, ring=bare.number,
-        ring_here=bare.key is not None,
-    )  # fmt: skip
     with home.opened(path, system=system) as store:
         with store.context.index.write() as txn:
             outbox.add(txn, NAME, row)

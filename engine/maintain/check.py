@@ -11,7 +11,7 @@ import logging
 from collections import Counter
 from dataclasses import dataclass, field
 
-from engine import limits, registry
+from engine import limits, locks, registry
 from engine.copies.rows import away_row
 from engine.errors import HoldfastError
 from engine.home import OpenStore
@@ -89,6 +89,10 @@ class Checker:
         for mount in registry.every(self._txn):
             for text in live_problems(self._txn, mount.id):
                 self._found("live", f"mount {mount.name}", text)
+        for point in locks.missing(self._context, self._txn):
+            self._found(
+                "lock", f"point {point}", f"its lock is not in {locks.FILE}; run 'holdfast repair'"
+            )
         self._reach(read_data)
         if self._bad:
             self._affected()

@@ -34,13 +34,14 @@ from engine.progress import Progress, Report
 @dataclass
 class Reclaim:
     """What can be freed at a location, or was. ``waiting``: packs that are not needed but named by chunks that the next
-    collection here has to free first."""
+    collection here has to free first; ``locked``: packs that are not needed, but retained by the server."""
 
     location: str
     packs: int = 0
     bytes: int = 0
     copies: int = 0
     waiting: int = 0
+    locked: int = 0
     requests: int = 0
     done: bool = False
 
@@ -53,6 +54,7 @@ class _Found:
     live: Counter[int] = field(default_factory=Counter)
     dead: list[tuple[bytes, int]] = field(default_factory=list)  # key in COPIES, flags
     held: set[int] = field(default_factory=set)  # packs that rows of CHUNKS name
+    locked: set[int] = field(default_factory=set)  # packs that the server retains
 
 
 def plan(store: OpenStore, link: Link, *, report: Report) -> Reclaim:
@@ -122,6 +124,9 @@ def _look(store: OpenStore, link: Link, txn: Txn, report: Report) -> _Found:
         away = rows.away_row(raw)
         if away.location == link.row.id:
             found.packs[int.from_bytes(key, "big")] = away
+            # Removing those would only hide them, and nobody would ever remove what is hidden.
+            if away.locked_s * 10**9 > store.context.system.time_ns():
+                found.locked.add(int.from_bytes(key, "big"))
     for key, raw in txn.scan(Table.COPIES, prefix=rows.copy_key(link.row.id, b"")):
         copy, cid = rows.copy_row(raw), key[rows.U16.size :]
         if cid in extras or marks.lives(
@@ -139,15 +144,16 @@ def _look(store: OpenStore, link: Link, txn: Txn, report: Report) -> _Found:
 
 def _empty(found: _Found) -> Iterator[tuple[int, AwayRow]]:
     for number, row in found.packs.items():
-        if not found.live[number] and number not in found.held:
+        if not found.live[number] and number not in found.held | found.locked:
             yield number, row
 
 
 def _told(link: Link, found: _Found) -> Reclaim:
     empty = list(_empty(found))
     waiting = sum(not found.live[n] and n in found.held for n in found.packs)
+    locked = sum(not found.live[n] for n in found.locked - found.held)
     return Reclaim(
-        link.name, len(empty), sum(row.size for _, row in empty), len(found.dead), waiting,
+        link.name, len(empty), sum(row.size for _, row in empty), len(found.dead), waiting, locked,
         requests=2 * -(-len(empty) // limits.JOURNAL_NAMES_MAX),
     )  # fmt: skip
 

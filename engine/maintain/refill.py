@@ -6,13 +6,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from engine import limits, registry
+from engine import limits, locks, registry
 from engine.copies import journal, outbox, rows
 from engine.copies.bare import Bare, ahead, trailers
 from engine.copies.fetch import Fetcher
 from engine.copies.link import Link, away_of
 from engine.copies.reach import missing
-from engine.copies.rows import EXTRA, FAILED, NAMED, VERIFIED, WHOLE, CopyRow, OutboxRow
+from engine.copies.rows import EXTRA, FAILED, NAMED, UNNAMED, VERIFIED, WHOLE, CopyRow, OutboxRow
 from engine.copies.sealed import PackRow
 from engine.errors import Corrupt, HoldfastError, LocationUnavailable, NotFound
 from engine.home import OpenStore
@@ -82,6 +82,7 @@ class Refill:
             self._walk(point)
         self._mounts(newest)
         self._outbox(points)
+        self._locks({point.id for point in points})
 
     def run_for_reading(self) -> None:
         """Fill what reading points needs: packs, chunks, points, mounts without their trees. Raises as ``run``."""
@@ -107,6 +108,8 @@ class Refill:
         total = len(self._bare.state.packs)
         for done, (pack, found) in enumerate(trailers(self._bare)):
             self._report(Progress("read packs", done, total, "packs"))
+            if isinstance(found, HoldfastError) and pack.name not in self._bare.state.packs:
+                continue  # it is gone, as was said
             if isinstance(found, HoldfastError):
                 self._missing += 1
                 self._tell(f"pack {pack.name} is left out: {found}")
@@ -129,7 +132,9 @@ class Refill:
 
     def _pack(self, pack: PackRow, entries: list[Entry]) -> None:
         number, self._next = self._next, self._next + 1
-        row = away_of(pack, self._link.row.id, NAMED)
+        # One that was said to be gone is named again by the next entry.
+        named = NAMED if pack.name in self._bare.state.packs else UNNAMED
+        row = away_of(pack, self._link.row.id, named)
         self._away.append((rows.away_key(number), row.pack_bytes()))
         for one in entries:
             if one.kind == KIND_SKETCH:
@@ -283,17 +288,28 @@ class Refill:
         """A row for all that the journal names: what of it could not be had must not be freed there either."""
         place, now = self._link.row.id, self._context.system.time_ns()
         good = {point.id for point in points} - self._broken
+        ends = self._bare.state.locks
         for part in _parts(list(self._bare.state.points.values())):
             with self._index.write() as txn:
                 for one in part:
                     state, reason = (VERIFIED, "") if one.id in good else (FAILED, _NOT_WHOLE)
                     row = OutboxRow(
                         state, now, reason=reason, entry=self._bare.named[one.id],
-                        extras=[cid.hex() for cid in one.extras],
+                        extras=[cid.hex() for cid in one.extras], locked_ns=ends.get(one.id, 0),
                     )  # fmt: skip
                     outbox.put(txn, place, one.id, row)
                     for cid in one.extras:
                         self._extra(txn, rows.copy_key(place, cid))
+
+    def _locks(self, points: set[str]) -> None:
+        state = self._bare.state
+        with self._index.write() as txn:
+            found = {point: end for point, end in state.locks.items() if point in points}
+            locks.put(self._context, txn, found)
+        for point in sorted(state.contested & points):
+            self._result.done.append(
+                f"point {point} stays: an entry that deletes it was written while it was locked"
+            )
 
     def _extra(self, txn: Txn, key: bytes) -> None:
         raw = txn.get(Table.COPIES, key)

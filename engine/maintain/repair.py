@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from engine import home, registry
+from engine import home, locks, registry
 from engine.chunks import ChunkReader, Context, reap
 from engine.chunks.reader import take_back
 from engine.copies.rows import FOLDER as LOCATIONS
@@ -84,6 +84,9 @@ def repair(store: home.OpenStore, *, report: Report) -> RepairReport:
             continue
         if take_back(store.context, cid, row):
             result.done.append(f"chunk {cid.hex()} is whole again")
+    added = locks.keep_missing(store.context)
+    if added:
+        result.done.append(f"{added} locks written down again for an index made anew")
     result.done += [
         f"segment {number}: nothing needs what the disk has lost of it"
         for number in settle.short_segments(store.context)
@@ -271,21 +274,31 @@ class _Builder:
 
     def _points(self) -> list[Point]:
         found: dict[str, tuple[Point, bytes]] = {}
-        dead = set()
+        dead: dict[str, int] = {}
         for kind, cid in self._records:
             try:
                 data = self._reader.read(cid)
                 if kind == KIND_TOMBSTONE:
-                    dead.add(decode_tombstone(data).id)
+                    tomb = decode_tombstone(data)
+                    dead[tomb.id] = max(tomb.time_ns, dead.get(tomb.id, tomb.time_ns))
                 else:
                     point = decode_point(data)
                     found[point.id] = (point, data)
             except HoldfastError as error:
                 self._result.done.append(f"a point's record is left out: {error}")
-        alive = {name: pair for name, pair in found.items() if name not in dead}
+        ends, damaged = locks.kept(self._context)
+        if damaged:
+            self._result.done.append(f"{damaged} lines of {locks.FILE} cannot be read")
+        # A tombstone written while a lock held is of a deletion that was refused.
+        alive = {
+            name: pair
+            for name, pair in found.items()
+            if name not in dead or dead[name] < ends.get(name, dead[name])
+        }
         with self._context.index.write() as txn:
             for name, (_, data) in alive.items():
                 txn.put(Table.POINTS, name.encode(), data)
+            locks.regain(txn, {name: end for name, end in ends.items() if name in alive})
         self._result.done.append(f"{len(alive)} points found")
         return [point for point, _ in alive.values()]
 

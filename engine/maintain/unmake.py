@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import islice
 
-from engine import limits, registry
+from engine import limits, locks, registry
 from engine.chunks import Context
 from engine.errors import Busy
 from engine.home import OpenStore
@@ -35,9 +35,11 @@ _TABLES = (
 def remove_mount(store: OpenStore, name: str, *, report: Report) -> int:
     """Delete a mount with everything in it; how many points it had. Their space goes with the next collection.
 
-    Raises NotFound, Busy while it is served, or one of its points is open; points deleted until then stay so.
+    Raises NotFound, Held while one of its points is locked, Busy while it is served, or one of its points is open;
+    points deleted until then stay so, but of a mount with a locked point none is.
     """
     context, worker = store.context, store.session.worker.id
+    refuse_held(context, name)
     registry.claim(context, name, worker)
     try:
         removed = _points(store, name, report)
@@ -49,11 +51,22 @@ def remove_mount(store: OpenStore, name: str, *, report: Report) -> int:
     return removed
 
 
+def refuse_held(context: Context, name: str) -> None:
+    """Raises Held while a point of the mount is locked, NotFound."""
+    with context.index.write() as txn:
+        registry.find(txn, name)
+        locks.refuse_held(context, txn, _names(txn, name))
+
+
+def _names(txn: Txn, name: str) -> list[str]:
+    return [point.id for point in snapshot.every(txn) if point.mount == name]
+
+
 def _points(store: OpenStore, name: str, report: Report) -> int:
     removed = 0
     while True:
         with store.context.index.read() as txn:
-            found = [point.id for point in snapshot.every(txn) if point.mount == name]
+            found = _names(txn, name)
         if not found:
             return removed
         snapshot.remove(store, found[:_POINTS])

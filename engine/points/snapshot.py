@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from engine import limits, registry
+from engine import limits, locks, registry
 from engine.chunks import Context, alive
 from engine.copies import outbox
 from engine.errors import AlreadyExists, Busy, InvalidRequest, NotFound
@@ -51,9 +51,11 @@ def snapshot(
     *,
     planned: PlannedPoint | None = None,
     thaw: Callable[[], None] = lambda: None,
+    lock_s: float = 0,
     report: Report,
 ) -> Point:
-    """A new point of a mount. ``thaw`` is called once the cut is taken; ``planned``: which id and time it gets.
+    """A new point of a mount. ``thaw`` is called once the cut is taken; ``planned``: which id and time it gets;
+    ``lock_s``: for how long it is locked from the start.
 
     Raises NotFound, Busy, StoreFull, AlreadyExists when there is a point of the planned id.
     """
@@ -92,6 +94,8 @@ def snapshot(
 
         def commit(out: Txn) -> None:
             _commit(out, name, mount.points, cut, made, record)
+            if lock_s:
+                locks.lock_new(store.context, out, made.id, made.time_ns, lock_s)
             builder.write_roots(out)
             _forget(out, builder.seen[: limits.TXN_DELETES_MAX])
 
@@ -210,13 +214,15 @@ def find_all(txn: Txn, references: Iterable[str]) -> list[Point]:
 def remove(store: OpenStore, references: Iterable[str]) -> list[Point]:
     """Delete points, all of them or none; their bytes go with the next collection.
 
-    Raises NotFound, Busy while one is open for reading.  Once a tombstone is in a pack, an index made again from packs
-    has the point no more: so it is written when nobody reads the point, and nobody begins to.
+    Raises NotFound, Held while one is locked, Busy while one is open for reading.  Once a tombstone is in a pack, an
+    index made again from packs has the point no more: so it is written when nobody reads or locks the point, and nobody
+    begins to.
     """
     session, context = store.session, store.context
     with context.index.write() as txn:
         points = find_all(txn, references)
         pins = [U64.pack(session.worker.id) + point.id.encode() for point in points]
+        now = locks.refuse_held(context, txn, (point.id for point in points)).latest
         _nobody_reads(context, txn, {point.id for point in points})
         for pin in pins:
             txn.put(Table.PINS, pin, _DELETING)
@@ -225,9 +231,9 @@ def remove(store: OpenStore, references: Iterable[str]) -> list[Point]:
         for point in points:
             if not txn.delete(Table.POINTS, point.id.encode()):
                 raise NotFound(f"point {point.id}", found="it was deleted meanwhile")
+            locks.forget(txn, point.id)
             outbox.removed(txn, point.id, now)
 
-    now = context.system.time_ns()
     try:
         with session.writer.holds.open() as hold:
             for point in points:
@@ -254,10 +260,28 @@ def pin(store: OpenStore, reference: str) -> Point:
     worker = store.reading.id  # opened before the transaction: it needs one itself
     with store.context.index.write() as txn:
         point = find(txn, reference)
-        for key, value in txn.scan(Table.PINS):
-            other = U64.unpack(key[:8])[0]
-            if value and key[8:] == point.id.encode() and alive(store.context, other):
-                raise Busy(f"point {point.id}", expected="it to stay", found=f"its deletion by worker {other}",
-                           do="choose another point")  # fmt: skip
+        _nobody_deletes(store.context, txn, point.id)
         txn.put(Table.PINS, U64.pack(worker) + point.id.encode(), b"")
     return point
+
+
+def _nobody_deletes(context: Context, txn: Txn, name: str) -> None:
+    for key, value in txn.scan(Table.PINS):
+        other = U64.unpack(key[:8])[0]
+        if value and key[8:] == name.encode() and alive(context, other):
+            raise Busy(f"point {name}", expected="it to stay", found=f"its deletion by worker {other}",
+                       do="choose another point")  # fmt: skip
+
+
+def lock(
+    store: OpenStore, reference: str, *, until_ns: int = 0, for_s: float = 0
+) -> tuple[Point, int]:
+    """Lock a point until a time, or for so long from now on; with until when it is.
+
+    Raises NotFound, InvalidRequest, Held for less than there is, Busy while it is being deleted: its tombstone may be
+    in a pack by then.
+    """
+    with store.context.index.write() as txn:
+        point = find(txn, reference)
+        _nobody_deletes(store.context, txn, point.id)
+        return point, locks.lock(store.context, txn, point.id, until_ns=until_ns, for_s=for_s)

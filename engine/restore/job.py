@@ -158,6 +158,11 @@ class Job:
             far = self._reader.ahead(cids)
         except (Corrupt, NotFound):
             far = True  # who reads it says what is wrong
+        except HoldfastError:
+            if self._all_far:
+                raise
+            self._near = _ALL_NEAR  # what is here is restored all the same
+            return
         self._near = 0 if far else self._near + len(batch)
 
     def _fetched(self, first: Future[None], batch: list[Piece]) -> None:

@@ -23,6 +23,7 @@ Shape = dict[str, type]
 
 POINT: Shape = {
     "id": str, "mount": str, "seq": int, "time_ns": int, "label": str, "logical_bytes": int, "files": int,
+    "locked_ns": int,
 }  # fmt: skip
 STATS: Shape = {
     "logical_bytes": int, "live_bytes": int, "stored_bytes": int, "ratio": float, "points": int, "chunks": int,

@@ -65,8 +65,10 @@ def test_from_a_location_of_the_store(
     Store.adopt(str(tmp_path / "new"), f"file://{place}", SECRET)
     with Store.open(str(tmp_path / "new")) as adopted:
         for store, name in ((engine, "far"), (adopted, "origin")):
+            store.copies.change(name, read_bandwidth="100M")
             with store.copies.borrow(name, scratch=str(scratch)) as found:
                 assert found.points() == engine.points()
+                assert found.copies.locations()[0].read_bandwidth == "100M"
             with pytest.raises(NotFound, match="nowhere"), store.copies.borrow("nowhere"):
                 pass
         (place / "journal" / f"{4:016d}").unlink()

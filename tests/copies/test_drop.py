@@ -128,3 +128,20 @@ def test_an_index_made_anew_says_what_it_cannot_know(
     assert any(
         "location far" in one and "adopt" in one for one in Store.rebuild_index(str(copy)).done
     )
+
+
+def test_what_is_here_is_restored_while_the_location_is_gone(
+    engine: Store, make: Maker, link: Link, grown: list[str], place: Path, tmp_path: Path
+) -> None:
+    send_all(engine, link, grown)
+    remove(make, b"big")
+    make.file(b"here", b"h" * 100)
+    send_all(engine, link, [make.point(engine)])
+    assert engine.copies.drop_local().chunks
+    make.tree.barrier()
+    engine.collect()
+    place.rename(tmp_path / "away")
+    with Store.open(engine.path) as again:
+        result = again.restore(grown[0], b"", bytes(tmp_path / "out"))
+    names = {one.path for one in result.damaged}
+    assert b"big" in names and result.files > len(names)

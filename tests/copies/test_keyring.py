@@ -30,6 +30,7 @@ from engine.keys import Identity, Key, Passphrase, slot_of, unlock
 from engine.locations import Location, open_location
 from engine.progress import silent
 from tests.copies.test_reach import grown
+from tests.copies.test_rescue import rescue
 from tests.copies.test_upload import CHEAP, SECRET, make_link, place
 from tests.locations.faulty import Fail, Faulty
 from tests.restore.support import Maker
@@ -97,7 +98,7 @@ def epochs_of(engine: Store) -> set[int]:
 
 
 def test_who_sends_takes_the_new_key_for_the_next_pack(
-    engine: Store, there: Location, grown: list[str]
+    engine: Store, there: Location, grown: list[str], place: Path, tmp_path: Path
 ) -> None:
     link = open_link(engine._open.context, "far")
     sender = Uploader(engine._open, link, report=silent)
@@ -112,6 +113,11 @@ def test_who_sends_takes_the_new_key_for_the_next_pack(
     sender.upload(grown[2], [], {})
     assert epochs_of(engine) == {1, 2, 3}
     assert unlock(newest_ring(there)[1], SAFE).epoch == 3
+    assert Store.adopt(str(tmp_path / "new"), f"file://{place}", SAFE).points == 3
+    with Store.open(str(tmp_path / "new")) as store:
+        assert store.check(read_data=True).problems == []
+    code, out, err = rescue(place, "check", secret="", key=SAFE.printed().encode())
+    assert code == 0 and "3 points" in out, err
 
 
 def test_who_reads_opens_what_was_sealed_later(engine: Store, there: Location, make: Maker) -> None:

@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine import Store
-from engine.copies.journal import Removed
+from engine.copies.journal import Locked, Removed
 from engine.keys import Both, Identity, Key, Passphrase
 from engine.live import ROOT
 from tests.copies import made
@@ -135,8 +135,12 @@ def test_a_location_that_is_not_sealed(base: tuple[Store, list[str], Made], tmp_
     store, points, _ = base
     plain = made.location(tmp_path / "plain", store, [], checkpoint=True)
     plain.append(Removed((points[0],)))
+    plain.append(Locked((points[1],), 9))
+    plain.append(Locked((points[1],), 5))
+    plain.append(Removed((points[1],)), time_ns=8)
     code, out, err = rescue(plain.root, "list", secret="")
     assert (code, out.split()[0]) == (0, points[1]), err
+    assert f"'{points[1]}' stays" in err and points[0] not in out
     code, _, err = rescue(
         plain.root, "restore", points[1], "big.dbf", "--to", str(tmp_path / "x"), secret=""
     )

@@ -137,6 +137,12 @@ def test_a_restore_that_is_killed_goes_on(world: tuple[Daemon, str]) -> None:
             kill_next(daemon, seen)
         found = ended(api, job)
         assert found.state == "failed" and "killed" in found.error["message"]
+        left = daemon.root / "out" / str(job.id)
+        left.mkdir(exist_ok=True)  # it may have been killed before it made it
+        api.delete_restore("a", job.id)
+        assert not left.exists()
+        with pytest.raises(NotFound):
+            api.delete_restore("a", job.id)
 
 
 def test_a_restore_goes_on_when_the_daemon_comes_back(world: tuple[Daemon, str]) -> None:

@@ -9,13 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from engine import limits
+from engine import Store, limits
 from engine.errors import LocationDenied, LocationUnavailable, NotFound
 from engine.locations import Retry, open_location
+from tests.copies.test_object_lock import attacked, cheap
+from tests.copies.test_reach import grown
 from tests.locations.ceph import Ceph
 from tests.locations.conftest import LOCKED, Server
 from tests.locations.proxy import FlipRequest, Proxy
+from tests.restore.conftest import engine, home, make
 
+__all__ = ["cheap", "engine", "grown", "home", "make"]
 pytestmark = pytest.mark.needs_ceph
 
 
@@ -53,6 +57,14 @@ def test_create_in_a_bucket_with_versions(ceph: Server) -> None:
     if not features.create:
         location = ceph.location(LOCKED)
         assert location.create("j/1", b"one") and location.create("j/1", b"two")
+
+
+def test_whoever_has_the_credentials_destroys_nothing_that_is_locked(
+    engine: Store, grown: list[str], ceph: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for key, value in ceph.credentials.items():
+        monkeypatch.setenv(key, value)
+    attacked(engine, ceph, grown, tmp_path / "new")
 
 
 def test_a_body_damaged_on_its_way_is_refused(ceph: Server) -> None:

@@ -212,6 +212,7 @@ class Location:
         self.packs: list[tuple[Path, bytes]] = []  # path, header
         self.places: dict[bytes, list[Place]] = {}
         self.points: dict[str, bytes] = {}  # id -> chunk id of its record
+        self.locks: dict[str, int] = {}  # point: until when
         self.named: dict[str, int] = {}  # packs the journal names, and their sizes
         self.epochs: dict[int, bytes] = {}
         self.cache: dict[bytes, bytes] = {}
@@ -329,8 +330,18 @@ class Location:
         self.named.update((str(row[0]), int(row[1])) for row in entry.get("packs", ()))
         for name in entry.get("gone", ()):
             self.named.pop(name, None)
+        if kind == "checkpoint":
+            self.locks = {str(name): int(until) for name, until in entry["locks"].items()}
+        for name in entry["points"] if kind == "lock" else ():
+            self.locks[name] = max(int(entry["until_ns"]), self.locks.get(name, 0))
         for name in entry["points"] if kind == "remove" else ():
-            self.points.pop(name, None)
+            if self.locks.get(name, 0) > int(entry["time_ns"]):
+                print(
+                    f"point {name!a} stays: entry {entry['seq']} deletes it while it is locked",
+                    file=sys.stderr,
+                )
+            else:
+                self.points.pop(name, None)
         if kind not in ("begin", "point", "remove", "packs", "lock", "checkpoint"):
             self.problem(f"journal entry {entry['seq']} is of the newer kind {kind!a}")
 

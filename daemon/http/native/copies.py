@@ -42,6 +42,7 @@ class NewLocation(Body):
     local: Literal["keep", "drop"] = "keep"
     bandwidth: _Windows = ""
     read_bandwidth: _Windows = ""
+    object_lock: bool = False
 
 
 class ChangedLocation(Body):
@@ -53,6 +54,7 @@ class ChangedLocation(Body):
     credentials: Annotated[str, Field(max_length=4096)] | None = None
     bandwidth: _Windows | None = None
     read_bandwidth: _Windows | None = None
+    object_lock: Literal[True] | None = None
 
 
 class OneSecret(Body):

@@ -49,6 +49,13 @@ class Keeping(Body):
     kept: bool = True
 
 
+class Locking(Body):
+    """Until when a point is locked, or for how long from now on: one of them."""
+
+    until_ns: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0
+    for_s: Annotated[float, Field(ge=0, le=4e9, allow_inf_nan=False)] = 0
+
+
 def seen(ask: Asked, reference: str) -> PointDetail:
     """A point this caller is for; others are not there. Raises NotFound, InvalidRequest."""
     mount, at, _ = reference.partition("@")
@@ -113,6 +120,16 @@ def keep_point(ask: Ask, ref: Reference, how: Keeping) -> PointDetail:
     point = seen(ask, ref).point
     ask.about = f"point {point.id} of mount {point.mount}" + ("" if how.kept else ": no longer")
     return ask.backend.keep(point.id, kept=how.kept)
+
+
+@route("POST", "/v1/points/{ref}/lock", PointDetail)
+def lock_point(ask: Ask, ref: Reference, how: Locking) -> PointDetail:
+    """Have nobody delete a point before a time. Nobody can take it back, or make it shorter."""
+    point = seen(ask, ref).point
+    ask.about = f"point {point.id} of mount {point.mount}"
+    found = ask.backend.lock(point.id, until_ns=how.until_ns, for_s=how.for_s)
+    ask.about += f", until {found.point.locked_ns // 10**9} s after 1970"
+    return found
 
 
 @route("GET", "/v1/points/{ref}/entries", Page[EntryInfo])

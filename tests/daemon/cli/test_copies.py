@@ -10,8 +10,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
+from daemon.cli.output import Until
 from engine.keys import Identity, load
 from tests import warm
 from tests.cli.support import LIMIT, good, holdfast, new_store, noise, refused, write
@@ -72,11 +74,39 @@ def test_a_location_from_its_beginning_to_its_end(tmp_path: Path, key: Path) -> 
     assert run("uploads", "--retry") == "0 points queued again\n"
     assert json.loads(run("location", "list", "--json"))[0]["verified"] == 2
     assert "nas       2" in run("location", "list")
+    assert code("lock", point, "--until", "0d") == 2
+    told = run("lock", point, "--until", "2099-12-31")
+    assert told == f"point {point} locked until 2099-12-31 00:00:00Z\n"
+    assert json.loads(run("location", "list", "--json"))[0]["locking"] == 0
+    assert "2099-12-31 00:00:00Z" in run("points") and "until 2099-12-31" in run("show", point)
+    refused(holdfast(store, "rm", point), 15, "until 2099-12-31")
+    assert code("delete", "m", "--yes") == 15
+    assert "lock point" in run("audit")
     there.rename(tmp_path / "away")
     refused(holdfast(store, "snapshot", "m", "--wait", "remote"), 12, "the point itself exists")
     assert code("upload", "nas") == 10
+    assert code("lock", point, "--until", "2099-12-31T12:30:00Z") == 0
+    assert json.loads(run("location", "list", "--json"))[0]["locking"] == 1
     assert run("location", "remove", "nas") == "location nas removed; what lies there stays\n"
     assert run("location", "list", "--json") == "[]\n"
+
+
+def test_until_when() -> None:
+    until = Until()
+    assert until.convert("2027-01-31", None, None) == (1_801_353_600 * 10**9, 0.0)
+    assert until.convert("2027-01-31T12:30Z", None, None) == (1_801_398_600 * 10**9, 0.0)
+    assert until.convert("1.5d", None, None) == (0, 129_600.0)
+    for wrong in (
+        "2027",
+        "tomorrow",
+        "2027-02-30",
+        "2027-01-31T25:00",
+        "30",
+        "1e9d",
+        "2027-01-31+02:00",
+    ):
+        with pytest.raises(click.BadParameter, match="is no time"):
+            until.convert(wrong, None, None)
 
 
 def _told(done: Any) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import os
 import tarfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from daemon.contract import (
     RetentionInfo,
     SecretSpec,
 )
-from engine.errors import AlreadyExists, Busy, InvalidRequest, NotFound, PermissionDenied
+from engine.errors import AlreadyExists, Busy, Held, InvalidRequest, NotFound, PermissionDenied
 from engine.keys import Identity, Key
 from tests.daemon.service.support import fill
 
@@ -304,6 +305,29 @@ class BackendContract:
         assert [one.id for one in backend.remove_points([point])] == [point]
         with pytest.raises(NotFound):
             backend.keep(point)
+
+    def test_nobody_deletes_a_locked_point(self, backend: Backend, mount: str) -> None:
+        point, other = (backend.snapshot(mount).point.id for _ in range(2))
+        assert backend.point(point).point.locked_ns == 0
+        end = backend.lock(f"{mount}@latest", for_s=3600).point.locked_ns
+        assert 0 < end - time.time_ns() <= 3600 * 10**9
+        later = end + 10**9
+        assert backend.lock(other, until_ns=later).point.locked_ns == later
+        assert [one.locked_ns for one in backend.points(PointQuery()).items] == [0, later]
+        for refused in (
+            lambda: backend.remove_points([point, other]),
+            lambda: backend.lock(other, until_ns=end),
+            lambda: backend.delete_mount(mount),
+        ):
+            with pytest.raises(Held):
+                refused()
+        for wrong in ({}, {"until_ns": 1}, {"until_ns": later, "for_s": 1.0}):
+            with pytest.raises(InvalidRequest):
+                backend.lock(other, **wrong)  # type: ignore[arg-type]
+        with pytest.raises(NotFound):
+            backend.lock("0" * 26, for_s=1)
+        assert [one.id for one in backend.remove_points([point])] == [point]
+        assert [one.id for one in backend.points(PointQuery()).items] == [other]
 
     def test_the_databases_of_a_point(self, rig: Rig, mount: str) -> None:
         backend = rig.backend

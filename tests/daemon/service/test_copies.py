@@ -55,6 +55,22 @@ def spec(tmp_path: Path, key: Identity, name: str = "there", **more: Any) -> Loc
     return LocationSpec(name, f"file://{tmp_path}/{name}", keys=[key.recipient.printed()], **more)
 
 
+def test_points_of_a_mount_are_locked_from_the_start(tmp_path: Path, key: Identity) -> None:
+    store = str(tmp_path / "store")
+    new_store(store)
+    with served(store, settings(store, {"a": {"lock_for": 3600}})) as service:
+        service.create_mount(MountSpec("a"))
+        service.add_location(spec(tmp_path, key))
+        made = service.snapshot("a").point
+        assert made.locked_ns - made.time_ns >= 3600 * 10**9
+        session = service.begin("a")
+        done = service.commit(session.id, durability="remote").detail
+        assert done.point.locked_ns > made.locked_ns and done.copies == {"there": "verified"}
+        assert service.location("there").locking == 0
+        service.lock(made.id, for_s=7200)
+        assert service.location("there").locking == 1
+
+
 def test_points_are_sent_and_told(service: Service, tmp_path: Path, key: Identity) -> None:
     fill(service.path, "a", {"x": os.urandom(5000)})
     first = service.snapshot("a").point
@@ -260,6 +276,7 @@ _all = st.builds(
         ),
         max_size=3,
     ),
+    st.lists(st.just("01m7zwvqp3kbcmpzq4a503h7zy"), max_size=2),
 )  # fmt: skip
 
 

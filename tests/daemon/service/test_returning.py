@@ -17,9 +17,9 @@ from daemon.config import Config, Mount
 from daemon.config.writing import mount_table
 from daemon.contract import LocationSpec, MountSpec
 from daemon.service import Service, adopting, returning
-from daemon.service.copies import SETTINGS
+from daemon.service.copies import ADOPTED, SETTINGS
 from daemon.service.extras import Kept
-from daemon.service.sending import kept
+from daemon.service.sending import kept, settings_of
 from daemon.state import State
 from engine import Store
 from engine.copies import extras as copies_extras
@@ -57,13 +57,14 @@ def lost(tmp_path_factory: pytest.TempPathFactory) -> Lost:
         service.create_mount(MountSpec("m"))
         fill(path, "m", {"one.bkp": b"x", "two.bkp": b"y"})
         first = service.snapshot("m").point.id
+        service.add_location(LocationSpec("far", f"file://{base}/there", sealed=False))
+        assert service.start_job("upload", {"location": "far"}).state == "done"
+        service.keep(first)  # said after it was sent
         session = service.begin("m", holder="me", label="night")
         service.attach_log(session.id, "rman.log", [RMAN])
         service.attach_log(session.id, "long.log", [LOG])
         second = service.commit(session.id).detail.point.id
         third = service.snapshot("m").point.id
-        service.keep(first)
-        service.add_location(LocationSpec("far", f"file://{base}/there", sealed=False))
         assert service.start_job("upload", {"location": "far"}).state == "done"
         points = [first, second, third]
         return Lost(base / "there", points, {one: kept(service.state, one) for one in points}, 2)
@@ -260,4 +261,16 @@ def test_tables_of_mounts_are_those_that_were(tmp_path: Path) -> None:
     assert adopting.furnish(str(store), {**wrong, "a.b": {"configuration": POLICY}})
     assert tomllib.loads((store / adopting.FILE).read_text()) == tomllib.loads(text)
     with State.open(str(store)) as state:
-        assert state.marks.names(SETTINGS) == [SETTINGS + "a.b"]
+        assert state.marks.names(ADOPTED) == [ADOPTED + "a.b"] and not state.marks.names(SETTINGS)
+
+
+def test_settings_are_sent_on_until_the_configuration_has_its_own(service: Service) -> None:
+    def sent() -> Any:
+        return settings_of(service.store, service.state, "m")["configuration"]
+
+    before = sent()
+    assert before["keep"] == POLICY["keep"] and before["exports"]
+    service.keep_settings("m")  # as a drill does, whose hooks are never those of another machine
+    assert sent() == before
+    service._prepare_upload("origin")
+    assert sent() == {"keep": {"last": 1}}

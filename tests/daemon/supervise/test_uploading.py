@@ -76,3 +76,7 @@ async def test_a_look_begins_what_is_due_and_tells_what_is_late(tmp_path: Path) 
         uploading._look(at_once=True)
         assert jobs() == ["done", "failed"]
         assert uploading._look(at_once=False) == LOOK_EVERY
+        service.lock("m@latest", for_s=60)
+        uploading._look(at_once=False)
+        assert jobs() == ["done", "done", "failed"]
+        assert uploading._look(at_once=False) == LOOK_EVERY

@@ -86,11 +86,11 @@ def _removed_before_it_is_said() -> None:
     """Packs are removed first, and then the journal is told."""
     append = Link.append
 
-    def appended(self: Link, body: Any) -> int:
+    def appended(self: Link, body: Any, since_ns: int = 0) -> int:
         gone: Sequence[str] = getattr(body, "gone", ())
         if gone:
             self.location.remove([path_of(one) for one in gone])
-        return append(self, body)
+        return append(self, body, since_ns)
 
     Link.append = appended  # type: ignore[method-assign]
 

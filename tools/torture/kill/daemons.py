@@ -3,7 +3,9 @@
 One store lives for some rounds. In each, programs write through two mounts, and clients of both interfaces begin
 sessions, send logs, commit, abandon, take snapshots and restore. Then something is killed: the daemon right after an
 answer, at a moment of its work or at any, a worker, the mounter, a job. What is dead is started again, what
-had no answer is asked for again, and everything is compared with what may be there.
+had no answer is asked for again, and everything is compared with what may be there. All points go to a storage
+location meanwhile, whose uploads die with the rest: at the end a store made from it alone has each that was called
+verified, and after the rest was sent, all of them.
 """
 
 from __future__ import annotations
@@ -13,7 +15,9 @@ import random
 import statistics
 from pathlib import Path
 
+from daemon.contract import LocationSpec
 from engine.errors import HoldfastError
+from engine.keys import Identity
 from tools.torture.kill import leaks
 from tools.torture.kill.clients import Book, Client
 from tools.torture.kill.commands import Command, end_all
@@ -23,7 +27,7 @@ from tools.torture.kill.running import USER, Running, interpreter
 from tools.torture.kill.served import Broken
 from tools.torture.kill.service import MOMENTS
 from tools.torture.kill.strike import Strike
-from tools.torture.kill.verdict import Verdict
+from tools.torture.kill.verdict import FAR, Verdict
 from tools.torture.rig import Job, Rig
 
 ROUNDS = 200
@@ -81,6 +85,7 @@ class Life:
         self.running = Running(home, f"127.{os.getpid() % 200 + 2}.{case % 250}.1:9090", user)
         self.book = Book()
         self.clients: list[Client] = []
+        self.safe = Identity.new()
 
     def run(self, plans: list[str]) -> None:
         """Raises Found."""
@@ -101,6 +106,9 @@ class Life:
     def _live(self, plans: list[str]) -> None:
         running = self.running
         running.start()
+        with running.remote() as api:
+            to = self.safe.recipient.printed()
+            api.add_location(LocationSpec(FAR, running.place, keys=[to], verify=0.5))
         for served in running.served:
             running.wait_usable(served)
             served.make_places()
@@ -128,11 +136,11 @@ class Life:
         running.stop()
         running.listen()
         verdict.bare()
+        verdict.elsewhere(self.safe, all_of_them=False)
+        self._command("upload", FAR)
+        verdict.elsewhere(self.safe, all_of_them=True)
         for words in (("gc",), ("check", "--read-data")):
-            command = Command(self.home / "said", running.store, *words)
-            command.wait()
-            if command.status:
-                raise Broken(f"'{' '.join(words)}' at the end: {command.complained}{command.said}")
+            self._command(*words)
         self.job.count("checks clean")
         left = leaks.at_rest(self.home)
         if left:
@@ -141,6 +149,12 @@ class Life:
         sockets = [str(one) for one in self.home.rglob("*") if one.is_socket()]
         if [one for one in sockets if not one.endswith("mounter.sock")]:
             raise Broken(f"after the end: sockets {sockets}")
+
+    def _command(self, *words: str) -> None:
+        command = Command(self.home / "said", self.running.store, *words)
+        command.wait()
+        if command.status:
+            raise Broken(f"'{' '.join(words)}' at the end: {command.complained}{command.said}")
 
 
 RIGS = (

@@ -34,6 +34,7 @@ run_dir = "{home}/run"
 listen = []
 [phoenix]
 listen = ["{address}"]
+max_pending = 10000
 [log]
 format = "plain"
 [maintenance]
@@ -47,7 +48,7 @@ out = "{home}/out"
 # What a daemon may say when what it needs was killed, or when it was killed itself and tells of it as it starts.
 _KNOWN = re.compile(
     r"worker of mount \w+: .*it is started again"
-    r"|job \d+ \(restore\): "
+    r"|job \d+ \((restore|upload)\): "
     r"|mount \w+ cannot be served: mounter: "
     r"|mount \w+ cannot be served: .*(ended|killed|dead|connection)"
 )
@@ -64,7 +65,7 @@ class Running:
         self.process: subprocess.Popen[bytes] | None = None
         self._config = home / "holdfast.toml"
         self._heard = 0
-        for name in ("mnt", "run", "out"):
+        for name in ("mnt", "run", "out", "there"):
             (home / name).mkdir()
         Store.init(str(self.store))
         self._config.write_text(_CONFIG.format(home=home, user=user, address=address))
@@ -75,7 +76,12 @@ class Running:
             for place in (home, *home.parents[: len(home.parents) - 2]):
                 place.chmod(place.stat().st_mode | 0o111)
             subprocess.run(
-                ["chown", "-R", user, *(str(home / one) for one in ("store", "mnt", "run", "out"))],
+                [
+                    "chown",
+                    "-R",
+                    user,
+                    *(str(home / one) for one in ("store", "mnt", "run", "out", "there")),
+                ],
                 check=True,
             )
 
@@ -89,6 +95,11 @@ class Running:
     def remote(self) -> Remote:
         """For looking: what it asks for is sent again where that does no harm."""
         return Remote(f"unix:{self.socket}")
+
+    @property
+    def place(self) -> str:
+        """The storage location that all points go to."""
+        return f"file://{self.home}/there"
 
     def begin(self, die: str = "") -> None:
         """Start the daemon; it is to die at this moment."""

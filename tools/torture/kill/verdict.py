@@ -12,6 +12,7 @@ from daemon.client import Remote
 from daemon.contract import JobInfo
 from engine import Store
 from engine.errors import NotFound
+from engine.keys import Identity
 from engine.store import PointInfo
 from tools.torture.crash.engine_files import observe_point
 from tools.torture.kill import leaks
@@ -23,6 +24,7 @@ from tools.torture.kill.served import Broken
 from tools.torture.rig import Job
 from tools.torture.workload import observe
 
+FAR = "far"  # the storage location
 POINTS_MAX = 5  # of a mount; older ones are removed
 SILENT = 10.0  # s that a job may be called running without a process
 ENDS = ("done", "failed", "cancelled")
@@ -146,6 +148,31 @@ class Verdict:
                 api.remove_points([point])
                 self._gone.add(point)
                 self._job.count("points removed")
+
+    def elsewhere(self, safe: Identity, *, all_of_them: bool) -> None:
+        """A store made from the location alone has every point that was called verified, as it was; after the end.
+        Raises Broken."""
+        running, target = self._running, self._running.home / f"adopted-{all_of_them}"
+        with Store.open(str(running.store)) as store:
+            there = {point.id for point in store.points()}
+            states = {one.point: one.state for one in store.copies.uploads(FAR)}
+        verified = {point for point, state in states.items() if state == "verified"}
+        if states.keys() != there or (all_of_them and verified != there):
+            raise Broken(f"points {sorted(there)}, and how far their copies are: {states}")
+        report = Store.adopt(str(target), running.place, safe)
+        if report.left_out:
+            raise Broken(f"adopting left out: {report.done}")
+        with Store.open(str(target)) as store:
+            found = {point.id for point in store.points()}
+            if not verified <= found:
+                raise Broken(
+                    f"points {sorted(verified - found)} are verified, and not at the location"
+                )
+            for point in found & self._prints.keys():
+                if fingerprint(observe_point(store.glance(point))) != self._prints[point]:
+                    raise Broken(f"point {point} is another at the location")
+        self._job.count("points adopted", len(found))
+        shutil.rmtree(target)
 
     # --- logs -----------------------------------------------------------------------------------------------
 
