@@ -79,6 +79,10 @@ class PermissionDenied(HoldfastError):
     kind = Kind("permission_denied", _errno.EACCES, 403, 14, False)
 
 
+class NoKey(PermissionDenied):
+    """It is sealed with a key that the key ring at hand has not: out of reach, and not damaged."""
+
+
 class Held(HoldfastError):
     """A hold or retention lock forbids it, for everyone."""
 
@@ -121,8 +125,8 @@ class LocationUnavailable(HoldfastError):
     kind = Kind("location_unavailable", _errno.EIO, 503, 22, True)
 
 
-UNREADABLE = (Corrupt, LocationUnavailable)
-"""Damage, and disks that answer with errors: where one thing cannot be read, others may be."""
+UNREADABLE = (Corrupt, LocationUnavailable, NoKey)
+"""Damage, disks that answer with errors, keys that are not at hand: where one thing cannot be read, others may be."""
 
 
 class LocationDenied(HoldfastError):

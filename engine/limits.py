@@ -78,6 +78,7 @@ NODE_MAX = 256 * KIB  # plaintext of a manifest node
 PACK_MAX = 64 * MIB  # a sealed pack is about this large: unit of upload and deletion
 PACK_HARD_MAX = 1 * GIB  # offsets are u32; a reader refuses more
 RECORD_MAX = CHUNK_MAX + 16 * KIB  # stored length of one record, header and bases included
+RECORD_SEAL = 32  # bytes that sealing adds to a record: epoch, nonce, tag
 APPEND_BUFFER = 1 * MIB  # bytes gathered before one pwrite
 WRITE_BEHIND = 4 * MIB  # bytes of a segment the kernel is told to begin writing at once
 

@@ -34,7 +34,7 @@ from engine.progress import Report, silent
 from engine.registry import Mount
 
 if TYPE_CHECKING:  # imported where they are used: no process needs all of them
-    from engine.keys import Opener
+    from engine.keys import Opener, Secret
     from engine.live import LiveTree, Ports
     from engine.maintain.adopt import Furnish
     from engine.maintain.borrow import Lent
@@ -94,26 +94,28 @@ class Store:
         self._served: list[str] = []
 
     @staticmethod
-    def init(path: str) -> None:
-        """Create an empty store. Raises AlreadyExists."""
-        home.init(path)
+    def init(path: str, *, seal: Sequence[Secret] = ()) -> None:
+        """Create an empty store; ``seal``: encrypted, and who may open it. Raises AlreadyExists."""
+        home.init(path, seal=seal)
 
     @classmethod
-    def open(cls, path: str, *, cache: int | None = None) -> Self:
-        """Open a store. ``cache``: bytes on disk for what is at storage locations only, as far as there is room.
+    def open(cls, path: str, *, cache: int | None = None, key: Opener | None = None) -> Self:
+        """Open a store. ``cache``: bytes on disk for what is at storage locations only, as far as there is room;
+        ``key``: of a sealed one, None for what is at hand (``engine.supply``).
 
-        Raises NotFound, FormatTooNew, Corrupt, Busy.
+        Raises NotFound, FormatTooNew, Corrupt, Busy; PermissionDenied without the right key.
         """
-        return cls(home.OpenStore(path), cache=cache)
+        return cls(home.OpenStore(path, key=key), cache=cache)
 
     @staticmethod
     def adopt(
         path: str, url: str, secret: Opener | None, *, credentials: str = "environment", name: str = "origin",
-        take_over: bool = False, report: Report = silent, furnish: Furnish = lambda path, found: None,
+        take_over: bool = False, seal: Sequence[Secret] = (), report: Report = silent,
+        furnish: Furnish = lambda path, found: None,
     ) -> AdoptReport:  # fmt: skip
         """Make a store again from a storage location alone; see ``engine.maintain.adopt``.
 
-        Without ``take_over`` the location is only read: who wrote there before may go on.
+        Without ``take_over`` the location is only read: who wrote there before may go on. ``seal``: as of ``init``.
         """
         from engine.maintain import adopt
 
@@ -124,6 +126,7 @@ class Store:
             credentials=credentials,
             name=name,
             take_over=take_over,
+            seal=seal,
             report=report,
             furnish=furnish,
         )
@@ -540,8 +543,17 @@ class Store:
             raise from_os(error, f"incidents of {path}") from None
 
     @staticmethod
-    def rebuild_index(path: str, *, report: Report = silent) -> RepairReport:
+    def rebuild_index(
+        path: str, *, key: Opener | None = None, report: Report = silent
+    ) -> RepairReport:
         """Make a new index from the packs alone; nobody may have the store open."""
         from engine.maintain import repair
 
-        return repair.rebuild_index(path, report=report)
+        return repair.rebuild_index(path, report=report, key=key)
+
+    @staticmethod
+    def check_without_key(path: str, *, report: Report = silent) -> CheckReport:
+        """What can be verified of a store, sealed or not, by who has no key; see ``engine.maintain.keyless``."""
+        from engine.maintain import keyless
+
+        return keyless.check(path, report=report)

@@ -17,6 +17,7 @@ import time
 from collections.abc import Sequence
 from typing import BinaryIO
 
+from engine import supply
 from engine.errors import HoldfastError
 from engine.seam import REAL
 from fsmount.remote import revived
@@ -45,16 +46,19 @@ def start(
         request = {**request, "ready_fd": theirs}
         if user is not None:
             request.update(user=user, log=log_path)
-        with contextlib.nullcontext() if user is not None else open_log(log_path) as log:
+        with (
+            contextlib.nullcontext() if user is not None else open_log(log_path) as log,
+            supply.handing() as (variables, fds),
+        ):
             child = subprocess.Popen(
                 [sys.executable, "-m", module, json.dumps(request)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                pass_fds=[theirs, *keep],
+                pass_fds=[theirs, *keep, *fds],
                 start_new_session=True,
                 cwd="/",
-                env=_environment(),
+                env=_environment() | variables,
             )
         os.close(theirs)
         theirs = -1

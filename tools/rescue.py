@@ -3,7 +3,10 @@
     python3 rescue.py STORE                    list the recovery points found
     python3 rescue.py STORE POINT TARGET       restore one (id or a unique beginning of it) into a new directory
 
-Reads ``format.json``, ``packs/*/*.pack`` and ``segments/*.seg`` of a store and nothing else; what the bytes mean is
+Of a sealed store the key comes from the files that HOLDFAST_KEY_FILE and HOLDFAST_PASSPHRASE_FILE name (both, where
+both are needed), and the programs in ``location_rescue`` must lie beside this one, with what they need.
+
+Reads ``format.json``, ``keys.json``, ``packs/*/*.pack`` and ``segments/*.seg`` of a store; what the bytes mean is
 written in ``engine/FORMAT.md``.  Needs zstd with dictionaries: Python 3.14 has it, before that the package
 ``backports.zstd``.  With the package ``blake3`` every chunk is verified; without it a warning is printed.  A damaged
 record is passed over; a file that needs it is reported, and everything else is restored.
@@ -14,6 +17,7 @@ import os
 import stat
 import struct
 import sys
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,16 +32,62 @@ except ImportError:
 
 VERIFY = blake3 is not None
 SPAN, SLOT, LEAF_SPANS, FANOUT = 2 << 20, 64 << 10, 4, 256
+SEALED = 128  # in a record's encoding
 RECORD, BASE = struct.Struct("<4sBBBBII32s"), struct.Struct("<32sII")
 ENTRY = struct.Struct("<BBBHIIIIIQQQqqqq")
 POINT = struct.Struct("<BB26sIQqQQHBHBHH")
+
+
+class Opener:
+    """The keys of a sealed store. Its ring is as at a location, and is opened by the program for those."""
+
+    def __init__(self, store: Path, store_id: bytes) -> None:
+        sys.path.insert(0, str(Path(__file__).resolve().parent / "location_rescue"))
+        import rescue_location as ring
+        from cryptography.exceptions import InvalidTag
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+        self._hkdf, self._aead, self._wrong = ring.hkdf, AESGCM, InvalidTag
+        have = ring.Secrets()
+        if name := os.environ.get("HOLDFAST_KEY_FILE"):
+            have = ring.read_key(Path(name).read_bytes())
+        if name := os.environ.get("HOLDFAST_PASSPHRASE_FILE"):
+            text = unicodedata.normalize("NFC", Path(name).read_text().rstrip("\r\n"))
+            have = have._replace(passphrase=text.encode())
+        error: Exception = ValueError("no key ring: keys.json and keys.copy.json are not there")
+        for path in (store / "keys.json", store / "keys.copy.json"):
+            try:
+                raw = ring.load(path, ring.RING_MAX)
+                self.epochs, self.id_key = ring.open_ring(raw, store_id, have)
+            except (ring.Damage, ring.Stop) as one:
+                print(f"{path.name}: {one}", file=sys.stderr)
+                error = one
+            else:
+                return
+        raise SystemExit(f"the store is sealed, and was not opened: {error}")
+
+    def open(self, cid: bytes, context: bytes, data: bytes) -> bytes:
+        """The payload of a record. ValueError when it is damaged, or sealed with a key that is not here."""
+        key = self.epochs.get(int.from_bytes(data[:4], "little"))
+        if key is None:
+            raise ValueError(f"chunk {cid.hex()} is sealed with a key that is not in the ring")
+        try:
+            opened = self._aead(self._hkdf(key, "record", cid)).decrypt(
+                data[4:16], data[16:], context
+            )
+        except (self._wrong, ValueError):
+            raise ValueError(f"chunk {cid.hex()} is damaged") from None
+        return bytes(opened)
 
 
 class Packs:
     """Where every chunk lies, found by reading all packs and segments once."""
 
     def __init__(self, store: Path) -> None:
-        self.key = bytes.fromhex(json.loads((store / "format.json").read_text())["id_key"])
+        identity = json.loads((store / "format.json").read_text())
+        self.store_id = bytes.fromhex(identity["store_id"])
+        self.opener = None if "id_key" in identity else Opener(store, self.store_id)
+        self.key = self.opener.id_key if self.opener else bytes.fromhex(identity["id_key"])
         self.places: dict[
             bytes, list[tuple[Path, int]]
         ] = {}  # an old record may be of no use any more
@@ -92,11 +142,16 @@ class Packs:
     def _record(self, cid: bytes, path: Path, at: int, level: int) -> bytes:
         with path.open("rb") as file:
             file.seek(at)
-            _, _, encoding, count, _, plain, size, _ = RECORD.unpack(file.read(48))
-            file.seek(at + 52)
-            bases = [BASE.unpack(file.read(40)) for _ in range(count)]
+            head = file.read(52)
+            _, _, encoding, count, _, plain, size, _ = RECORD.unpack(head[:48])
+            head += file.read(40 * count)
+            bases = list(BASE.iter_unpack(head[52:]))
             data = file.read(size)
-        if encoding:
+        if encoding >= SEALED:
+            if self.opener is None:
+                raise ValueError(f"chunk {cid.hex()} is sealed, and its store is not")
+            data = self.opener.open(cid, self.store_id + head, data)
+        if encoding % SEALED:
             prefix = b"".join(
                 self.read(base, level + 1)[low : low + length] for base, low, length in bases
             )

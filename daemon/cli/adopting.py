@@ -13,8 +13,9 @@ from daemon.cli.output import as_json, counted, progress, say, shown
 from daemon.service import adopting
 from daemon.service.returning import Returned, give_back
 from daemon.state import State
-from engine import Store
-from engine.errors import HoldfastError
+from engine import Store, supply
+from engine.errors import HoldfastError, InvalidRequest
+from engine.keys import Secret
 from engine.maintain.refill import AdoptReport
 
 
@@ -28,6 +29,10 @@ from engine.maintain.refill import AdoptReport
     "--take-over", is_flag=True, help="Write there from now on; whoever did before is refused."
 )
 @click.option(
+    "--seal", is_flag=True,
+    help="Encrypt the store that is made, for what HOLDFAST_KEY_FILE and HOLDFAST_PASSPHRASE_FILE name.",
+)  # fmt: skip
+@click.option(
     "--store",
     "store",
     metavar="DIR",
@@ -37,7 +42,7 @@ from engine.maintain.refill import AdoptReport
 @click.pass_context
 def adopt(
     ctx: click.Context, url: str, name: str, credentials: str, passphrase_file: str | None, key_file: str | None,
-    both: bool, unsealed: bool, take_over: bool, store: str | None, json_: bool,
+    both: bool, unsealed: bool, take_over: bool, seal: bool, store: str | None, json_: bool,
 ) -> None:  # fmt: skip
     """Make a store again from a storage location alone: its points, mounts and their settings.
 
@@ -51,6 +56,7 @@ def adopt(
     beside(ctx)
     path = store or path_of(ctx)
     secret = Given(credentials, passphrase_file, key_file, both, unsealed).secret()
+    wanted = _wanted() if seal else []
     with progress() as report:
         found = Store.adopt(
             path,
@@ -59,6 +65,7 @@ def adopt(
             credentials=credentials,
             name=name,
             take_over=take_over,
+            seal=wanted,
             report=report,
             furnish=_furnish,
         )
@@ -85,6 +92,20 @@ def adopt(
     if tables:
         say(f"configuration of mounts to be read, and put where yours is: {shown(tables)}")
     _tell(_returned(path))
+
+
+def _wanted() -> list[Secret]:
+    """What is to open the store that is made. Raises InvalidRequest."""
+    from engine.keys import Identity
+
+    names = [os.environ.get(name, "") for name in (supply.KEY_FILE, supply.PASSPHRASE_FILE)]
+    found = supply.named(*names)
+    if found is None:
+        raise InvalidRequest(
+            "--seal", expected=f"{supply.KEY_FILE} or {supply.PASSPHRASE_FILE} to name what opens the new store",
+            found="neither",
+        )  # fmt: skip
+    return [found.recipient if isinstance(found, Identity) else found]
 
 
 def _furnish(path: str, found: AdoptReport) -> None:

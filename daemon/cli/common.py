@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from daemon.cli.output import progress
+from daemon.cli.output import progress, shown
 from engine import Progress, Report, Store
 from engine.errors import InvalidRequest, NotFound, PermissionDenied, Unsupported
 
 if TYPE_CHECKING:
     from daemon.contract import Backend
+    from engine.keys import Opener
 
 ENDPOINT = os.path.join("daemon", "endpoint")  # in the store: the path of the daemon's socket
 STATE = os.path.join("daemon", "state.db")  # in the store: sessions, tokens and their like
@@ -82,6 +84,26 @@ def place_of(ctx: click.Context) -> str:
 def open_store(ctx: click.Context) -> Store:
     """The open store; use it as a context manager."""
     return Store.open(path_of(ctx))
+
+
+def ask_for_key(store_path: str) -> Opener | None:
+    """What opens a sealed store when nothing else tells: what its configuration names, or who is at the terminal."""
+    from engine import supply
+
+    path = _described(store_path)
+    if path:
+        from daemon.config import load
+
+        config = load(path)
+        found = supply.named(config.store_key, config.store_passphrase)
+        if found is not None:
+            return found
+    if not sys.stdin.isatty():
+        return None
+    from engine.keys import Passphrase
+
+    text: str = click.prompt(f"Passphrase of store {shown(store_path)}", hide_input=True, err=True)
+    return Passphrase(text)
 
 
 def is_far(ctx: click.Context) -> bool:

@@ -3,29 +3,50 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
 
-from daemon.cli.common import backend
+from daemon.cli.common import backend, path_of
 from daemon.cli.output import as_json, counted, moment, say, shown, table
 from daemon.cli.passphrases import passphrase_of, public_of, typed, write_new
 from daemon.contract import KeyRing, SecretSpec
 from engine.errors import InvalidRequest
 
 _SAFE = "keep it in a safe, not here"
+_HERE = "."  # instead of a location: the store itself
 
 
 @click.group()
 def key() -> None:
-    """Keys of storage locations: passphrases, key files, recipients, and the keys that seal.
+    """Keys of storage locations, and with . of this store itself: passphrases, key files, recipients, and the keys that
+    seal.
 
     \b
       holdfast key list offsite
       holdfast key change offsite --passphrase-file /root/new.pass
       holdfast key rotate offsite
+      holdfast key add . --recipient recipient:ABCDE-…
     """
+
+
+@contextmanager
+def _asked(ctx: click.Context, location: str) -> Iterator[Any]:
+    """Who is asked about a location, or about the store itself."""
+    if location != _HERE:
+        with backend(ctx) as asked:
+            yield asked
+        return
+    from daemon.cli.ownkeys import OwnRing
+    from daemon.cli.recorded import AUDIT, written_down
+
+    path = path_of(ctx)
+    ring = OwnRing(path)
+    kept = os.path.isdir(os.path.dirname(os.path.join(path, AUDIT)))  # else no service was here yet
+    yield written_down(path, ring) if kept else ring
 
 
 def _with(command: Callable[..., None]) -> Callable[..., None]:
@@ -51,7 +72,7 @@ def _with(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-def _secrets(command: Callable[..., None]) -> Callable[..., None]:
+def secrets_options(command: Callable[..., None]) -> Callable[..., None]:
     """Secrets to make slots for: ``secrets``."""
 
     @click.option(
@@ -96,7 +117,7 @@ def list_(ctx: click.Context, location: str, json_: bool) -> None:
     \b
       holdfast key list offsite
     """
-    with backend(ctx) as asked:
+    with _asked(ctx, location) as asked:
         found = asked.keys(location)
     if json_:
         as_json(found)
@@ -106,14 +127,12 @@ def list_(ctx: click.Context, location: str, json_: bool) -> None:
         for one in found.slots
     ]
     table(rows, ["SLOT", "KIND", "MADE", ""])
-    say(
-        f"key ring {found.ring}, {counted(len(found.epochs), 'epoch')}, fingerprint {found.fingerprint}"
-    )
+    say(f"key ring {found.ring}, {counted(len(found.epochs), 'epoch')}{_mark(found)}")
 
 
 @key.command()
 @click.argument("location")
-@_secrets
+@secrets_options
 @click.option(
     "--new", metavar="FILE", help="Make a key and write it to this new file; -: print a recovery key, once."
 )  # fmt: skip
@@ -133,16 +152,19 @@ def add(
       holdfast key add offsite --recipient recipient:ABCDE-…
       holdfast key add offsite --own --with-key-file /media/usb/offsite.key
     """
+    if own and location == _HERE:
+        raise click.UsageError("--own is of locations: a store has no key of its own but yours")
     if not (secrets or new or own):
         secrets = [SecretSpec(typed(f"Passphrase of {location}", twice=True))]
-    with backend(ctx) as asked:
+    with _asked(ctx, location) as asked:
         made = ""
         if new:
             if opened_with is None:
                 asked.keys(location)  # no key is made for what cannot be opened
             made = _new_key(new)
             secrets = [*secrets, SecretSpec(key=made)]
-        found = asked.change_keys(location, add=secrets, machine=own, opened_with=opened_with)
+        more = {"machine": True} if own else {}
+        found = asked.change_keys(location, add=secrets, opened_with=opened_with, **more)
     if json_:
         as_json(found)
     else:
@@ -174,10 +196,9 @@ def remove(
     \b
       holdfast key remove offsite 3b9d6f0c51a2e847
     """
-    with backend(ctx) as asked:
-        found = asked.change_keys(
-            location, remove=list(slots), force=force, opened_with=opened_with
-        )
+    with _asked(ctx, location) as asked:
+        more = {"force": True} if force else {}
+        found = asked.change_keys(location, remove=list(slots), opened_with=opened_with, **more)
     if json_:
         as_json(found)
     else:
@@ -186,7 +207,7 @@ def remove(
 
 @key.command()
 @click.argument("location")
-@_secrets
+@secrets_options
 @click.option(
     "--slot", metavar="SLOT", help="Which to replace, of 'key list'; not needed for the only passphrase."
 )  # fmt: skip
@@ -203,7 +224,7 @@ def change(
       holdfast key change offsite
       holdfast key change offsite --slot 3b9d6f0c51a2e847 --key-file /media/usb/new.key
     """
-    with backend(ctx) as asked:
+    with _asked(ctx, location) as asked:
         replaced = slot or _only_passphrase(asked.keys(location))
         if not secrets:
             secrets = [SecretSpec(typed(f"New passphrase of {location}", twice=True))]
@@ -220,7 +241,7 @@ def change(
     "--master", is_flag=True, help="A new master key as well: for the secrets given here and this store's "
     "own key, and no other slot.",
 )  # fmt: skip
-@_secrets
+@secrets_options
 @_with
 @click.option("--json", "json_", is_flag=True)
 @click.pass_context
@@ -240,12 +261,13 @@ def rotate(
         raise click.UsageError("secrets are given again with --master only: every slot stays")
     if master and not secrets:
         secrets = [SecretSpec(typed(f"New passphrase of {location}", twice=True))]
-    with backend(ctx) as asked:
+    with _asked(ctx, location) as asked:
         found = asked.rotate_keys(location, master_for=secrets, opened_with=opened_with)
     if json_:
         as_json(found)
         return
-    say(f"location {location}: sealed in epoch {found.epochs[-1]} from the next pack on")
+    unit = "record" if location == _HERE else "pack"
+    say(f"{_thing(found)}: sealed in epoch {found.epochs[-1]} from the next {unit} on")
     if master:
         click.echo("keys and recipients that were not named open it no longer", err=True)
     _say(found)
@@ -276,16 +298,22 @@ def identity(file: str, public: bool) -> None:
 
 def _say(found: KeyRing) -> None:
     count = counted(len(found.slots), "slot")
-    say(
-        f"location {found.location}: {count} in key ring {found.ring}, fingerprint {found.fingerprint}"
-    )
-    if not any(one.own for one in found.slots):
+    say(f"{_thing(found)}: {count} in key ring {found.ring}{_mark(found)}")
+    if found.location != _HERE and not any(one.own for one in found.slots):
         click.echo(
             "this store's own key does not open it: nothing is sent there or read from there until "
             "'holdfast key add --own'", err=True,
         )  # fmt: skip
     if found.left:
         click.echo(f"older key rings are still there: {shown(found.left)}", err=True)
+
+
+def _thing(found: KeyRing) -> str:
+    return "this store" if found.location == _HERE else f"location {found.location}"
+
+
+def _mark(found: KeyRing) -> str:
+    return f", fingerprint {found.fingerprint}" if found.fingerprint else ""
 
 
 def _only_passphrase(found: KeyRing) -> str:

@@ -13,10 +13,10 @@ from click.core import ParameterSource
 from click.shell_completion import get_completion_class
 
 from daemon.cli import fatal
-from daemon.cli.common import Where
+from daemon.cli.common import Where, ask_for_key
 from daemon.cli.lazy import LazyGroup
 from daemon.cli.output import shown
-from engine import HoldfastError
+from engine import HoldfastError, supply
 from engine.seam import keep_memory
 
 COMMANDLINE = ParameterSource.COMMANDLINE
@@ -41,7 +41,8 @@ Another machine's store is asked through its service, with the same commands:
 """
 
 _MODULES = {
-    "daemon.cli.stores": "init create gc check scrub stats repair incidents history",
+    "daemon.cli.making": "init",
+    "daemon.cli.stores": "create gc check scrub stats repair incidents history",
     "daemon.cli.adopting": "adopt",
     "daemon.cli.mounts": "mount umount snapshot mounts start stop delete",
     "daemon.cli.points": "points diff restore rm keep lock",
@@ -132,6 +133,7 @@ def main() -> None:
     logging.basicConfig(format="holdfast: %(message)s", level=logging.WARNING)
     keep_memory()
     fatal.install()
+    supply.asking(ask_for_key)
     try:
         code = cli.main(prog_name="holdfast", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)

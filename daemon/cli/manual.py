@@ -16,6 +16,8 @@ _ENVIRONMENT = (
     ("HOLDFAST_API", "The address of a service, as --api."),
     ("HOLDFAST_TOKEN_FILE", "A file that holds the token to ask with, as --token-file."),
     ("HOLDFAST_CA", "Certificates to trust instead of the system's, as --ca."),
+    ("HOLDFAST_KEY_FILE", "The key of a sealed store: a file, or credential:NAME of systemd."),
+    ("HOLDFAST_PASSPHRASE_FILE", "Its passphrase, likewise; with both it wants both."),
     ("HOLDFAST_CERT", "A file with a certificate to show and its key, as --cert."),
     ("HOLDFAST_DEBUG", "When set, an error that is a bug is shown with all its details."),
 )

@@ -45,10 +45,15 @@ def service(store_path: str, config_path: str, report: Report) -> Iterator[Backe
     """
     made = alone.service(store_path, _config(store_path, config_path), report=report)
     try:
-        yield cast("Backend", _Recorded(made, Audit(os.path.join(store_path, AUDIT))))
+        yield cast("Backend", written_down(store_path, made))
     finally:
         made.close()
         made.state.close()
+
+
+def written_down(store_path: str, inner: object) -> Any:
+    """As ``inner``, with what it is told to do in the store's audit log."""
+    return _Recorded(inner, Audit(os.path.join(store_path, AUDIT)))
 
 
 class _Recorded:

@@ -1,4 +1,4 @@
-"""Commands about a store as a whole: init, create, gc, check, scrub, stats, repair, incidents, history."""
+"""Commands about a store as a whole: create, gc, check, scrub, stats, repair, incidents, history."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from daemon.cli.common import alone, backend, beside, is_far, open_store, path_of, place_of, plain
+from daemon.cli.common import alone, backend, is_far, open_store, path_of, place_of, plain
 from daemon.cli.output import (
     Duration,
     Size,
@@ -25,21 +25,6 @@ from daemon.cli.output import (
 from engine import Store
 from engine.errors import Corrupt, InvalidRequest
 from engine.incidents import Incident
-
-
-@click.command()
-@click.argument("path", required=False)
-@click.pass_context
-def init(ctx: click.Context, path: str | None) -> None:
-    """Create an empty store.
-
-    \b
-      holdfast --store /srv/holdfast init
-    """
-    beside(ctx)
-    where = path or path_of(ctx)
-    Store.init(where)
-    say(f"store created at {shown(where)}")
 
 
 @click.command()
@@ -117,18 +102,27 @@ def _given(**options: object) -> dict[str, Any]:
 
 @click.command()
 @click.option("--read-data", is_flag=True, help="Read and verify every stored byte.")
+@click.option(
+    "--without-key",
+    is_flag=True,
+    help="Of a sealed store, verify that nothing was damaged since it was written; what it holds stays unknown.",
+)
 @click.option("--json", "json_", is_flag=True)
 @click.pass_context
-def check(ctx: click.Context, read_data: bool, json_: bool) -> None:
+def check(ctx: click.Context, read_data: bool, without_key: bool, json_: bool) -> None:
     """Verify the store; exit 20 when something is damaged.
 
     \b
       holdfast check --read-data
     """
-    if alone(ctx):
+    if without_key:
+        with progress() as report:
+            found = Store.check_without_key(path_of(ctx), report=report)
+        result: dict[str, Any] = dataclasses.asdict(found)
+    elif alone(ctx):
         with open_store(ctx) as store, progress() as report:
             found = store.check(read_data=read_data, report=report)
-        result: dict[str, Any] = {
+        result = {
             "problems": [dataclasses.asdict(p) for p in found.problems],
             "counts": found.counts,
         }
@@ -148,7 +142,7 @@ def check(ctx: click.Context, read_data: bool, json_: bool) -> None:
         raise Corrupt(f"store {place_of(ctx)}", expected="no damage", found=count,
                       do="run 'holdfast repair'; undamaged points can be restored")  # fmt: skip
     if not json_:
-        say("no problems found")
+        say("no problems found" + (", as far as can be told without a key" if without_key else ""))
 
 
 def _tell(problems: list[dict[str, Any]], left_out: int = 0) -> None:
@@ -344,4 +338,4 @@ def history(ctx: click.Context, since: float | None, json_: bool) -> None:
     table(rows, [key.removesuffix("_ns").replace("_", " ").upper() for key in keys])
 
 
-COMMANDS = (init, create, gc, check, scrub, stats, repair, incidents, history)
+COMMANDS = (create, gc, check, scrub, stats, repair, incidents, history)

@@ -7,8 +7,8 @@ from typing import Any
 from daemon.config.models import Config
 
 _FIXED = frozenset({
-    "store", "user", "mount_root", "run_dir", "api.listen", "api.socket", "api.names", "phoenix.enabled",
-    "phoenix.listen", "log.format", "nfs.server", "nfs.port", "nfs.bind", "nfs.exports_d",
+    "store", "store_key", "store_passphrase", "user", "mount_root", "run_dir", "api.listen", "api.socket", "api.names",
+    "phoenix.enabled", "phoenix.listen", "log.format", "nfs.server", "nfs.port", "nfs.bind", "nfs.exports_d",
 })  # fmt: skip
 """Where things are, who the process is, and what is listened on: settled when it starts."""
 _SERVED = frozenset({"path", "write_through", "root_squash", "squash_to"})

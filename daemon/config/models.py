@@ -28,6 +28,7 @@ from daemon.config.values import (
     Size,
     Some,
     SomeSeconds,
+    Source,
     User,
     bind,
     ids,
@@ -226,9 +227,12 @@ class Mount(_Table):
 
 
 class Config(_Table):
-    """The whole file. ``user``: whom to become when started by root, "" for nobody else."""
+    """The whole file. ``user``: whom to become when started by root, "" for nobody else; ``store_key`` and
+    ``store_passphrase``: where those of a sealed store are."""
 
     store: Path
+    store_key: Source = ""
+    store_passphrase: Source = ""
     user: User = ""
     mount_root: Path = "/mnt/holdfast"
     run_dir: Path = "/run/holdfast"

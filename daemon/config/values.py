@@ -31,6 +31,7 @@ LISTEN = "an address and a port, as '127.0.0.1:9091' or '[::1]:9091'"
 NETWORK = "an address or a network with its host bits zero, as '10.1.0.0/16' or '::1/128'"
 NAME = "1 to 64 letters, digits, dots, dashes or underscores, the first a letter or digit"
 USER = "the name of a user, or '' to stay who it was started by"
+SOURCE = "'file:/PATH', 'credential:NAME' of systemd, or ''"
 IDS = f"a user and a group from 1 to {ID_MAX}, as '65534:65534'"
 
 
@@ -93,6 +94,15 @@ def _path(value: str) -> str:
     ):
         raise ValueError(PATH)
     return "/" + posixpath.normpath(value).lstrip("/")
+
+
+def _source(value: str) -> str:
+    kind, _, rest = value.partition(":")
+    if kind == "file":
+        return f"file:{_path(rest)}"
+    if value and not re.fullmatch(r"credential:[A-Za-z0-9_-][A-Za-z0-9._-]*", value):
+        raise ValueError(SOURCE)
+    return value
 
 
 def bind(value: str) -> Bind:
@@ -191,6 +201,7 @@ Listen = Annotated[str, AfterValidator(_listen)]
 Address = Annotated[str, AfterValidator(_address)]
 Network = Annotated[str, AfterValidator(_network)]
 Name = Annotated[str, AfterValidator(_name)]
+Source = Annotated[str, AfterValidator(_source)]
 User = Annotated[str, AfterValidator(_user)]
 Ids = Annotated[str, AfterValidator(_ids)]
 Command = Annotated[list[str], AfterValidator(_command)]

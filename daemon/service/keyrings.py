@@ -32,8 +32,8 @@ class Keyrings(Copies):
         """
         self.location(location)
         found = self.store.copies.change_keys(
-            location, add=[_secret(one) for one in add], remove=remove, machine=machine, force=force,
-            secret=_opener(opened_with),
+            location, add=[secret_of(one) for one in add], remove=remove, machine=machine, force=force,
+            secret=opener_of(opened_with),
         )  # fmt: skip
         return _told(found)
 
@@ -43,9 +43,11 @@ class Keyrings(Copies):
         """A new key for what is sent from now on. ``master_for``: a new master key as well, for these and this store;
         all other slots go. Raises as ``change_keys``."""
         self.location(location)
-        secrets = [_secret(one) for one in master_for]
+        secrets = [secret_of(one) for one in master_for]
         return _told(
-            self.store.copies.rotate_keys(location, master_for=secrets, secret=_opener(opened_with))
+            self.store.copies.rotate_keys(
+                location, master_for=secrets, secret=opener_of(opened_with)
+            )
         )
 
 
@@ -68,7 +70,7 @@ def _read(spec: SecretSpec) -> tuple[Passphrase | None, Key | Recipient | Identi
     return passphrase, key
 
 
-def _secret(spec: SecretSpec) -> Secret:
+def secret_of(spec: SecretSpec) -> Secret:
     """What a slot is made for. Raises InvalidRequest."""
     from engine.keys import Both, Identity, Key
 
@@ -82,7 +84,7 @@ def _secret(spec: SecretSpec) -> Secret:
     return found
 
 
-def _opener(spec: SecretSpec | None) -> Opener | None:
+def opener_of(spec: SecretSpec | None) -> Opener | None:
     """What opens a ring; None: this store's own key does. Raises InvalidRequest."""
     from engine.keys import Both, Key, Recipient
 

@@ -27,6 +27,7 @@ from daemon.job import request_of
 from daemon.service.jobs import may_go_on
 from daemon.supervise.changes import Changes
 from daemon.supervise.polite import give_way
+from engine import supply
 from engine.errors import Corrupt, HoldfastError, ShuttingDown
 
 log = logging.getLogger("holdfast.supervise")
@@ -184,10 +185,12 @@ class Jobs:
         last: dict[str, Any] = {}
         tail: deque[bytes] = deque(maxlen=1)
         try:
-            process = await trio.lowlevel.open_process(
-                self._command(self._store, job), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE, cwd="/", env=_environment(), start_new_session=True,
-            )  # fmt: skip
+            with supply.handing() as (variables, fds):
+                process = await trio.lowlevel.open_process(
+                    self._command(self._store, job), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE, cwd="/", env=_environment() | variables, pass_fds=fds,
+                    start_new_session=True,
+                )  # fmt: skip
         except OSError as error:
             await self._ended(
                 job, "failed", error=_told(HoldfastError(f"job {job.id}", found=str(error)))

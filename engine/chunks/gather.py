@@ -29,7 +29,7 @@ class Loaded(NamedTuple):
 
 Overlay = Callable[[bytes], ChunkRow | None]
 Stored = dict[bytes, tuple[Record, memoryview]]
-"""What is on disk of chunks: of each its record's head, decoded, and the whole record."""
+"""What there is of chunks: of each its record's head, decoded, and the whole record, without the store's seal."""
 
 
 def gather(
@@ -64,7 +64,7 @@ def records(
     overlay: Overlay | None,
     make_readable: Callable[[int, int], None] | None,
 ) -> Stored:
-    """As ``gather``, but records as they are stored, of chunks whose content was found to be right in them."""
+    """As ``gather``, but records without the store's seal, of chunks whose content was found to be right in them."""
     rows: dict[bytes, ChunkRow] = {}
     try:
         _look_up(context, cids, lambda cid: None, overlay, {}, rows)
@@ -161,6 +161,9 @@ def _fetch(context: Context, rows: dict[bytes, ChunkRow]) -> Stored:
             one = memoryview(raw)
             record = decode_record_head(one)
             if record.id == cid and record.size == size:
+                if record.sealed:
+                    record, bare = context.bare(record, one)
+                    one = memoryview(bare)
                 stored[cid] = (record, one)
     return stored
 

@@ -112,7 +112,7 @@ class ChunkReader:
         return ahead(self._context, cids, self.cached, self._overlay)
 
     def records(self, cids: Sequence[bytes]) -> Stored:
-        """Records as they are stored, many at once, each of a chunk whose content was found to be right in it.
+        """Records without the store's seal, many at once, each of a chunk whose content was found to be right in it.
 
         Raises Corrupt for the first chunk that cannot be had.
         """
@@ -166,7 +166,7 @@ class ChunkReader:
             raw = txn.get(Table.CHUNKS, cid)
         return None if raw is None else chunk_row(raw)
 
-    def _checked(self, cid: bytes, level: int) -> tuple[bytes, Loaded]:
+    def _checked(self, cid: bytes, level: int) -> tuple[codec.Bytes, Loaded]:
         try:
             return self._found(cid, level)
         except (Corrupt, NotFound) as error:
@@ -176,7 +176,7 @@ class ChunkReader:
                 do="run 'holdfast check'; writing the same content again repairs it",
             ) from None  # fmt: skip
 
-    def _found(self, cid: bytes, level: int) -> tuple[bytes, Loaded]:
+    def _found(self, cid: bytes, level: int) -> tuple[codec.Bytes, Loaded]:
         row = self.row(cid)
         if row is None:
             raise NotFound("index", expected="a row for the chunk", found="none")
@@ -198,8 +198,8 @@ class ChunkReader:
 
     def _take(
         self, cid: bytes, row: ChunkRow, level: int, raw: bytes | None = None
-    ) -> tuple[bytes, Loaded]:
-        """The record as it is stored, and what it holds."""
+    ) -> tuple[codec.Bytes, Loaded]:
+        """The record without the store's seal, and what it holds."""
         if level > limits.DELTA_DEPTH_MAX + 1 or row.stored > limits.RECORD_MAX:
             raise Corrupt(
                 "index row of a chunk", expected="a record within its limits", found="another"
@@ -213,11 +213,12 @@ class ChunkReader:
             raise Corrupt(
                 f"pack {row.pack} at {row.offset}", expected="the chunk's record", found="another"
             )
-        data = self._decode(record, memoryview(raw)[record.head :], level)
+        record, bare = self._context.bare(record, raw)
+        data = self._decode(record, memoryview(bare)[record.head :], level)
         if codec.chunk_id(self._context.key, data) != cid:
             raise Corrupt(f"pack {row.pack} at {row.offset}", expected="content that hashes to its name",
                           found="other content")  # fmt: skip
-        return raw, Loaded(data, record.depth)
+        return bare, Loaded(data, record.depth)
 
     def _decode(self, record: Record, payload: memoryview, level: int) -> bytes:
         if record.encoding == ENC_RAW:

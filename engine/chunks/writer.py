@@ -34,6 +34,7 @@ from engine.index.gcstate import load as load_gc
 from engine.index.rows import (
     ENC_DELTA,
     ENC_DICT,
+    ENC_RAW,
     KIND_DATA,
     KIND_NODE,
     U32,
@@ -41,7 +42,7 @@ from engine.index.rows import (
     chunk_row,
     usable,
 )
-from engine.packs.records import KIND_SKETCH, Base, Entry, decode_record_head, encode_record_head
+from engine.packs.records import KIND_SKETCH, Base, Entry, decode_record_head
 
 Extra = Callable[[Txn], None]
 
@@ -149,12 +150,11 @@ class ChunkWriter:
         chosen: encode.Encoded,
         parts: tuple[Base, ...],
     ) -> None:
-        head = encode_record_head(
-            kind, chosen.encoding, depth, plain, len(chosen.payload), cid, parts
+        head, payload = self._context.record(
+            kind, chosen.encoding, depth, plain, chosen.payload, cid, parts
         )
         ids = tuple(dict.fromkeys(base.id for base in parts))
         entry = Entry(cid, 0, 0, plain, kind, chosen.encoding, depth, ids)
-        payload = chosen.payload if isinstance(chosen.payload, bytes) else bytes(chosen.payload)
         with self._lock:
             if cid in self._pending:  # another thread stored the same content meanwhile
                 return
@@ -194,11 +194,10 @@ class ChunkWriter:
     def put_sketch(self, data: bytes, hooks: Iterable[bytes]) -> None:
         """Store a sketch record beside the data it describes, and hooks that lead to its pack."""
         cid = codec.chunk_id(self._context.key, data)
+        head, payload = self._context.record(KIND_SKETCH, ENC_RAW, 0, len(data), data, cid)
+        entry = Entry(cid, 0, 0, len(data), KIND_SKETCH, ENC_RAW, 0, ())
         with self._lock:
-            chosen = encode.Encoded(0, data)
-            head = encode_record_head(KIND_SKETCH, 0, 0, len(data), len(data), cid)
-            entry = Entry(cid, 0, 0, len(data), KIND_SKETCH, 0, 0, ())
-            pack, _, stored = self._segments.append(KIND_DATA, head, bytes(chosen.payload), entry)
+            pack, _, stored = self._segments.append(KIND_DATA, head, payload, entry)
             self.stored_bytes += stored
             for hook in hooks:
                 self._side[Table.HOOKS, hook] = U32.pack(pack)

@@ -63,6 +63,11 @@ def add(context: Context, name: str, wanted: Wanted, *, cost: Cost = COST) -> Li
             f"location {name!r}", expected="a passphrase, a key or a recipient", found="none",
             do="without one its content dies with this machine",
         )  # fmt: skip
+    if context.seal is not None and not wanted.sealed:
+        raise InvalidRequest(
+            f"location {name!r}", expected="a sealed one, as the store is", found="none",
+            do="the key of the store's chunk ids would lie open there",
+        )  # fmt: skip
     parse_windows(wanted.bandwidth), parse_windows(wanted.read_bandwidth)
     location = opened(wanted.url, wanted.credentials, context.system)
     if not wanted.sealed and not location.shown.startswith("file:"):

@@ -11,7 +11,7 @@ import os
 from engine.chunks import Context
 from engine.copies.connect import seen_ring
 from engine.copies.link import Link
-from engine.copies.rings import LocationRings, machine_key, own_ring, ring_file
+from engine.copies.rings import LocationRings, machine_key, own_ring, ring_file, save_key
 from engine.copies.rows import FOLDER
 from engine.errors import from_os
 from engine.keys import Key, Keyring
@@ -24,7 +24,7 @@ def keep(context: Context, name: str, ring: bytes, key: Key) -> None:
     folder = os.path.join(context.root, FOLDER)
     if not system.exists(folder):
         system.mkdir(folder)
-    save(system, os.path.join(folder, f"{name}.key"), f"{key.printed()}\n".encode("ascii"))
+    save_key(context, name, key)
     save(system, ring_file(context, name), ring)
 
 

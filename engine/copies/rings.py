@@ -9,7 +9,7 @@ from engine import limits
 from engine.chunks import Context
 from engine.copies.rows import FOLDER
 from engine.errors import Corrupt, InvalidRequest, NotFound, from_os
-from engine.keys import Key, facts, load
+from engine.keys import Identity, Key, Recipient, facts, load, parse
 from engine.locations import Location
 from engine.seam import save
 
@@ -126,10 +126,33 @@ def own_ring(context: Context, name: str) -> bytes:
 def machine_key(context: Context, name: str) -> Key:
     """This machine's key to a location. Raises NotFound, PermissionDenied, InvalidRequest."""
     path = key_path(context, name)
-    key = load(path, context.system)
+    key = load(path, context.system) if context.seal is None else _sealed(context, name)
     if not isinstance(key, Key):
         raise InvalidRequest(f"key file {path}", expected="this machine's key", found="another")
     return key
+
+
+def _sealed(context: Context, name: str) -> Key | Recipient | Identity:
+    """In a sealed store it is sealed too: who has the disk alone has no key to a location."""
+    assert context.seal is not None
+    path = key_path(context, name)
+    try:
+        fd = context.system.open(path, os.O_RDONLY)
+        try:
+            line = context.system.pread(fd, limits.KEY_FILE_MAX, 0)
+        finally:
+            context.system.close(fd)
+    except OSError as error:
+        raise from_os(error, f"key file {path}") from None
+    return parse(context.seal.unwrap(f"{FOLDER}/{name}.key", line).decode("ascii"))
+
+
+def save_key(context: Context, name: str, key: Key) -> None:
+    """Write this machine's key to a location; a sealed store seals it. Raises OSError."""
+    data = f"{key.printed()}\n".encode("ascii")
+    if context.seal is not None:
+        data = context.seal.wrap(f"{FOLDER}/{name}.key", data)
+    save(context.system, key_path(context, name), data)
 
 
 def new_machine_key(context: Context, name: str) -> Key:
@@ -143,7 +166,7 @@ def new_machine_key(context: Context, name: str) -> Key:
         if context.system.exists(path):
             return machine_key(context, name)
         key = Key.new(context.system)
-        save(context.system, path, f"{key.printed()}\n".encode("ascii"))
+        save_key(context, name, key)
     except OSError as error:
         raise from_os(error, path) from None
     return key

@@ -204,10 +204,13 @@ class PackBuilder:
 
 
 def entry_of(record: Record) -> Entry:
-    """What a pack's trailer says of a record, but for its offset."""
-    return Entry(
+    """What a pack's trailer says of a record, but for its offset. Raises Corrupt for one with a store's own seal."""
+    entry = Entry(
         record.id, 0, record.size, record.plain, record.kind, record.encoding, record.depth, _distinct(record)
     )  # fmt: skip
+    if record.sealed:
+        _differs(entry)
+    return entry
 
 
 # --- reading ----------------------------------------------------------------------------------------------
@@ -294,6 +297,8 @@ def row_of(vault: Vault, data: Bytes) -> PackRow:
 def _same_record(record: Record, entry: Entry) -> None:
     told = (entry.stored, entry.kind, entry.encoding, entry.depth, entry.plain, entry.id)
     found = (record.size, *record[:4], record.id)
+    if record.sealed:  # a store's own seal stays in the store
+        _differs(entry)
     if found != told or _distinct(record) != entry.bases:
         _differs(entry)
 

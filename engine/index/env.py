@@ -197,13 +197,15 @@ class Reading:
 class Index:
     """The index of one store in one process. Thread-safe."""
 
-    def __init__(self, path: str, *, create: bool = False, map_size: int = limits.MAP_SIZE) -> None:
+    def __init__(
+        self, path: str, *, create: bool = False, clean: bool = False, map_size: int = limits.MAP_SIZE
+    ) -> None:  # fmt: skip
+        """``clean``, of a sealed store: else LMDB writes what was in memory before in unused parts of pages."""
         self.path = path
+        self._clean = clean
         self._map_size = map_size
         self._create = create
-        self._write_lock = (
-            threading.Lock()
-        )  # LMDB blocks all threads in C; a Python lock keeps waiters interruptible
+        self._write_lock = threading.Lock()  # LMDB's own blocks threads in C, uninterruptibly
         self._writer = 0  # thread that has the write transaction
         self.broken = False
         self.journal = Journal()  # of whoever has the store open
@@ -219,9 +221,7 @@ class Index:
         Never while this process has the environment open: closing any descriptor of the file drops its locks.
         """
         flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if self._create else 0)
-        with contextlib.suppress(
-            OSError
-        ):  # without it all goes well, but for a disk that is full already
+        with contextlib.suppress(OSError):  # without it only a disk that is full already does harm
             if self._create:
                 os.makedirs(self.path, exist_ok=True)
             fd = os.open(os.path.join(self.path, "lock.mdb"), flags, 0o600)
@@ -246,7 +246,7 @@ class Index:
         try:
             self._env = lmdb.open(
                 self.path, map_size=self._map_size, max_dbs=len(Table) + 4, max_readers=limits.MAX_READERS,
-                create=self._create, mode=0o600, subdir=True, readahead=False, meminit=False, max_spare_txns=8,
+                create=self._create, mode=0o600, subdir=True, readahead=False, meminit=self._clean, max_spare_txns=8,
             )  # fmt: skip
             self._hand_over()
             self._env.reader_check()  # before the dead have all slots: then opening itself fails

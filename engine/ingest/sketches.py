@@ -172,8 +172,8 @@ class Sketches:
             where = [(at, r.size) for at, r in files.salvage(pack) if r.kind == KIND_SKETCH]
         for offset, stored in where:
             record = files.read(pack, offset, stored)
-            head = decode_record_head(record)
-            data = record[head.head :]
+            head, bare = self._context.bare(decode_record_head(record), record)
+            data = bytes(bare[head.head :])
             if codec.chunk_id(self._context.key, data) != head.id:
                 raise Corrupt(
                     f"sketch in pack {pack}",

@@ -1,11 +1,12 @@
-"""Keys of storage locations: rings, secrets, the sealing of files. The only room that imports cryptography.
+"""Keys of locations and of sealed stores: rings, secrets, sealing. The only room that imports cryptography.
 
-``ring`` makes and opens the key ring of a location, ``keyring`` changes it where it lies, ``secrets`` is what a person
-holds, ``seal`` what a program works with once a ring is open. ``copies/FORMAT-copies.md`` has every byte. Nothing here
-prints, logs or pickles a key.
+``ring`` makes and opens a key ring, ``keyring`` changes it where it lies, ``secrets`` is what a person holds, ``seal``
+and ``records`` what a program works with once a ring is open: at a location, and in a store.
+``copies/FORMAT-copies.md`` and ``FORMAT.md`` have every byte. Nothing here prints, logs or pickles a key.
 """
 
 from engine.keys.keyring import Keyring, Opened, Rings
+from engine.keys.records import Master, StoreSeal
 from engine.keys.ring import (
     COST,
     RingFacts,
@@ -14,9 +15,11 @@ from engine.keys.ring import (
     facts,
     let_in,
     make,
+    make_store,
     rotated,
     slot_of,
     unlock,
+    unlock_store,
     with_slots,
 )
 from engine.keys.seal import FRAME_OVERHEAD, HEADER_LEN, JOURNAL_MAGIC, PACK_MAGIC, FileSeal, Vault
@@ -35,6 +38,7 @@ from engine.keys.secrets import (
 
 __all__ = [
     "COST", "FRAME_OVERHEAD", "HEADER_LEN", "JOURNAL_MAGIC", "PACK_MAGIC", "Both", "FileSeal", "Identity", "Key",
-    "Keyring", "Opened", "Opener", "Passphrase", "Recipient", "RingFacts", "Rings", "Secret", "SlotFacts", "Vault",
-    "alone", "facts", "let_in", "load", "load_from", "make", "parse", "rotated", "slot_of", "unlock", "with_slots",
+    "Keyring", "Master", "Opened", "Opener", "Passphrase", "Recipient", "RingFacts", "Rings", "Secret", "SlotFacts",
+    "StoreSeal", "Vault", "alone", "facts", "let_in", "load", "load_from", "make", "make_store", "parse", "rotated",
+    "slot_of", "unlock", "unlock_store", "with_slots",
 ]  # fmt: skip

@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 
 from engine.errors import Busy, Corrupt, HoldfastError, InvalidRequest, PermissionDenied
 from engine.keys.primitives import Cost
+from engine.keys.records import Master
 from engine.keys.ring import COST, RingFacts, facts, let_in, rotated, slot_of, unlock, with_slots
 from engine.keys.seal import Vault
 from engine.keys.secrets import Key, Opener, Secret
@@ -65,7 +66,7 @@ class Keyring:
 
     rings: Rings
     location: bytes
-    opener: Opener = field(repr=False)
+    opener: Opener | Master = field(repr=False)
     own: Key | None = field(default=None, repr=False)
     least: int = 0
     cost: Cost = COST

@@ -26,6 +26,7 @@ from engine.keys.primitives import (
     unwrap,
     wrap,
 )
+from engine.keys.records import Master, StoreSeal
 from engine.keys.ringfile import Ring, Slot
 from engine.keys.seal import Vault
 from engine.keys.secrets import Both, Identity, Key, Opener, Passphrase, Recipient, Secret
@@ -67,6 +68,22 @@ def make(
 ) -> tuple[bytes, Vault]:  # fmt: skip
     """Ring 1 of a location, and the location opened. Raises InvalidRequest without any secret."""
     master = system.random(KEY_LEN)
+    return _first(location, id_key, secrets, master, now_ns, cost, system)
+
+
+def make_store(
+    store: bytes, id_key: bytes, secrets: Sequence[Secret], *,
+    now_ns: int, cost: Cost = COST, system: Os = REAL,
+) -> tuple[bytes, Master]:  # fmt: skip
+    """Ring 1 of a sealed store, and its master key. Raises InvalidRequest without any secret."""
+    master = system.random(KEY_LEN)
+    raw, _ = _first(store, id_key, secrets, master, now_ns, cost, system)
+    return raw, Master(master)
+
+
+def _first(
+    location: bytes, id_key: bytes, secrets: Sequence[Secret], master: bytes, now_ns: int, cost: Cost, system: Os
+) -> tuple[bytes, Vault]:  # fmt: skip
     keys = {1: system.random(KEY_LEN)}
     new = _Maker(location, now_ns, cost, system)
     ring = Ring(1, location, (), {}, b"", b"")
@@ -74,7 +91,12 @@ def make(
 
 
 def unlock(
-    raw: bytes, secret: Opener, *, location: bytes | None = None, least: int = 0, system: Os = REAL
+    raw: bytes,
+    secret: Opener | Master,
+    *,
+    location: bytes | None = None,
+    least: int = 0,
+    system: Os = REAL,
 ) -> Vault:
     """The location, opened. ``location``: the one that is meant; ``least``: the number of the newest ring seen before.
 
@@ -86,6 +108,16 @@ def unlock(
     return Vault(ring.location, id_key, keys, system)
 
 
+def unlock_store(
+    raw: bytes, secret: Opener | Master, *, store: bytes, system: Os = REAL
+) -> tuple[StoreSeal, dict[int, bytes]]:
+    """A sealed store, opened by its ring, and its data keys by epoch. Raises as ``unlock``."""
+    ring = ringfile.decode(raw)
+    _expected(ring, store, 0)
+    master, keys, id_key = _open(ring, secret)
+    return StoreSeal(store, id_key, Master(master), keys, system), keys
+
+
 def slot_of(raw: bytes, secret: Opener) -> str:
     """The id of the slot that this secret opens, "" for none. Raises Corrupt, FormatTooNew."""
     found = _master(ringfile.decode(raw), secret)
@@ -93,7 +125,7 @@ def slot_of(raw: bytes, secret: Opener) -> str:
 
 
 def with_slots(
-    raw: bytes, opener: Opener, *, add: Sequence[Secret] = (), drop: Sequence[str] = (),
+    raw: bytes, opener: Opener | Master, *, add: Sequence[Secret] = (), drop: Sequence[str] = (),
     location: bytes | None = None, least: int = 0, now_ns: int, cost: Cost = COST, system: Os = REAL,
 ) -> tuple[bytes, Vault]:  # fmt: skip
     """The next ring, with slots added, and those with the ids in ``drop`` left out; never the last one. ``location``
@@ -153,7 +185,7 @@ def let_in(
 
 
 def rotated(
-    raw: bytes, opener: Opener, *, master_for: Sequence[Secret] = (),
+    raw: bytes, opener: Opener | Master, *, master_for: Sequence[Secret] = (),
     location: bytes | None = None, least: int = 0, now_ns: int, cost: Cost = COST, system: Os = REAL,
 ) -> tuple[bytes, Vault]:  # fmt: skip
     """The next ring, with a new epoch: what is written from now on has another key.
@@ -190,9 +222,13 @@ def _name(ring: Ring) -> str:
     return f"key ring {ring.number} of location {ring.location.hex()}"
 
 
-def _open(ring: Ring, secret: Opener) -> tuple[bytes, dict[int, bytes], bytes]:
+def _open(ring: Ring, secret: Opener | Master) -> tuple[bytes, dict[int, bytes], bytes]:
     """(master key, data keys by epoch, id key)."""
-    found = _master(ring, secret)
+    if isinstance(secret, Master):
+        right = same(mac(derive(secret.data, "ring"), ringfile.body(ring)), ring.mac)
+        found = ("", secret.data) if right else None
+    else:
+        found = _master(ring, secret)
     if found is None:
         # Nothing here tells whether there is a slot of this kind, or how near the secret was.
         raise PermissionDenied(

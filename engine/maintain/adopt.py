@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from engine import home, registry
@@ -29,7 +29,7 @@ from engine.errors import (
     InvalidRequest,
     from_os,
 )
-from engine.keys import Opener
+from engine.keys import Opener, Secret
 from engine.maintain.refill import AdoptReport, Refill
 from engine.progress import Report
 from engine.seam import REAL, Os
@@ -41,11 +41,12 @@ _SUFFIX, _MARK, _STORE = ".adopting", "adopting", "store"
 
 def adopt(
     path: str, url: str, secret: Opener | None, *, credentials: str, name: str, take_over: bool,
-    report: Report, furnish: Furnish = lambda path, found: None, system: Os = REAL,
+    report: Report, furnish: Furnish = lambda path, found: None, seal: Sequence[Secret] = (), system: Os = REAL,
 ) -> AdoptReport:  # fmt: skip
     """Make a store at ``path`` from what lies at a location. ``secret``: what opens its key ring, None where nothing is
     sealed; ``name``: of the location in the new store; ``take_over``: be its writer from now on; ``furnish``: puts into
-    the store's directory what is not the engine's, before the store is there.
+    the store's directory what is not the engine's, before the store is there; ``seal``: who may open the new store,
+    none for one that is not sealed.
 
     Raises AlreadyExists, PermissionDenied for a wrong secret, NotFound, Corrupt, FormatTooNew, Busy, InvalidRequest,
     and what the location raises; when taking over fails, the store is there and only reads.
@@ -69,7 +70,7 @@ def adopt(
         )  # fmt: skip
         try:
             with _building(path, system) as folder:
-                _build(folder, bare, name, row, result, report, system)
+                _build(folder, bare, name, row, result, report, seal, system)
                 furnish(os.path.join(folder, _STORE), result)
                 _put_in_place(folder, path, system)
         except OSError as error:
@@ -141,10 +142,17 @@ def _like(path: str, folder: str) -> None:
 
 
 def _build(
-    folder: str, bare: Bare, name: str, row: LocationRow, result: AdoptReport, report: Report, system: Os
+    folder: str, bare: Bare, name: str, row: LocationRow, result: AdoptReport, report: Report,
+    seal: Sequence[Secret], system: Os,
 ) -> None:  # fmt: skip
     path = os.path.join(folder, _STORE)
-    home.init(path, identity=(bare.state.store, bare.vault.id_key), system=system)
+    identity = (bare.state.store, bare.vault.id_key)
+    if seal and not bare.vault.sealed:
+        raise InvalidRequest(
+            f"store {path}", expected="a sealed location to make a sealed store of", found="one that is not",
+            do="the key of chunk ids lies open there: adopt it without sealing",
+        )  # fmt: skip
+    home.init(path, identity=identity, seal=seal, system=system)
     with home.opened(path, system=system) as store:
         with store.context.index.write() as txn:
             outbox.add(txn, name, row)

@@ -11,12 +11,12 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from engine import home, limits
+from engine import home, limits, supply
 from engine.chunks import Context
 from engine.copies import outbox, ownring
 from engine.copies.bare import Bare, open_bare
@@ -25,7 +25,7 @@ from engine.copies.rings import machine_key, own_ring
 from engine.copies.rows import LocationRow
 from engine.errors import Corrupt, LocationUnavailable, StoreFull, from_os
 from engine.home import OpenStore
-from engine.keys import Opener
+from engine.keys import Key, Opener, Secret
 from engine.maintain.adopt import NOT_TAKEN_OVER
 from engine.maintain.refill import AdoptReport, Refill
 from engine.progress import Report
@@ -95,7 +95,7 @@ def of_store(
     ring = (row.ring, own_ring(context, name)) if row.ring_here else (0, b"")
     with borrowed(
         row.url, secret, credentials=row.credentials, scratch=scratch, report=report,
-        known=Known(row, ring), system=context.system,
+        known=Known(row, ring), seal=[Key.new(context.system)] if context.seal else (), system=context.system,
     ) as found:  # fmt: skip
         yield found
 
@@ -103,11 +103,13 @@ def of_store(
 @contextmanager
 def borrowed(
     url: str, secret: Opener | None, *, credentials: str, scratch: str | None, report: Report,
-    known: Known | None = None, system: Os = REAL,
+    known: Known | None = None, seal: Sequence[Secret] = (), system: Os = REAL,
 ) -> Iterator[Lent]:  # fmt: skip
     """An open store that only reads, made from what lies at a location, to be closed in the block; and what was found.
 
-    ``scratch``: the directory to make it below. Raises PermissionDenied for a wrong secret, NotFound, Corrupt,
+    ``scratch``: the directory to make it below; ``seal``: as of ``home.init``.
+
+    Raises PermissionDenied for a wrong secret, NotFound, Corrupt,
     FormatTooNew, InvalidRequest, StoreFull, and what the location raises.
     """
     with _scratch(scratch or _usual(), system) as mine:
@@ -126,19 +128,25 @@ def borrowed(
                 seq=bare.seq, last=bare.digest.hex(), paused=NOT_TAKEN_OVER, ring=bare.number,
                 ring_here=bare.key is not None, read_bandwidth=limit,
             )  # fmt: skip
-            _fill(path, row, bare, result, report, system)
+            _fill(path, row, bare, result, report, seal, system)
         except OSError as error:
             raise from_os(error, f"scratch directory {folder}") from None
         finally:
             bare.location.close()
-        yield Lent(OpenStore(path, system=system, borrowed=result.location), result, mine)
+        store = OpenStore(path, system=system, borrowed=result.location)
+        try:
+            yield Lent(store, result, mine)
+        finally:
+            if store.context.seal is not None:
+                supply.forget(store.context.store_id, store.context.seal.master.data)
 
 
 def _fill(
-    path: str, row: LocationRow, bare: Bare, result: AdoptReport, report: Report, system: Os
+    path: str, row: LocationRow, bare: Bare, result: AdoptReport, report: Report, seal: Sequence[Secret],
+    system: Os,
 ) -> None:  # fmt: skip
     _room(path, bare, system)
-    home.init(path, identity=(bare.state.store, bare.vault.id_key), system=system)
+    home.init(path, identity=(bare.state.store, bare.vault.id_key), seal=seal, system=system)
     with home.opened(path, system=system) as store:
         with store.context.index.write() as txn:
             outbox.add(txn, NAME, row)

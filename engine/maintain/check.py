@@ -75,6 +75,11 @@ class Checker:
         """All checks, cheapest first; later ones go on where earlier ones found damage."""
         if self._rows():
             return self.result  # nothing built on damaged rows can be trusted further
+        if self._context.seal is not None:
+            from engine import storering
+
+            for name, text in storering.faults(self._store.path, self._context.system):
+                self._found("keys", name, text)
         packs = {U32.unpack(key)[0]: pack_row(raw) for key, raw in self._txn.scan(Table.PACKS)}
         self._away = {
             U32.unpack(key)[0]: away_row(raw).trailer for key, raw in self._txn.scan(Table.AWAY)

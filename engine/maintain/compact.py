@@ -48,7 +48,7 @@ def gain(
             if entry.kind == KIND_SKETCH and live:
                 raw = context.files.read(number, entry.offset, entry.stored)
                 data, _ = _kept_sketch(context, raw, lives)
-                anew += RECORD_HEAD + len(data) if data else 0
+                anew += RECORD_HEAD + len(data) + context.added if data else 0
     except HoldfastError as error:
         left = live or not isinstance(error, (Corrupt, NotFound))
         return None if left else pack.length
@@ -59,8 +59,8 @@ def _kept_sketch(
     context: Context, raw: bytes, lives: Callable[[bytes], bool]
 ) -> tuple[bytes, list[bytes]]:
     """The parts of a sketch that are about chunks which still live, and their hooks."""
-    head = decode_record_head(raw)
-    data = raw[head.head :]
+    head, bare = context.bare(decode_record_head(raw), raw)
+    data = bytes(bare[head.head :])
     parts: list[bytes] = []
     hooks: list[bytes] = []
     if codec.chunk_id(context.key, data) == head.id:  # else damaged: an aid is lost, no data
@@ -152,7 +152,7 @@ class Compactor:
         if not data:
             return 0
         self._store.session.writer.put_sketch(data, hooks)
-        return RECORD_HEAD + len(data)
+        return RECORD_HEAD + len(data) + self._context.added
 
     def _remove(self, number: int, pack: PackRow, entries: list[Entry]) -> bool:
         """Doom, unlink, forget. False when a row still points into the pack: nothing is done then."""

@@ -104,11 +104,11 @@ def _move(
             if txn.get(Table.AWAY, rows.away_key(row.pack)) is not None:
                 continue
             place = _place(txn, cid, there)
-            if place is None or (place.stored, place.form) != (row.stored, rows.form_of(row)):
+            bare = row.stored - store.context.added  # what travels has no seal of the store
+            if place is None or (place.stored, place.form) != (bare, rows.form_of(row)):
                 continue
-            txn.put(
-                Table.CHUNKS, cid, row._replace(pack=place.pack, offset=place.offset).pack_bytes()
-            )
+            moved = row._replace(pack=place.pack, offset=place.offset, stored=bare)
+            txn.put(Table.CHUNKS, cid, moved.pack_bytes())
             result.chunks += 1
             result.bytes += row.stored
 

@@ -16,12 +16,13 @@ import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from engine import home, locks, registry
 from engine.chunks import ChunkReader, Context, reap
 from engine.chunks.reader import take_back
 from engine.copies.rows import FOLDER as LOCATIONS
-from engine.errors import UNREADABLE, Corrupt, HoldfastError
+from engine.errors import UNREADABLE, Corrupt, HoldfastError, NoKey
 from engine.index import Index, Table, Txn
 from engine.index.rows import (
     FLAG_SUSPECT,
@@ -47,6 +48,9 @@ from engine.packs.records import HEADER_LEN, KIND_SKETCH, decode_record_head
 from engine.progress import Progress, Report
 from engine.seam import REAL, Os
 
+if TYPE_CHECKING:
+    from engine.keys import Opener
+
 
 @dataclass
 class RepairReport:
@@ -61,6 +65,11 @@ def repair(store: home.OpenStore, *, report: Report) -> RepairReport:
     dead = reap(store.context)
     if dead:
         result.done.append(f"{len(dead)} dead workers forgotten")
+    if store.context.seal is not None:
+        from engine import storering
+
+        if storering.mend(store.path, store.context.seal, store.context.system):
+            result.done.append("key ring: its two files are the same again")
     with store.context.index.read() as txn:
         marked = [
             (cid, chunk_row(raw))
@@ -85,20 +94,24 @@ def repair(store: home.OpenStore, *, report: Report) -> RepairReport:
     return result
 
 
-def rebuild_index(path: str, *, report: Report, system: Os = REAL) -> RepairReport:
-    """Make the index anew from packs. Raises Busy while anybody has the store open."""
+def rebuild_index(
+    path: str, *, report: Report, system: Os = REAL, key: Opener | None = None
+) -> RepairReport:
+    """Make the index anew from packs. Raises Busy while anybody has the store open, NoKey when something is sealed with
+    a key that the store's ring lacks: what cannot be read would be left out, and then collected."""
     result = RepairReport()
-    with home.locked(path, system) as identity:
+    with home.locked(path, system, key) as known:
         fresh = os.path.join(path, "index.new")
         if system.exists(fresh):
             shutil.rmtree(fresh)
         system.mkdir(fresh)
-        index = Index(fresh, create=True)
-        context = Context(path, *identity, index, PackFiles(path, system), system)
+        index = Index(fresh, create=True, clean=known.seal is not None)
+        files = PackFiles(path, system)
+        context = Context(path, known.store_id, known.id_key, index, files, system, known.seal)
         try:
             _Builder(context, result, report).run()
         finally:
-            context.files.close()
+            files.close()
             index.close()
         system.fsync_dir(fresh)
         _put_in_place(path, system, fresh)
@@ -146,6 +159,7 @@ class _Builder:
             except HoldfastError as error:
                 self._result.done.append(f"pack {number} is left out: {error}")
         dropped = self._copies.settle()
+        self._refuse_lacking()
         if dropped:
             self._result.done.append(
                 f"{dropped} chunks are left out: torn records, or what they are deltas of is gone"
@@ -157,6 +171,15 @@ class _Builder:
             )  # past any lock file an old worker left
         points = self._points()
         self._mounts(points)
+        self._refuse_lacking()
+
+    def _refuse_lacking(self) -> None:
+        seal = self._context.seal
+        if seal is not None and seal.lacking:
+            raise NoKey(
+                f"key ring of store {self._context.root}", expected=f"keys of the epochs {sorted(seal.lacking)}",
+                found="none", do="put the newest keys.json of the store back; the index is as it was",
+            )  # fmt: skip
 
     def _numbers(self) -> Iterator[int]:
         system, root = self._context.system, self._context.root
@@ -242,7 +265,8 @@ class _Builder:
     def _hooks(self, txn: Txn, number: int, row: ChunkRow) -> None:
         try:
             raw = self._context.files.read(number, row.offset, row.stored)
-            for _, pieces in sketches.decode(raw[decode_record_head(raw).head :]):
+            head, bare = self._context.bare(decode_record_head(raw), raw)
+            for _, pieces in sketches.decode(bytes(bare[head.head :])):
                 for hook in sketches.hooks_of(pieces):
                     txn.put(Table.HOOKS, hook, U32.pack(number))
         except UNREADABLE:

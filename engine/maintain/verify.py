@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from engine import codec, limits
 from engine.chunks import Context
 from engine.chunks.reader import mark_suspect, take_back
-from engine.errors import HoldfastError
+from engine.errors import HoldfastError, NoKey
 from engine.home import OpenStore
 from engine.index import Table
 from engine.index.rows import (
@@ -89,6 +89,8 @@ def record_fault(store: OpenStore, cid: bytes, row: ChunkRow) -> str:
             if row.flags & FLAG_SUSPECT:
                 take_back(store.context, cid, row)
             return ""
+        except NoKey as error:
+            return str(error)  # there is no key for it: nothing says that it is damaged
         except HoldfastError as error:
             fault = str(error)
         now = moved(store, cid, row)

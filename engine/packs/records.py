@@ -14,6 +14,8 @@ from engine.codec import ID_LEN, Bytes, Digest
 from engine.errors import Corrupt
 from engine.index.rows import ENC_DELTA, ENC_DICT, ENC_RAW, ENC_ZSTD
 
+SEALED = 0x80  # beside the encoding in a record's head: its payload is sealed (FORMAT.md, "Sealed stores")
+
 KIND_SKETCH = 5  # fingerprints of pieces, an aid to deduplication; not a chunk of any file
 
 HEADER_MAGIC = b"HFPACK01"
@@ -48,7 +50,8 @@ class Base(NamedTuple):
 
 
 class Record(NamedTuple):
-    """The header of one record, decoded. ``size``: bytes of the whole record."""
+    """The header of one record, decoded. ``size``: bytes of the whole record; ``sealed``: its payload is, and that long
+    as it is stored."""
 
     kind: int
     encoding: int
@@ -57,6 +60,7 @@ class Record(NamedTuple):
     payload: int
     id: bytes
     bases: tuple[Base, ...]
+    sealed: bool = False
 
     @property
     def head(self) -> int:
@@ -123,8 +127,10 @@ def encode_record_head(
     payload: int,
     cid: bytes,
     bases: tuple[Base, ...] = (),
+    sealed: bool = False,
 ) -> bytes:
     """Head of a record: fixed part, bases, CRC over both. The payload follows it."""
+    encoding |= SEALED if sealed else 0
     fixed = _RECORD.pack(RECORD_MAGIC, kind, encoding, len(bases), depth, plain, payload, cid)
     tail = b"".join([_BASE.pack(*base) for base in bases])
     return fixed + _CRC.pack(crc32(tail, crc32(fixed))) + tail
@@ -148,8 +154,13 @@ def decode_record_head(raw: Bytes) -> Record:
         if tail
         else ()
     )
-    _check_record(kind, encoding, depth, plain, payload, bases)
-    return Record(kind, encoding, depth, plain, payload, cid, bases)
+    sealed = encoding >= SEALED
+    if sealed:
+        encoding -= SEALED
+        _check_record(kind, encoding, depth, plain, payload - limits.RECORD_SEAL, bases)
+    else:
+        _check_record(kind, encoding, depth, plain, payload, bases)
+    return Record(kind, encoding, depth, plain, payload, cid, bases, sealed)
 
 
 def _check_record(
@@ -159,7 +170,7 @@ def _check_record(
         1 <= kind <= KIND_SKETCH
         and encoding in (ENC_RAW, ENC_ZSTD, ENC_DELTA, ENC_DICT)
         and plain <= limits.CHUNK_MAX
-        and payload <= limits.RECORD_MAX
+        and 0 <= payload <= limits.RECORD_MAX
         and (encoding != ENC_RAW or plain == payload)
         and bool(bases) == (encoding in (ENC_DELTA, ENC_DICT))
         and (depth > 0) == (encoding == ENC_DELTA)

@@ -21,7 +21,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-from engine import limits
+from engine import limits, supply
 from engine.chunks import ChunkReader
 from engine.errors import HoldfastError
 from engine.nodes import Extent
@@ -50,13 +50,13 @@ class Helper:
         self._ready = False
         package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
         path = os.pathsep.join([package, *filter(None, [os.environ.get("PYTHONPATH")])])
-        with theirs:
+        with theirs, supply.handing() as (variables, fds):
             self._process = subprocess.Popen(
                 [sys.executable, "-c", _PROGRAM, str(theirs.fileno()), store_path],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-                env={**os.environ, "PYTHONPATH": path},
+                pass_fds=[theirs.fileno(), *fds],
+                env={**os.environ, "PYTHONPATH": path, **variables},
             )
 
     def ready(self) -> bool:

@@ -83,9 +83,9 @@ def record(store: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize("command", COMMANDS, ids=joined)
 def test_a_newer_format_is_touched_by_no_command(store: Path, command: list[str]) -> None:
     file = store / "format.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), "format": 2}))
+    file.write_text(json.dumps({**json.loads(file.read_text()), "format": 3}))
     before = record(store)
-    refused(holdfast(store, *command), 21, "format 2", "newer Holdfast", str(store))
+    refused(holdfast(store, *command), 21, "format 3", "newer Holdfast", str(store))
     assert record(store) == before
 
 

@@ -145,7 +145,7 @@ def test_a_store_is_what_its_identity_says(home: Path, monkeypatch: pytest.Monke
         assert store.context.key.hex() == identity["id_key"]
 
 
-@pytest.mark.parametrize("change", [{"format": 2}, {"format": 10**30}])
+@pytest.mark.parametrize("change", [{"format": 3}, {"format": 10**30}])
 def test_a_newer_format_is_said(home: Path, change: dict[str, object]) -> None:
     identity = json.loads((home / "format.json").read_text())
     (home / "format.json").write_text(json.dumps({**identity, **change}))
@@ -214,7 +214,7 @@ def test_whoever_wants_it_alone_waits_for_all_others(home: Path) -> None:
 
 
 def test_while_a_repair_works_nobody_opens_it(home: Path) -> None:
-    with homes.locked(str(home), REAL) as (store_id, key):
+    with homes.locked(str(home), REAL) as (store_id, key, _):
         identity = json.loads((home / "format.json").read_text())
         assert (store_id.hex(), key.hex()) == (identity["store_id"], identity["id_key"])
         for exclusive in (False, True):

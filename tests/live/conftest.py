@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from tests.live.rig import EngineRig, MemoryRig, Rig
+from tests.live.rig import EngineRig, MemoryRig, Rig, SealedRig
 
-KINDS: dict[str, type[Rig]] = {"memory": MemoryRig, "engine": EngineRig}
+KINDS: dict[str, type[Rig]] = {"memory": MemoryRig, "engine": EngineRig, "sealed": SealedRig}
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def rigs() -> Iterator[Callable[[Callable[[], Rig]], Rig]]:
 
 @pytest.fixture(params=["memory", "engine"])
 def rig(request: pytest.FixtureRequest, rigs: Any, tmp_path: Path) -> Rig:
-    """The contract: what holds over memory holds over the engine."""
+    """The contract: what holds over memory holds over the engine; ``KINDS`` has one more, with a sealed store."""
     return rigs(lambda: KINDS[request.param](tmp_path))
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from engine import home
 from engine.index import Index
 from engine.ingest.mode import choose_mode
+from engine.keys import Key
 from engine.live import Clock, Ctx, LiveTree, Ports, Quota, create_tree, problems
 from tests.live.ports import Chunks, memory_ports
 
@@ -110,9 +111,13 @@ class MemoryRig(Rig):
 
 
 class EngineRig(Rig):
+    seal: tuple[Key, ...] = ()
+
     def __init__(self, path: Path, **options: Any) -> None:
         self.path = str(path / "store")
-        home.init(self.path)
+        home.init(self.path, seal=self.seal)
+        if self.seal:
+            home.OpenStore(self.path, key=self.seal[0]).close()  # from here on it is known
         self.store = home.OpenStore(self.path)
         self.index = self.store.context.index
         self._dead: list[home.OpenStore] = []
@@ -140,6 +145,10 @@ class EngineRig(Rig):
         self.store.close()
         for store in self._dead:
             store.close()
+
+
+class SealedRig(EngineRig):
+    seal = (Key(b"k" * 32),)
 
 
 def write_file(tree: LiveTree, parent: int, name: bytes, data: bytes) -> int:

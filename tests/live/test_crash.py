@@ -1,9 +1,11 @@
-"""Crashes: each row of the crash tables, over memory and over the engine."""
+"""Crashes: each row of the crash tables, over memory, over the engine, and over a sealed store."""
 
 from __future__ import annotations
 
 import random
 import threading
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -11,9 +13,17 @@ from engine import limits
 from engine.errors import HoldfastError, NotFound, PosixError, StoreFull
 from engine.index import Table
 from engine.live import rows
+from tests.live.conftest import KINDS
 from tests.live.rig import CTX, MOUNT, MemoryRig, Rig, content, names, write_file
 
 SPAN = limits.SPAN
+
+
+@pytest.fixture(params=KINDS)
+def rig(
+    request: pytest.FixtureRequest, rigs: Callable[[Callable[[], Rig]], Rig], tmp_path: Path
+) -> Rig:
+    return rigs(lambda: KINDS[request.param](tmp_path))
 
 
 def test_what_no_commit_took_is_gone_as_a_whole(rig: Rig) -> None:

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engine import Store, limits
+from engine.keys import Key
 from engine.live.tree import LiveTree
 from tests.restore.support import Maker, noise, seen, wanted
 
@@ -122,6 +123,15 @@ def mounts(
     yield fresh()
     while opened:
         opened.pop().close()
+
+
+@pytest.fixture(params=[False, True], ids=["plain", "sealed"])
+def home(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    seal = [Key(b"k" * 32)] if request.param else []
+    Store.init(str(tmp_path / "store"), seal=seal)
+    if seal:
+        Store.open(str(tmp_path / "store"), key=seal[0]).close()  # from here on it is known
+    return tmp_path / "store"
 
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])

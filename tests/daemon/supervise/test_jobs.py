@@ -20,7 +20,7 @@ from daemon.supervise import changes, jobs
 from daemon.supervise.changes import Changes
 from daemon.supervise.jobs import Jobs
 from daemon.supervise.polite import NICE
-from engine import Store
+from engine import Store, supply
 from engine.errors import HoldfastError, ShuttingDown
 
 SCRIPTS = {
@@ -35,6 +35,7 @@ SCRIPTS = {
     "deaf": "signal.signal(signal.SIGTERM, signal.SIG_IGN); say(progress={}); time.sleep(60)",
     "short": "time.sleep(0.2); say(result={})",
     "nice": "time.sleep(0.3); say(result={'nice': os.nice(0)})",
+    "handed": "say(result={'n': len(os.pread(int(os.environ['HOLDFAST_KEY_FD']), 999, 0))})",
     "leaves": "subprocess.Popen(['sleep', '20']); say(result={})",
 }
 PROLOGUE = """
@@ -104,6 +105,16 @@ async def test_a_result(rig: Rig) -> None:
     job = await rig.until(await rig.begin("fine"))
     assert (job.state, job.result, job.error) == ("done", {"files": 3}, {})
     assert job.progress == {"stage": "a", "done": 1}
+
+
+async def test_a_job_is_handed_what_opens_the_store(rig: Rig) -> None:
+    """Over a descriptor: no environment and no argument has a key in it."""
+    supply.remember(b"s" * 16, b"m" * 32)
+    try:
+        job = await rig.until(await rig.begin("handed"))
+    finally:
+        supply.forget(b"s" * 16, b"m" * 32)
+    assert (job.state, job.result) == ("done", {"n": 48})
 
 
 @pytest.mark.parametrize(
