@@ -382,3 +382,14 @@ def away_of(pack: PackRow, location: int, state: int) -> AwayRow:
         location, state, pack.kind, pack.epoch, pack.size, pack.trailer_offset, pack.trailer_length, pack.records, 0,
         pack.salt, bytes.fromhex(pack.name),
     )  # fmt: skip
+
+
+@contextmanager
+def put_just_now(what: str) -> Iterator[None]:
+    """What is looked at within was put just now: that it is not there may pass, as the server said it was."""
+    try:
+        yield
+    except NotFound:
+        raise LocationUnavailable(
+            what, expected="what was put just now", found="nothing", do="it is put again later"
+        ) from None

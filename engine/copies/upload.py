@@ -21,7 +21,7 @@ from typing import Any
 from engine import codec, limits
 from engine.chunks.segments import next_pack
 from engine.copies import journal, rows
-from engine.copies.link import Link, away_of
+from engine.copies.link import Link, away_of, put_just_now
 from engine.copies.reach import Need, missing
 from engine.copies.rows import EXTRA, UNNAMED, WHOLE, CopyRow
 from engine.copies.sealed import (
@@ -35,7 +35,7 @@ from engine.copies.sealed import (
     entry_of,
     path_of,
 )
-from engine.errors import Corrupt, LocationUnavailable, NotFound, ShuttingDown
+from engine.errors import Corrupt, NotFound, ShuttingDown
 from engine.home import OpenStore
 from engine.index import Table, Txn
 from engine.nodes.point import decode_point
@@ -247,12 +247,8 @@ class Uploader:
         path = path_of(row.name)
         location.put(path, sealed.data)
         self._rooms.give(pack.room)
-        try:
+        with put_just_now(f"{location.shown}: {path}"):
             found = location.stat(path).size
-        except NotFound:
-            raise LocationUnavailable(
-                f"{location.shown}: {path}", expected="the pack that was put", found="none", do="it is put again later"
-            ) from None  # fmt: skip
         if found != row.size:
             raise Corrupt(f"{location.shown}: {path}", expected=f"{row.size} bytes", found=str(found),
                           do="try again; if it stays so, look at the server")  # fmt: skip

@@ -15,7 +15,7 @@ from dataclasses import replace
 from engine import limits
 from engine.chunks.segments import next_pack
 from engine.copies import checkpoint, journal, outbox, rows
-from engine.copies.link import Link
+from engine.copies.link import Link, put_just_now
 from engine.copies.rows import GOING, WHOLE, AwayRow
 from engine.copies.sealed import name_in, path_of
 from engine.errors import Busy, ShuttingDown
@@ -280,7 +280,8 @@ class _Run:
             name = f"probe-{self._system.random(8).hex()}"
             self._link.location.put(name, b"")
             try:
-                self._there_ns = self._link.location.stat(name).modified_ns
+                with put_just_now(f"{self._link.location.shown}: {name}"):
+                    self._there_ns = self._link.location.stat(name).modified_ns
             finally:
                 self._link.location.remove([name])
         return self._there_ns

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from engine import limits
 from engine.chunks.segments import next_pack
 from engine.copies import rows
-from engine.copies.link import Link, away_of, pack_of
+from engine.copies.link import Link, away_of, pack_of, put_just_now
 from engine.copies.rows import GOING, NAMED, UNNAMED, AwayRow
 from engine.copies.sealed import (
     PackBuilder,
@@ -218,7 +218,8 @@ class Rewriter:
         sealed = new.builder.finish()
         location, path = self._link.location, path_of(sealed.row.name)
         location.put(path, sealed.data)
-        check_name(sealed.row.name, location.read(path))  # what it replaces will go
+        with put_just_now(f"{location.shown}: {path}"):
+            check_name(sealed.row.name, location.read(path))  # what it replaces will go
         with self._index.write() as txn:
             number = next_pack(txn)
             row = away_of(sealed.row, self._link.row.id, UNNAMED)

@@ -69,7 +69,7 @@ def test_a_pack_that_was_put_and_is_not_there_is_put_again(
     engine.copies.add("far", f"file://{place}", secrets=[SECRET])
     with monkeypatch.context() as broken:
         broken.setattr(Retry, "put", lambda *_: None)
-        with pytest.raises(LocationUnavailable, match="the pack that was put, found none"):
+        with pytest.raises(LocationUnavailable, match="what was put just now, found nothing"):
             engine.copies.send("far")
     assert states(engine) == ["queued"] * 3
     assert len(engine.copies.send("far")) == 3

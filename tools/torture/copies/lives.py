@@ -13,6 +13,8 @@ import itertools
 import os
 import shutil
 import signal
+import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -203,7 +205,10 @@ class Life:
                 if steps >= 0:
                     _die_at_transaction(steps)
                 os._exit(self._child(work, strike, system))
+            except BaseException:  # noqa: BLE001  (this process is a copy of another)
+                traceback.print_exc()
             finally:
+                sys.stderr.flush()
                 os._exit(1)
         status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         if status not in (0, _BROKEN, -signal.SIGKILL):
