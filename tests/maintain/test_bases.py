@@ -16,6 +16,7 @@ from engine.index import Table
 from engine.index.gcstate import GcState, Phase, save
 from engine.index.rows import ENC_DELTA, chunk_row
 from engine.maintain import collect as collecting
+from engine.maintain.copies import Copies
 from engine.packs.records import Base
 from engine.progress import silent
 from tests.maintain.support import noise, put, restored, sound
@@ -169,3 +170,31 @@ def _encodings(store: Store, data: bytes) -> list[int]:
     with store._open.context.index.read() as txn:
         raw = txn.get(Table.CHUNKS, _ids(store._open, data)[0])
     return [] if raw is None else [chunk_row(raw).encoding]
+
+
+def test_the_record_of_a_deleted_point_may_have_lost_its_base(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That is no damage: nothing is marked or warned of, and the points that are there are found."""
+    with Store.open(str(home)) as store:
+        store.create_mount("m")
+    gone, kept = _point(home, {b"a": b"1"}), _point(home, {b"a": b"2"})
+    with Store.open(str(home)) as store:
+        context = store._open.context
+        with context.index.read() as txn:
+            record = codec.chunk_id(context.key, txn.get(Table.POINTS, gone.encode()) or b"")
+        store.remove_point(gone)
+    settle = Copies.settle
+
+    def without_base(self: Copies) -> int:
+        dropped = settle(self)
+        with self._index.write() as txn:
+            txn.delete(Table.CHUNKS, record)
+        return dropped + 1
+
+    monkeypatch.setattr(Copies, "settle", without_base)
+    report = Store.rebuild_index(str(home))
+    assert any("what it is a delta of is gone" in line for line in report.done)
+    with Store.open(str(home)) as store:
+        assert [point.id for point in store.points()] == [kept]
+        sound(store)
