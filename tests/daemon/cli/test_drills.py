@@ -55,7 +55,12 @@ def test_a_drill_beside_the_store(tmp_path: Path) -> None:
     flag = tmp_path / "flag"
     hook = f'command = ["/bin/sh", "-c", "touch {flag}; exec sleep 300"]\ntimeout_s = 300\n'
     config.write_text(f'store = "{store}"\n[mounts.m.hooks.verify]\n{hook}')
-    words = [sys.executable, "-c", "from daemon.cli.main import main; main()", "--store", store, "drill"]  # fmt: skip
+    # Whoever runs the tests in the background has had SIGINT ignored.
+    program = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
+        " from daemon.cli.main import main; main()"
+    )
+    words = [sys.executable, "-c", program, "--store", store, "drill"]
     environment = {**os.environ, "HOLDFAST_CONFIG": str(config)}
     with subprocess.Popen(words, env=environment, stderr=subprocess.DEVNULL) as process:
         until(flag.exists)

@@ -11,7 +11,7 @@ from engine.copies.sealed import DATA, METADATA, SMALL, PackBuilder, PackRow, Se
 from engine.copies.upload import Uploader
 from engine.index import Table, Txn
 from engine.index.rows import chunk_row
-from engine.maintain import drop, reclaim
+from engine.maintain import drop, needed
 from engine.maintain.mark import Marker
 from tools.torture.bugs import bug
 
@@ -78,7 +78,7 @@ def _reclaim_forgets_bases() -> None:
         def _bases(self, cid: bytes) -> None:
             del cid
 
-    reclaim.Marker = Blind  # type: ignore[attr-defined]
+    needed.Marker = Blind  # type: ignore[attr-defined]
 
 
 @bug("copies-removed-before-it-is-said")

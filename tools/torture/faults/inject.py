@@ -229,7 +229,7 @@ RIGS = (
         run,
         needs=("strace",),
         bugs=("index-left-broken", "incidents-forgotten"),
-        teeth=0.01,
+        teeth=0.03,
         test=0.02,
     ),
 )
