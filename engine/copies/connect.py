@@ -242,7 +242,8 @@ def _activate(context: Context, name: str) -> None:
     """From now on points go there: those that are here, and those to come."""
     now = context.system.time_ns()
     with context.index.write() as txn:
-        row = replace(outbox.location(txn, name), paused="")
+        # What is new has no leftovers of uploads.
+        row = replace(outbox.location(txn, name), paused="", tidied_ns=now)
         outbox.save(txn, name, row)
         enqueue_all(txn, row, now)
 
