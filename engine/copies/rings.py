@@ -126,7 +126,10 @@ def own_ring(context: Context, name: str) -> bytes:
 def machine_key(context: Context, name: str) -> Key:
     """This machine's key to a location. Raises NotFound, PermissionDenied, InvalidRequest."""
     path = key_path(context, name)
-    key = load(path, context.system) if context.seal is None else _sealed(context, name)
+    if context.seal is None:
+        key = load(path, context.system, os.stat(context.root).st_uid)
+    else:
+        key = _sealed(context, name)
     if not isinstance(key, Key):
         raise InvalidRequest(f"key file {path}", expected="this machine's key", found="another")
     return key

@@ -158,8 +158,9 @@ def parse(text: str) -> Key | Recipient | Identity:
     return kind(_read_printed(rest, name.lower()))
 
 
-def load(path: str, system: Os = REAL) -> Key | Recipient | Identity:
-    """The key in a file: 32 bytes, or the text of ``printed``. Only a file that nobody else can read.
+def load(path: str, system: Os = REAL, owner: int = 0) -> Key | Recipient | Identity:
+    """The key in a file: 32 bytes, or the text of ``printed``. Only a file that nobody else can read. ``owner``: whose
+    it may be besides root's and the caller's: that of the store, where root works on another's.
 
     Raises NotFound, PermissionDenied, InvalidRequest.
     """
@@ -171,7 +172,7 @@ def load(path: str, system: Os = REAL) -> Key | Recipient | Identity:
         found = os.fstat(fd)
         if not stat.S_ISREG(found.st_mode):
             raise NotFound(f"key file {path}", expected="a file", found="something else")
-        if found.st_mode & 0o077 or found.st_uid not in (0, os.geteuid()):
+        if found.st_mode & 0o077 or found.st_uid not in (0, os.geteuid(), owner):
             raise PermissionDenied(
                 f"key file {path}", expected="a file that only its owner, you or root, can read",
                 found=f"mode {stat.S_IMODE(found.st_mode):04o} of user {found.st_uid}", do=f"chmod 600 {path}",

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from engine import Store
+from engine.errors import PermissionDenied
+from engine.keys import Key
 from engine.seam import REAL, hand_over
 from tests.maintain.support import noise, put
 
@@ -37,6 +39,24 @@ def test_everything_root_makes_in_a_store_is_the_owners(tmp_path: Path) -> None:
     Store.open(str(home)).close()
 
     assert set(owners(home).values()) == {SERVICE}
+
+
+def test_root_sends_the_points_of_another_users_store(tmp_path: Path) -> None:
+    """The key to the location is the owner's, as everything there; nobody else's is taken."""
+    home, there = tmp_path / "store", tmp_path / "there"
+    home.mkdir()
+    there.mkdir()
+    os.chown(home, SERVICE, SERVICE)
+    Store.init(str(home))
+    with Store.open(str(home)) as store:
+        store.create_mount("m")
+        store.snapshot("m")
+        store.copies.add("far", f"file://{there}", secrets=[Key.new()])
+        assert len(store.copies.send("far")) == 1
+        assert set(owners(home).values()) == {SERVICE}
+        os.chown(home / "locations" / "far.key", SERVICE + 1, SERVICE)
+        with pytest.raises(PermissionDenied, match="only its owner"):
+            store.copies.send("far")
 
 
 def test_what_has_another_name_is_not_given_away(tmp_path: Path) -> None:
