@@ -8,8 +8,6 @@ fetched, opened and checked, the index filled.
 import json
 import os
 import resource
-import shutil
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -21,9 +19,7 @@ from engine.copies.chain import Chain
 from engine.index.rows import ENC_RAW, KIND_DATA
 from engine.keys import Key, Vault, make
 from engine.packs.records import Entry, encode_record_head
-from tools.bench.measure import BenchError
-from tools.bench.peers.mounted import PROJECT
-from tools.bench.probes.base import Bench, Row
+from tools.bench.probes.base import Bench, Row, apart
 
 PACK_RECORDS: Final = 50_000
 TINY: Final = 24  # bytes of a record's content
@@ -92,12 +88,7 @@ def run(bench: Bench) -> list[Row]:
     total = bench.part(1_000_000, 50_000)
     work = bench.work / "adopt"
     work.mkdir(parents=True)
-    command = [sys.executable, "-m", "tools.bench.probes.adopt", str(work), str(total)]
-    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
-    shutil.rmtree(work, ignore_errors=True)
-    if done.returncode:
-        raise BenchError(f"adopt: {done.stderr.strip()[-400:]}")
-    row: Row = json.loads(done.stdout)
+    row = apart(__name__, work, total)
     bench.say(describe(row))
     return [row]
 

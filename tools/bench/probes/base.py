@@ -1,6 +1,9 @@
 """What every probe gets, and how it starts what it measures."""
 
+import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,7 +12,7 @@ from typing import Any
 
 from tools.bench.measure import BenchError
 from tools.bench.peers.holdfast import Holdfast
-from tools.bench.peers.mounted import Null
+from tools.bench.peers.mounted import PROJECT, Null
 from tools.bench.peers.registry import make
 from tools.bench.sets import Sizes
 
@@ -30,6 +33,17 @@ class Bench:
     def part(self, full: int, quick: int) -> int:
         """Return how much of something to do."""
         return quick if self.quick else full
+
+
+def apart(module: str, work: Path, total: int) -> Row:
+    """What a module measures in a process of its own, so that its memory is its own; ``work`` is removed after."""
+    command = [sys.executable, "-m", module, str(work), str(total)]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+    shutil.rmtree(work, ignore_errors=True)
+    if done.returncode:
+        raise BenchError(f"{module.rpartition('.')[2]}: {done.stderr.strip()[-400:]}")
+    row: Row = json.loads(done.stdout)
+    return row
 
 
 @contextmanager

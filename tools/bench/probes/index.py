@@ -8,8 +8,6 @@ index: ten million chunks of real data would be 600 GB.
 
 import json
 import resource
-import shutil
-import subprocess
 import sys
 import time
 from hashlib import blake2b
@@ -20,9 +18,7 @@ from engine import Store
 from engine.index import Index, Table
 from engine.index.rows import ENC_ZSTD, KIND_DATA, ChunkRow, chunk_row
 from tools.bench.gen.base import MIB, chance, pick
-from tools.bench.measure import BenchError
-from tools.bench.peers.mounted import PROJECT
-from tools.bench.probes.base import Bench, Row
+from tools.bench.probes.base import Bench, Row, apart
 
 BATCH: Final = 10_000
 LOOKUPS: Final = 100_000
@@ -94,12 +90,7 @@ def run(bench: Bench) -> list[Row]:
     """Measure in a process of its own, so that its memory is its own."""
     total = bench.part(10_000_000, 500_000)
     store = bench.work / "index-store"
-    command = [sys.executable, "-m", "tools.bench.probes.index", str(store), str(total)]
-    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
-    shutil.rmtree(store, ignore_errors=True)
-    if done.returncode:
-        raise BenchError(f"index: {done.stderr.strip()[-400:]}")
-    row: Row = json.loads(done.stdout)
+    row = apart(__name__, store, total)
     bench.say(describe(row))
     return [row]
 

@@ -34,7 +34,7 @@ from engine.progress import silent
 from engine.seam import Os
 from tools.torture.copies.struck import Strike, Struck
 from tools.torture.rig import Job, Rig
-from tools.torture.space.child import MortalOs, UnsyncedOs, apart
+from tools.torture.space.child import MortalOs, UnsyncedOs, every
 from tools.torture.space.content import Contents, edited
 from tools.torture.space.world import Files, World
 
@@ -352,11 +352,7 @@ def _small() -> None:
 
 def run(job: Job) -> None:
     _small()
-    for case in range(job.size(CASES)):
-        if job.wants(case):
-            apart(job, lambda one, case=case: Life(one, case).run(), case)  # type: ignore[misc]
-            job.count("lives")
-            shutil.rmtree(job.scratch / f"life-{case}", ignore_errors=True)
+    every(job, CASES, "life", "lives", lambda one, case: Life(one, case).run())
 
 
 RIGS = (

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import random
+import shutil
 import signal
 import sys
 import traceback
@@ -135,6 +136,17 @@ def apart(job: Job, work: Callable[[Job], None], case: object) -> None:
     job.notes.extend(said["notes"])
     if said["found"]:
         raise Found(said["found"])
+
+
+def every(
+    job: Job, count: int, what: str, many: str, work: Callable[[Job, int], None]
+) -> None:  # fmt: skip
+    """Do so many cases at full size, each in a child, in directories ``what-N``. ``many``: of them, to be counted."""
+    for case in range(job.size(count)):
+        if job.wants(case):
+            apart(job, lambda one, case=case: work(one, case), case)  # type: ignore[misc]
+            job.count(many)
+            shutil.rmtree(job.scratch / f"{what}-{case}", ignore_errors=True)
 
 
 def _work(job: Job, work: Callable[[Job], None], case: object) -> dict[str, object]:

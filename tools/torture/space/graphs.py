@@ -26,7 +26,7 @@ from engine.maintain.repair import rebuild_index
 from engine.maintain.report import CollectReport
 from engine.progress import silent
 from tools.torture.rig import Job, Rig
-from tools.torture.space.child import MortalOs, apart
+from tools.torture.space.child import MortalOs, every
 from tools.torture.space.content import Contents
 from tools.torture.space.reach import Reach
 from tools.torture.space.world import World
@@ -328,11 +328,7 @@ def _near(rng: random.Random, data: bytes) -> bytes:
 
 
 def run(job: Job) -> None:
-    for case in range(job.size(CASES)):
-        if job.wants(case):
-            apart(job, lambda one, case=case: Graph(one, case).run(), case)  # type: ignore[misc]
-            job.count("graphs")
-            shutil.rmtree(job.scratch / f"graph-{case}", ignore_errors=True)
+    every(job, CASES, "graph", "graphs", lambda one, case: Graph(one, case).run())
 
 
 RIGS = (
