@@ -212,3 +212,12 @@ def save(system: Os, path: str, data: bytes) -> None:
         system.close(fd)
     system.rename(temporary, path)
     system.fsync_dir(os.path.dirname(path) or ".")
+
+
+def load(system: Os, path: str, most: int, flags: int = 0) -> bytes:
+    """The first ``most`` bytes of a small file. ``flags``: besides those of reading. Raises OSError."""
+    fd = system.open(path, os.O_RDONLY | flags)
+    try:
+        return system.pread(fd, most, 0)
+    finally:
+        system.close(fd)

@@ -34,7 +34,7 @@ from engine.keys import (
     unlock_store,
 )
 from engine.keys.primitives import Cost
-from engine.seam import Os, save
+from engine.seam import Os, load, save
 
 RING, COPY = "keys.json", "keys.copy.json"
 LOCK = "keys.lock"
@@ -209,15 +209,9 @@ def _sound(path: str, system: Os) -> list[tuple[RingFacts, bytes]]:
 def _read(path: str, name: str, system: Os) -> bytes:
     file = os.path.join(path, name)
     try:
-        fd = system.open(file, os.O_RDONLY)
+        return load(system, file, limits.RING_MAX + 1)
     except OSError as error:
         raise from_os(error, file) from None
-    try:
-        return system.pread(fd, limits.RING_MAX + 1, 0)
-    except OSError as error:
-        raise from_os(error, file) from None
-    finally:
-        system.close(fd)
 
 
 def _save(path: str, raw: bytes, system: Os) -> None:

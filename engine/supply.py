@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
@@ -26,7 +27,7 @@ _HANDED = (
     "HOLDFAST_KEY_FD"  # an open descriptor of a file in memory: store id and master key, repeated
 )
 _ID_LEN, _ITEM = 16, 48
-_PASSPHRASE_FILE_MAX = 4 * limits.KIB
+PASSPHRASE_MAX = 4 * limits.KIB  # bytes of its file
 
 _lock = threading.Lock()
 _known: dict[
@@ -134,22 +135,32 @@ def passphrase_of(name: str) -> str:
     Raises NotFound, PermissionDenied, InvalidRequest.
     """
     path, credential = _place(name)
-    what = f"passphrase file {name}"
+    return passphrase_in(path, f"passphrase file {name}", vouched=credential)
+
+
+def passphrase_in(path: str, what: str, *, vouched: bool = False) -> str:
+    """As ``passphrase_of``, of a plain path. ``vouched``: somebody else sees to who reads it."""
     try:
         with open(path, "rb") as file:
             mode = os.fstat(file.fileno()).st_mode
-            raw = file.read(_PASSPHRASE_FILE_MAX + 1)
+            raw = file.read(PASSPHRASE_MAX + 1)
     except OSError as error:
         raise from_os(error, what) from None
-    if mode & 0o170000 == 0o100000 and mode & 0o077 and not credential:
+    if stat.S_ISREG(mode) and mode & 0o077 and not vouched:
         raise PermissionDenied(
-            what, expected="a file that nobody else can read", found=f"mode {mode & 0o7777:04o}", do=f"chmod 600 {path}"
+            what, expected="a file that nobody else can read", found=f"mode {stat.S_IMODE(mode):04o}",
+            do=f"chmod 600 {path}",
         )  # fmt: skip
+    return passphrase_line(raw, what)
+
+
+def passphrase_line(raw: bytes, what: str) -> str:
+    """The passphrase that is all of these bytes, read in one way wherever they come from. Raises InvalidRequest."""
     try:
         text = raw.decode().rstrip("\r\n")
     except UnicodeDecodeError:
         text = ""
-    if not text or "\n" in text or len(raw) > _PASSPHRASE_FILE_MAX:
+    if not text or "\n" in text or len(raw) > PASSPHRASE_MAX:
         raise InvalidRequest(what, expected="a passphrase as its only line, UTF-8", found="none")
     return text
 

@@ -5,14 +5,12 @@ keys in files of their own. A passphrase is read in one way wherever one is give
 from __future__ import annotations
 
 import os
-import stat
 import sys
 
 import click
 
-from engine.errors import AlreadyExists, InvalidRequest, PermissionDenied, from_os
-
-_MOST = 4096  # bytes of the file
+from engine import supply
+from engine.errors import AlreadyExists, InvalidRequest, from_os
 
 
 def passphrase_of(path: str) -> str:
@@ -20,21 +18,10 @@ def passphrase_of(path: str) -> str:
 
     Raises NotFound, PermissionDenied, InvalidRequest.
     """
-    what = f"passphrase file {path}"
     if path == "-":
-        return _line(sys.stdin.buffer.read(_MOST + 1), "passphrase on standard input")
-    try:
-        with open(path, "rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            raw = file.read(_MOST + 1)
-    except OSError as error:
-        raise from_os(error, what) from None
-    if stat.S_ISREG(mode) and mode & 0o077:
-        raise PermissionDenied(
-            what, expected="a file that nobody else can read", found=f"mode {stat.S_IMODE(mode):04o}",
-            do=f"chmod 600 {path}",
-        )  # fmt: skip
-    return _line(raw, what)
+        raw = sys.stdin.buffer.read(supply.PASSPHRASE_MAX + 1)
+        return supply.passphrase_line(raw, "passphrase on standard input")
+    return supply.passphrase_in(path, f"passphrase file {path}")
 
 
 def typed(what: str, *, twice: bool) -> str:
@@ -69,13 +56,3 @@ def write_new(path: str, text: str, what: str) -> None:
         ) from None
     except OSError as error:
         raise from_os(error, f"{what} {path}") from None
-
-
-def _line(raw: bytes, what: str) -> str:
-    try:
-        text = raw.decode().rstrip("\r\n")
-    except UnicodeDecodeError:
-        text = ""
-    if not text or "\n" in text or len(raw) > _MOST:
-        raise InvalidRequest(what, expected="a passphrase as its only line, UTF-8", found="none")
-    return text

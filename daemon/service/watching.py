@@ -14,12 +14,12 @@ from daemon.service.collapse import MARK, Figures, Watch
 from daemon.service.jobs import Jobs
 from engine import PointInfo
 from engine.errors import Busy, Held, HoldfastError, NotFound
+from engine.seam import REAL
 
 log = logging.getLogger("holdfast.daemon")
 
 CLOCK = "clock "  # of a mark, before a mount's name: the clock as its retention saw it
 _SECOND = 10**9
-_BOOT = "/proc/sys/kernel/random/boot_id"
 
 
 class Watching(Jobs):
@@ -145,7 +145,7 @@ class Watching(Jobs):
         if watch.frozen:
             return []
         keep = self.policy(mount).keep
-        seen = retention.Seen(now, self._since_boot(), _boot())
+        seen = retention.Seen(now, self._since_boot(), REAL.boot())
         last = retention.Seen.from_json(self.state.marks.get(CLOCK + mount))
         believed, ahead, seen = retention.believable(seen, last)
         self.state.marks.put(CLOCK + mount, seen.to_json())
@@ -177,11 +177,3 @@ class Watching(Jobs):
             ) as error:  # open, shown, or another's doing: the next time
                 log.info("retention leaves point %s: %s", point.id, error)
         return gone
-
-
-def _boot() -> str:
-    try:
-        with open(_BOOT, encoding="ascii") as file:
-            return file.read().strip()
-    except OSError:
-        return ""

@@ -6,13 +6,10 @@ nothing is written at a location that is adopted. Taking over lets the key into 
 
 from __future__ import annotations
 
-import os
-
 from engine.chunks import Context
 from engine.copies.connect import seen_ring
 from engine.copies.link import Link
 from engine.copies.rings import LocationRings, machine_key, own_ring, ring_file, save_key
-from engine.copies.rows import FOLDER
 from engine.errors import from_os
 from engine.keys import Key, Keyring
 from engine.seam import save
@@ -20,12 +17,8 @@ from engine.seam import save
 
 def keep(context: Context, name: str, ring: bytes, key: Key) -> None:
     """Write down the key and the ring that it opens."""
-    system = context.system
-    folder = os.path.join(context.root, FOLDER)
-    if not system.exists(folder):
-        system.mkdir(folder)
     save_key(context, name, key)
-    save(system, ring_file(context, name), ring)
+    save(context.system, ring_file(context, name), ring)
 
 
 def take_over(link: Link) -> None:

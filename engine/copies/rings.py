@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from engine import limits
+from engine import limits, seam
 from engine.chunks import Context
 from engine.copies.rows import FOLDER
 from engine.errors import Corrupt, InvalidRequest, NotFound, from_os
 from engine.keys import Identity, Key, Recipient, facts, load, parse
 from engine.locations import Location
-from engine.seam import save
 
 RINGS = "keys/"
 _TRIES = 5  # a ring may go between two requests, as a newer one came
@@ -114,11 +113,7 @@ def own_ring(context: Context, name: str) -> bytes:
     """The ring of an adopted location that this store keeps. Raises NotFound."""
     path = ring_file(context, name)
     try:
-        fd = context.system.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-        try:
-            return context.system.pread(fd, limits.RING_MAX + 1, 0)
-        finally:
-            context.system.close(fd)
+        return seam.load(context.system, path, limits.RING_MAX + 1, os.O_NOFOLLOW)
     except OSError as error:
         raise from_os(error, path) from None
 
@@ -140,32 +135,29 @@ def _sealed(context: Context, name: str) -> Key | Recipient | Identity:
     assert context.seal is not None
     path = key_path(context, name)
     try:
-        fd = context.system.open(path, os.O_RDONLY)
-        try:
-            line = context.system.pread(fd, limits.KEY_FILE_MAX, 0)
-        finally:
-            context.system.close(fd)
+        line = seam.load(context.system, path, limits.KEY_FILE_MAX)
     except OSError as error:
         raise from_os(error, f"key file {path}") from None
     return parse(context.seal.unwrap(f"{FOLDER}/{name}.key", line).decode("ascii"))
 
 
 def save_key(context: Context, name: str, key: Key) -> None:
-    """Write this machine's key to a location; a sealed store seals it. Raises OSError."""
+    """Write this machine's key to a location, with its folder; a sealed store seals it. Raises OSError."""
+    system, path = context.system, key_path(context, name)
+    folder = os.path.dirname(path)
+    if not system.exists(folder):
+        system.mkdir(folder)
+        system.fsync_dir(context.root)
     data = f"{key.printed()}\n".encode("ascii")
     if context.seal is not None:
         data = context.seal.wrap(f"{FOLDER}/{name}.key", data)
-    save(context.system, key_path(context, name), data)
+    seam.save(system, path, data)
 
 
 def new_machine_key(context: Context, name: str) -> Key:
     """Written before the ring that needs it; the one that is there, when there is one."""
     path = key_path(context, name)
     try:
-        folder = os.path.dirname(path)
-        if not context.system.exists(folder):
-            context.system.mkdir(folder)
-            context.system.fsync_dir(context.root)
         if context.system.exists(path):
             return machine_key(context, name)
         key = Key.new(context.system)
