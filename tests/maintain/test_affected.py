@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from engine import Store, limits
 from engine.errors import Corrupt
+from engine.index import layout
 from engine.live import ROOT
 from engine.nodes import xattrs
 from tests.maintain.support import CTX, damage, noise, put
@@ -51,16 +53,26 @@ def test_a_collection_frees_nothing_while_the_index_hides_rows(home: Path) -> No
         put(tree, b"f", noise(10_000, 1))
         tree.close()
         store.snapshot("m")
-    data = home / "index" / "data.mdb"
-    raw = bytearray(data.read_bytes())
-    at = raw.find(b"points")
-    while at >= 0:  # in every copy of the page that has the table's record
-        raw[at + len(b"points") + 32] ^= 2  # rows
-        at = raw.find(b"points", at + 1)
-    data.write_bytes(raw)
+    hide_a_row(home / "index" / "data.mdb", b"points")
     with Store.open(str(home)) as store:
         with pytest.raises(Corrupt, match="index"):
             store.collect()
         with pytest.raises(Corrupt, match="points"):
             store.points()
         assert {p.code for p in store.check().problems} == {"index"}
+
+
+def hide_a_row(index: Path, table: bytes) -> None:
+    """Alters the number of rows in a table's record, where the last commit has it.
+
+    Other places where the table's name lies may be anything: LMDB leaves old bytes, and what was in the process's
+    memory, in the unused parts of pages.
+    """
+    with index.open("r+b") as file:
+        meta = layout.read_metas(file.fileno())[-1]
+        page = os.pread(file.fileno(), meta.page, meta.main.root * meta.page)
+        (row,) = (row for row in layout.leaf(page, meta.main.root) if row.key == table)
+        at = meta.main.root * meta.page + page.rindex(table + row.data)
+        tree = layout.decode_tree(row.data)
+        assert tree.rows == 1
+        os.pwrite(file.fileno(), (tree.rows ^ 2).to_bytes(8, "little"), at + len(table) + 32)
