@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from engine import Store
+from engine.copies import journal
 from engine.copies.connect import open_link
 from engine.copies.link import Link
 from engine.errors import Busy, Corrupt, LocationUnavailable
 from engine.index import Table
 from engine.maintain import drop as dropping
-from engine.progress import silent
 from tests.copies.test_reach import grown
 from tests.copies.test_upload import link, place, read_all, send
 from tests.locations.faulty import Call, Faulty
@@ -115,16 +117,72 @@ def test_an_index_from_before_a_deletion_is_refused(
     assert [one.state for one in engine.copies.uploads("far")] == ["verified"] * 3
 
 
-def test_what_is_dropped_now_is_not_forgotten_beside(
-    engine: Store, make: Maker, link: Link, grown: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A location is not removed while somebody relies on it."""
+@pytest.fixture
+def old(engine: Store, make: Maker, link: Link, grown: list[str]) -> Link:
+    """A location that lets local bytes go, with points of which no tree needs all any more."""
     engine.copies.change("far", local="drop")
-    engine.copies.send("far")
     make.tree.unlink(1, b"big")
     make.tree.forgotten(make.inodes.pop(b"big"))
     make.point(engine)
     engine.copies.send("far")
+    return link
+
+
+def sound(engine: Store, make: Maker) -> None:
+    """All of the store can be read once its collection has freed what it may."""
+    make.tree.barrier()
+    engine.collect()
+    assert engine.check(read_data=True).problems == []
+
+
+def test_the_last_bytes_stay_while_nobody_has_seen_the_copy(
+    engine: Store, make: Maker, old: Link, place: Path
+) -> None:
+    """A disk that is not mounted, and another one in its place: what was verified once may be nowhere."""
+    place.rename(f"{place}.away")
+    assert not engine.copies.drop_local().chunks
+    place.mkdir()
+    assert not engine.copies.drop_local().chunks
+    sound(engine, make)
+    place.rmdir()
+    Path(f"{place}.away").rename(place)
+    assert engine.copies.drop_local().chunks
+    sound(engine, make)
+
+
+def test_the_last_bytes_stay_where_packs_are_gone(
+    engine: Store, make: Maker, old: Link, place: Path
+) -> None:
+    packs = sorted((place / "packs").glob("*/*"))
+    for number, pack in enumerate(packs):
+        if number % 2:
+            pack.unlink()
+        else:
+            pack.write_bytes(pack.read_bytes()[:-1])
+    assert not engine.copies.drop_local().chunks
+    sound(engine, make)
+    [told] = [one for one in engine.incidents.known() if one.thing == "location far"]
+    assert told.kind == "corrupt" and "what is here stays" in told.text
+
+
+def test_the_last_bytes_stay_where_another_store_writes_now(
+    engine: Store, make: Maker, old: Link
+) -> None:
+    """A machine that slept: who took over may have deleted these points, and freed what they need."""
+    link = open_link(engine._open.context, "far")
+    begin = journal.Begin(engine._open.context.store_id, bytes.fromhex(link.row.writer))
+    last, seq = bytes.fromhex(link.row.last), link.row.seq + 1
+    raw = journal.encode(link.vault, journal.Entry(seq, last, bytes(15) + b"2", 5, begin))
+    assert link.location.create(journal.path_of(seq), raw)
+    assert not engine.copies.drop_local().chunks
+    assert "replaced" in engine.copies.locations()[0].paused
+    sound(engine, make)
+
+
+def test_what_is_dropped_now_is_not_forgotten_beside(
+    engine: Store, make: Maker, old: Link, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A location is not removed while somebody relies on it."""
     monkeypatch.setattr("engine.limits.REMOVE_WAIT", 0.05)
     move = dropping._move
 
@@ -134,7 +192,5 @@ def test_what_is_dropped_now_is_not_forgotten_beside(
         move(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(dropping, "_move", meanwhile)
-    assert dropping.drop(engine._open, report=silent).chunks
-    make.tree.barrier()
-    engine.collect()
-    assert engine.check(read_data=True).problems == []
+    assert engine.copies.drop_local().chunks
+    sound(engine, make)
