@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from engine import Store
-from engine.copies import journal
+from engine.copies import connect, journal
 from engine.copies.connect import open_link
 from engine.copies.link import Link
 from engine.errors import Busy, Corrupt, LocationUnavailable
 from engine.index import Table
 from engine.maintain import drop as dropping
-from tests.copies.test_reach import grown
+from tests.copies.test_reach import grown, reached
 from tests.copies.test_upload import link, place, read_all, send
 from tests.locations.faulty import Call, Faulty
 from tests.restore.support import Maker
@@ -177,6 +177,29 @@ def test_the_last_bytes_stay_where_another_store_writes_now(
     assert not engine.copies.drop_local().chunks
     assert "replaced" in engine.copies.locations()[0].paused
     sound(engine, make)
+
+
+def test_nothing_counts_that_went_beside_the_disk(
+    engine: Store, link: Link, grown: list[str], place: Path
+) -> None:
+    """A disk that is taken away in the middle leaves its bare mount point, which takes everything."""
+
+    def take_away(*_: object) -> None:
+        place.rename(f"{place}.away")
+        place.mkdir()
+
+    again = open_link(engine._open.context, "far")
+    faulty = again.location = Faulty(connect.open_location(f"file://{place}"))
+    faulty.on("put", Call(take_away), name="packs/", after=1)
+    with pytest.raises(LocationUnavailable, match="mount its disk"):
+        send(engine, again, grown[0])
+    assert not any(place.iterdir())
+    place.rmdir()
+    Path(f"{place}.away").rename(place)
+    engine.copies.send("far")
+    chain, ids = read_all(link)
+    assert list(chain.state.points) == grown
+    assert all(reached(engine, point) <= ids for point in grown)
 
 
 def test_what_is_dropped_now_is_not_forgotten_beside(
