@@ -13,7 +13,7 @@ from engine.chunks import Context
 from engine.copies import journal, marker, outbox
 from engine.copies.link import Link
 from engine.copies.rings import LocationRings, bounded, machine_key, new_machine_key, own_ring
-from engine.copies.rows import KEEP, LocationRow, OutboxRow
+from engine.copies.rows import KEEP, MAKING, LocationRow, OutboxRow
 from engine.errors import AlreadyExists, Corrupt, InvalidRequest, NotFound, Unsupported
 from engine.index import Table, Txn
 from engine.keys import COST, Keyring, Opener, Secret, Vault, make, unlock
@@ -30,8 +30,6 @@ from engine.locations import (
 )
 from engine.nodes.point import decode_point
 from engine.seam import Os
-
-_MAKING = "it is not finished"
 
 
 @dataclass(frozen=True)
@@ -180,7 +178,7 @@ def _row(context: Context, name: str, wanted: Wanted) -> LocationRow:
     with context.index.write() as txn:
         known = outbox.locations(txn).get(name)
         if known is not None:
-            if known.paused != _MAKING or known.url != wanted.url:
+            if known.paused != MAKING or known.url != wanted.url:
                 raise AlreadyExists(f"location {name!r}", expected="a new name", found=known.url)
             if known.sealed != wanted.sealed:
                 kind = "sealed" if known.sealed else "not sealed"
@@ -197,7 +195,7 @@ def _row(context: Context, name: str, wanted: Wanted) -> LocationRow:
         row = LocationRow(
             0, wanted.url, context.system.random(16).hex(), context.system.random(16).hex(),
             wanted.sealed, wanted.credentials, mounts=list(wanted.mounts), verify=float(wanted.verify),
-            local=wanted.local, paused=_MAKING, bandwidth=wanted.bandwidth, read_bandwidth=wanted.read_bandwidth,
+            local=wanted.local, paused=MAKING, bandwidth=wanted.bandwidth, read_bandwidth=wanted.read_bandwidth,
             object_lock=wanted.object_lock,
         )  # fmt: skip
         return outbox.add(txn, name, row)

@@ -24,6 +24,9 @@ QUEUED, UPLOADING, VERIFIED, FAILED = "queued", "uploading", "verified", "failed
 REMOVED = "removed"  # the point is deleted here, and the location has not been told
 STATES = (QUEUED, UPLOADING, VERIFIED, FAILED)
 
+MAKING, REMOVING = "it is not finished", "it is being removed"
+"""Why nothing is sent to a location of which not all is in the index."""
+
 KEEP, DROP = "keep", "drop"
 """What becomes of the bytes here once a point is verified there."""
 
