@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 
-from engine import codec, limits
+from engine import codec, limits, locks
 from engine.chunks import Context
 from engine.chunks.encode import plain
 from engine.copies import journal, outbox, rows
@@ -311,8 +311,11 @@ class Link:
                     self._name(txn, packs, gone, entry.seq)
                 case journal.Removed(names):
                     for name in names:
-                        txn.delete(Table.OUTBOX, outbox.key(row.id, name))
+                        now = self.context.system.time_ns()
+                        outbox.removed_there(txn, row.id, name, entry.time_ns, now)
                 case journal.Locked(names, until_ns):
+                    here = [name for name in names if txn.get(Table.POINTS, name.encode())]
+                    locks.put(self.context, txn, dict.fromkeys(here, until_ns))
                     for name in names:
                         known = outbox.get(txn, row.id, name)
                         if known is not None and known.locked_ns < until_ns:
