@@ -132,6 +132,7 @@ def _read_journal(bare: Bare, report: Report, lists: int = _LISTS) -> None:
                 gap or f"journal entries from {number} on are left out: {chain.seq + 1} is missing"
             )
             best, chain = chain, Chain(bare.vault)
+        begins = not chain.seq
         try:
             entry = chain.take(number, future.result())
         except (Corrupt, NotFound) as error:
@@ -144,6 +145,13 @@ def _read_journal(bare: Bare, report: Report, lists: int = _LISTS) -> None:
                 bare.notes.append(f"journal entry {number} is left out: {error}")
                 best, chain = chain, Chain(bare.vault)
             continue
+        if begins and isinstance(entry.body, journal.Checkpoint):
+            try:
+                best.state.refuse_forgetting(entry.body, entry)
+            except Corrupt as error:
+                bare.notes.append(f"journal entry {number} is left out: {error}")
+                chain = Chain(bare.vault)
+                continue
         _note_names(bare.named, entry)
         if isinstance(entry.body, journal.Checkpoint):
             gap = ""

@@ -159,7 +159,7 @@ class Link:
                 )  # fmt: skip
             if entry.writer.hex() != self.row.writer:
                 self._replaced(entry)
-            self._take(entry, raw)
+            self._take(entry, raw, found=True)
 
     def _see_last(self) -> None:
         """Whether the last entry that is known is there: after checkpoints those before are not, and one that does not
@@ -295,12 +295,13 @@ class Link:
         self.context.incidents.note("replaced", f"location {self.name}", str(error))
         raise error
 
-    def _take(self, entry: Entry, raw: bytes) -> None:
-        """What an entry of this store says is done, in one transaction."""
+    def _take(self, entry: Entry, raw: bytes, *, found: bool = False) -> None:
+        """What an entry of this store says is done, in one transaction. ``found``: it was there, and is not relied on
+        to say all that holds."""
         with self.context.index.write() as txn:
             row = outbox.location(txn, self.name)
             row = replace(row, seq=entry.seq, last=journal.digest(raw).hex())
-            if isinstance(entry.body, journal.Checkpoint):
+            if isinstance(entry.body, journal.Checkpoint) and not found:
                 row = replace(row, checkpoints=[*row.checkpoints[-1:], entry.seq])
             outbox.save(txn, self.name, row)
             match entry.body:
