@@ -16,7 +16,7 @@ from engine import limits
 from engine.copies import journal, sealed
 from engine.copies.chain import Chain, State
 from engine.copies.connect import opened, read_marker
-from engine.copies.rings import bounded, newest_ring
+from engine.copies.rings import newest_ring
 from engine.copies.sealed import PackRow
 from engine.errors import Corrupt, HoldfastError, InvalidRequest, NotFound, PermissionDenied
 from engine.keys import Key, Opener, Vault, alone
@@ -123,7 +123,7 @@ def _read_journal(bare: Bare, report: Report, lists: int = _LISTS) -> None:
     gap = ""
 
     def fetch(number: int) -> bytes:
-        return bounded(location, journal.path_of(number), limits.JOURNAL_ENTRY_MAX)
+        return journal.fetch(location, number)
 
     for done, (number, future) in enumerate(ahead(numbers, fetch, limits.ADOPT_THREADS)):
         report(Progress("read journal", done, len(numbers), "entries"))

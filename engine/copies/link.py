@@ -147,7 +147,7 @@ class Link:
         while True:
             seq = self.row.seq + 1
             try:
-                raw = self.location.read(journal.path_of(seq))
+                raw = journal.fetch(self.location, seq)
             except NotFound:
                 self._see_last()
                 return
@@ -209,7 +209,7 @@ class Link:
         """Raises Busy when another writer has written since what is known here."""
         seq = self.row.seq + 1
         try:
-            raw = self.location.read(journal.path_of(seq))
+            raw = journal.fetch(self.location, seq)
         except NotFound:
             return
         self._mine(journal.decode(self.vault, seq, raw))
@@ -228,14 +228,14 @@ class Link:
         newer ones: this store does not know what they say."""
         self._see_last()
         seq, known = self.row.seq, bytes.fromhex(self.row.last)
-        last = journal.decode(self.vault, seq, self.location.read(journal.path_of(seq)))
+        last = journal.decode(self.vault, seq, journal.fetch(self.location, seq))
         mine = bytes.fromhex(self.row.writer)
         entry = Entry(
             seq + 1, known, mine, self.context.system.time_ns(), journal.Begin(self.context.store_id, last.writer)
         )  # fmt: skip
         raw = journal.encode(self.vault, entry)
         if not self.location.create(journal.path_of(entry.seq), raw):
-            raw = self.location.read(journal.path_of(entry.seq))
+            raw = journal.fetch(self.location, entry.seq)
             entry = journal.decode(self.vault, entry.seq, raw)
             self._mine(entry)
         self._look(entry.seq, raw)
@@ -249,8 +249,8 @@ class Link:
         """See that an entry is there as it was sent: from then on the location counts as having what it names."""
         path = journal.path_of(seq)
         try:
-            found = self.location.read(path)
-        except NotFound:
+            found = self.location.read(path, 0, len(raw))
+        except (NotFound, Corrupt):
             found = b""
         if found != raw:
             raise LocationUnavailable(

@@ -9,10 +9,13 @@ import pytest
 
 from engine import Store
 from engine.copies.journal import Checkpoint, Entry, Locked, Removed, encode, path_of
+from engine.errors import Corrupt
 from tests.copies.made import WRITER
 from tests.copies.test_adopt_hostile import Forge, adopted, forge, sound
+from tests.copies.test_upload import SECRET, place
+from tests.restore.support import Maker
 
-__all__ = ["forge"]
+__all__ = ["forge", "place"]
 
 
 def _bare(forge: Forge, entry: Entry) -> None:
@@ -48,3 +51,21 @@ def test_no_checkpoint_behind_a_gap_forgets_a_locked_point(
     with Store.open(str(tmp_path / "new")) as store:
         assert store.point(forge.point.id).locked_ns == 1000
     sound(tmp_path)
+
+
+def test_absurd_entries_are_not_fetched(
+    engine: Store, make: Maker, place: Path, tmp_path: Path
+) -> None:
+    """By who writes there, either, whose index says what the next one is called."""
+    make.file(b"one", b"1")
+    make.point(engine)
+    engine.copies.add("far", f"file://{place}", secrets=[SECRET])
+    engine.copies.send("far")
+    last = max((place / "journal").iterdir())
+    with (place / path_of(int(last.name) + 1)).open("wb") as file:
+        file.truncate(1 << 42)
+    for ask in (engine.copies.send, engine.copies.reclaim):
+        with pytest.raises(Corrupt, match="at most"):
+            ask("far")
+    report = Store.adopt(str(tmp_path / "new"), f"file://{place}", SECRET)
+    assert report.points == 1 and report.left_out == 1
