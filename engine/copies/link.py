@@ -38,7 +38,7 @@ from engine.errors import (
 )
 from engine.index import Table, Txn
 from engine.index.rows import KIND_DATA
-from engine.keys import FileSeal, Opener, Vault, unlock
+from engine.keys import FileSeal, Opener, Vault, bearing, unlock
 from engine.locations import Location
 from engine.packs.records import encode_record_head
 
@@ -112,14 +112,14 @@ class Link:
     def renew(self, least: int) -> bool:
         """Open the newest key ring; False: it is the one that is open, or not this store's. Raises PermissionDenied."""
         with self.context.index.read() as txn:
-            if outbox.location(txn, self.name).ring_here:
-                return False
-        number, raw = LocationRings(self.location).newest()
-        if number == self._ring:
+            row = outbox.location(txn, self.name)
+        number, raw = (0, b"") if row.ring_here else LocationRings(self.location).newest()
+        if number in (0, self._ring):
             return False
         secret = self._secret or machine_key(self.context, self.name)
         here, system = self.vault.location, self.context.system
-        self.opened(number, unlock(raw, secret, location=here, least=least, system=system))
+        vault = unlock(raw, secret, location=here, least=least, system=system)
+        self.opened(number, bearing(vault, row.ring_mark, f"key ring of {self.location.shown}"))
         return True
 
     def forget_older_rings(self) -> None:
