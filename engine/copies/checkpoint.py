@@ -49,7 +49,7 @@ def _read(link: Link, report: Report) -> Chain:
     for done, seq in enumerate(numbers):
         report(Progress("read journal", done, len(numbers), "entries"))
         try:
-            chain.take(seq, link.location.read(journal.path_of(seq)))
+            chain.take(seq, journal.fetch(link.location, seq))
         except Corrupt:
             chain = Chain(link.vault)  # behind what was removed it begins with a checkpoint
     return chain
@@ -75,7 +75,7 @@ def _prune(link: Link) -> int:
 
 def _stays(link: Link, seq: int) -> bool:
     try:
-        entry = journal.decode(link.vault, seq, link.location.read(journal.path_of(seq)))
+        entry = journal.decode(link.vault, seq, journal.fetch(link.location, seq))
     except (Corrupt, NotFound):
         return True
     return isinstance(entry.body, journal.Begin)
