@@ -32,13 +32,12 @@ class Asked:
     def told(self) -> Iterator[tuple[str, str]]:
         """(location, what to say of it) of each that could not be read."""
         for place, why in self._gone.items():
-            name = f"location {self._names.get(place, place)}"
-            yield name, f"cannot be read, so {self.unread} chunks could not be looked at: {why}"
+            text = f", so {self.unread} chunks could not be looked at" if self.unread else ""
+            yield f"location {self._names.get(place, place)}", f"cannot be read{text}: {why}"
 
     @contextmanager
-    def asking(self, number: int) -> Iterator[None]:
-        """Raises Away where that pack's location cannot be read, or could not be before."""
-        place = self._places.get(number, -1)
+    def asking(self, place: int) -> Iterator[None]:
+        """Raises Away where location number ``place`` cannot be read, or could not be before."""
         if place in self._gone:
             raise Away(self._gone[place])
         try:
@@ -49,12 +48,16 @@ class Asked:
             self._gone[place] = str(error)
             raise Away(str(error)) from None
 
+    def place_of(self, number: int) -> int:
+        """The location of a pack, -1 when it lies at none."""
+        return self._places.get(number, -1)
+
     def ranges(self, number: int, parts: Sequence[tuple[int, int]]) -> list[bytes] | None:
-        with self.asking(number):
+        with self.asking(self.place_of(number)):
             return None if self._inner is None else self._inner.ranges(number, parts)
 
     def ahead(self, number: int, parts: Sequence[tuple[int, int]]) -> bool:
-        with self.asking(number):
+        with self.asking(self.place_of(number)):
             return self._inner is not None and self._inner.ahead(number, parts)
 
 

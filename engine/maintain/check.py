@@ -90,6 +90,8 @@ class Checker:
         }
         with asked_once(self._store) as self._asked:
             self._contents(packs, read_data)
+            if read_data:
+                self._journals()
             if self._asked.unread:
                 self.result.counts["chunks not looked at"] = self._asked.unread
             for thing, text in self._asked.told():
@@ -176,6 +178,14 @@ class Checker:
         self.result.counts["condemned chunks"] = (
             sum(bool(r.flags & FLAG_CONDEMNED) for *_, r in placed) if idle else 0
         )
+
+    def _journals(self) -> None:
+        from engine.maintain import journals  # most stores have no location
+
+        if self._txn.count(Table.LOCATIONS):
+            journals.look(
+                self._store, self._asked, lambda *one: self._found("location", *one), self._report
+            )
 
     def _far(self, placed: list[tuple[int, int, bytes, ChunkRow]]) -> None:
         """All of it is fetched."""

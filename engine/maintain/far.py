@@ -51,7 +51,7 @@ class Far:
     def _group(self, fetcher: Fetcher, number: int, group: list[Placed]) -> None:
         parts = [(offset, row.stored) for _, offset, _, row in group]
         try:
-            with self._asked.asking(number):
+            with self._asked.asking(self._asked.place_of(number)):
                 found = fetcher.ranges(number, parts)
         except Away:
             self._asked.unread += len(group)
