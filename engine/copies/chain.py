@@ -17,6 +17,7 @@ from engine.copies.journal import (
     Entry,
     Locked,
     PacksChanged,
+    Place,
     Point,
     PointMade,
     Removed,
@@ -32,7 +33,8 @@ class State:
     """What holds: ``points`` in the order they were made, ``packs`` by name, ``locks``: point -> time in ns.
 
     ``store``: whose location it is; ``contested``: points that were removed while a lock held, and so are still here;
-    ``gone``: packs that an entry says are gone, which a contested point may need.
+    ``gone``: packs that an entry says are gone, which a contested point may need; ``place``: what the store had set for
+    the location itself.
     """
 
     def __init__(self) -> None:
@@ -42,6 +44,7 @@ class State:
         self.locks: dict[str, int] = {}
         self.contested: set[str] = set()
         self.gone: dict[str, PackRow] = {}
+        self.place: Mapping[str, Any] = {}
 
     @property
     def settings(self) -> dict[str, Mapping[str, Any]]:
@@ -73,13 +76,15 @@ class State:
                     strict.refuse(f"journal entry {entry.seq}", "points that are here", missing[0])
                 for name in points:  # longer, never shorter
                     self.locks[name] = max(until_ns, self.locks.get(name, 0))
+            case Place(settings):
+                self.place = settings
             case Checkpoint():
                 self._checkpoint(entry.body, entry)
 
     def checkpoint(self) -> Checkpoint:
         """The entry that says all of this."""
         points, packs = tuple(self.points.values()), tuple(self.packs.values())
-        return Checkpoint(self.store, points, packs, dict(self.locks))
+        return Checkpoint(self.store, points, packs, dict(self.locks), self.place)
 
     def _of_store(self, store: bytes, entry: Entry) -> None:
         if self.store not in (b"", store):
@@ -107,8 +112,10 @@ class State:
     def _checkpoint(self, body: Checkpoint, entry: Entry) -> None:
         """Where entries before it were read, it must say what they add up to: it is no way to drop a point unseen."""
         first = not self.store
-        said = (list(body.points), sorted(body.packs), dict(body.locks))
-        known = (list(self.points.values()), sorted(self.packs.values()), self.locks)
+        said = (list(body.points), sorted(body.packs), dict(body.locks), body.place)
+        known = (
+            list(self.points.values()), sorted(self.packs.values()), self.locks, self.place
+        )  # fmt: skip
         if not first and said != known:
             raise Corrupt(
                 f"journal entry {entry.seq}", expected="all that the entries before it say", found="something else",
@@ -118,6 +125,7 @@ class State:
         self.points = {point.id: point for point in body.points}
         self.packs = {row.name: row for row in body.packs}
         self.locks = dict(body.locks)
+        self.place = body.place
 
 
 class Chain:

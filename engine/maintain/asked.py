@@ -48,6 +48,10 @@ class Asked:
             self._gone[place] = str(error)
             raise Away(str(error)) from None
 
+    def is_gone(self, place: int) -> bool:
+        """Whether it could not be read before."""
+        return place in self._gone
+
     def place_of(self, number: int) -> int:
         """The location of a pack, -1 when it lies at none."""
         return self._places.get(number, -1)

@@ -182,10 +182,12 @@ class Checker:
     def _journals(self) -> None:
         from engine.maintain import journals  # most stores have no location
 
-        if self._txn.count(Table.LOCATIONS):
-            journals.look(
+        if self._txn.count(Table.LOCATIONS) and (
+            unread := journals.look(
                 self._store, self._asked, lambda *one: self._found("location", *one), self._report
             )
+        ):
+            self.result.counts["journals not looked at"] = unread
 
     def _far(self, placed: list[tuple[int, int, bytes, ChunkRow]]) -> None:
         """All of it is fetched."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from engine.copies import checkpoint, connect, outbox
-from engine.errors import Away, Corrupt, HoldfastError, LocationUnavailable, NotFound
+from engine.errors import Corrupt, HoldfastError, LocationUnavailable, NotFound
 from engine.home import OpenStore
 from engine.maintain.asked import Asked
 from engine.progress import Report
@@ -13,22 +13,23 @@ from engine.progress import Report
 _TRIES = 2  # entries may go while it is read
 
 
-def look(store: OpenStore, asked: Asked, found: Callable[[str, str], None], report: Report) -> None:
+def look(store: OpenStore, asked: Asked, found: Callable[[str, str], None], report: Report) -> int:
     """Read them; ``found`` hears of each that is damaged, and what is wrong with it. One that somebody else writes is
-    left out: what he wrote is not known here."""
+    left out: what he wrote is not known here. How many could not be looked at: that is nothing wrong with the store."""
     context = store.context
     with context.index.read() as txn:
         places = {name: row for name, row in outbox.locations(txn).items() if not row.paused}
+    unread = 0
     for name, row in places.items():
         try:
-            with asked.asking(row.id):
-                fault = _fault(store, name, report)
-        except Away:
+            fault = "" if asked.is_gone(row.id) else _fault(store, name, report)
+        except HoldfastError:
+            unread += 1
             continue
-        except HoldfastError as error:
-            fault = str(error)
+        unread += asked.is_gone(row.id)
         if fault:
             found(f"journal of location {name}", fault)
+    return unread
 
 
 def _fault(store: OpenStore, name: str, report: Report) -> str:
