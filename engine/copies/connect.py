@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from engine.chunks import Context
-from engine.copies import journal, marker, outbox
+from engine.copies import journal, marker, outbox, policy
 from engine.copies.link import Link
 from engine.copies.rings import LocationRings, bounded, machine_key, new_machine_key, own_ring
 from engine.copies.rows import KEEP, MAKING, LocationRow, OutboxRow
@@ -89,6 +89,7 @@ def add(context: Context, name: str, wanted: Wanted, *, cost: Cost = COST) -> Li
         link.catch_up()
         if not link.row.seq:
             link.append(journal.Begin(context.store_id, b""))
+        policy.tell(link)
         _activate(context, name)
     return open_link(context, name)
 
@@ -193,6 +194,7 @@ def _row(context: Context, name: str, wanted: Wanted) -> LocationRow:
             again = replace(
                 known, credentials=wanted.credentials, mounts=list(wanted.mounts), verify=float(wanted.verify),
                 local=wanted.local, bandwidth=wanted.bandwidth, read_bandwidth=wanted.read_bandwidth,
+                object_lock=known.object_lock or wanted.object_lock,
             )  # fmt: skip
             outbox.save(txn, name, again)
             return again

@@ -32,6 +32,8 @@ def take(
         row = replace(row, seq=entry.seq, last=journal.digest(raw).hex())
         if isinstance(entry.body, journal.Checkpoint) and not found:
             row = replace(row, checkpoints=[*row.checkpoints[-1:], entry.seq])
+        if isinstance(entry.body, journal.Place):
+            row = replace(row, told=rows.told_of(entry.body.settings))
         outbox.save(txn, name, row)
         match entry.body:
             case journal.PointMade(point, packs):
