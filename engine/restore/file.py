@@ -8,6 +8,7 @@ from contextlib import suppress
 from threading import Lock
 
 from engine import limits
+from engine.chunks import Brought, Want
 from engine.errors import UNREADABLE
 from engine.nodes import Entry, Extent
 from engine.points.view import PointView
@@ -82,10 +83,12 @@ class RestoredFile:
         )
         return left
 
-    def write(self, number: int, extents: list[Extent]) -> None:
+    def write(self, number: int, extents: list[Extent], brought: Brought | None) -> None:
         """Write extents of a span. Raises OSError."""
         start = number * limits.SPAN
-        written, damaged = self._job.write_span(self._view.reader, self._fd, start, extents)
+        written, damaged = self._job.write_span(
+            self._view.reader, self._fd, start, extents, brought
+        )
         for text in damaged:
             self._job.damaged(self._path, text)
         self._job.wrote(written)
@@ -130,18 +133,18 @@ class _Part:
         self._extents = extents
         self._known = False
 
-    def needs(self) -> list[bytes]:
+    def needs(self) -> list[Want]:
         """Chunks that must be read."""
         if not self._known:
             self._extents = self._file.missing(self._number, self._extents)
             self._known = True
-        return [cid for _, _, cid, _ in self._extents]
+        return [(cid, length) for _, length, cid, _ in self._extents]
 
-    def work(self) -> None:
+    def work(self, brought: Brought | None) -> None:
         """Read and write them."""
         try:
             self.needs()
-            self._file.write(self._number, self._extents)
+            self._file.write(self._number, self._extents, brought)
         finally:
             self._file.done()
 
@@ -155,20 +158,20 @@ class _Small:
         self._file = file
         self._spans: list[tuple[int, list[Extent]]] | None = None
 
-    def needs(self) -> list[bytes]:
+    def needs(self) -> list[Want]:
         """Chunks that must be read."""
         if self._spans is None:
             spans = self._file.spans()
             self._file.begin_small(empty=not spans)
             self._spans = [(number, self._file.missing(number, one)) for number, one in spans]
-        return [cid for _, extents in self._spans for _, _, cid, _ in extents]
+        return [(cid, length) for _, extents in self._spans for _, length, cid, _ in extents]
 
-    def work(self) -> None:
+    def work(self, brought: Brought | None) -> None:
         """Read and write them."""
         try:
             self.needs()
             for number, extents in self._spans or ():
-                self._file.write(number, extents)
+                self._file.write(number, extents, brought)
         finally:
             self._file.done()
 

@@ -13,7 +13,7 @@ from itertools import count
 from typing import NamedTuple
 
 from engine import limits
-from engine.chunks import ChunkReader
+from engine.chunks import Brought, ChunkReader, Seen, Want
 from engine.errors import (
     Corrupt,
     HoldfastError,
@@ -29,6 +29,7 @@ from engine.nodes import Entry, Extent
 from engine.progress import Progress, Report
 from engine.restore.content import write_span
 from engine.restore.helper import Helper, HelperGone
+from engine.restore.trays import Trays
 
 log = logging.getLogger("holdfast.engine.restore")
 
@@ -79,12 +80,50 @@ def on_target(error: OSError, what: str) -> HoldfastError:
 
 class Piece(NamedTuple):
     """A piece of work: a span, or a small file. ``dropped`` is called instead of ``work``, once, when it is not done
-    because of an error; ``needs``: the chunks that it reads, asked in another thread; ``size``: bytes of them."""
+    because of an error; ``needs``: the chunks that it reads, asked in another thread; ``size``: bytes of them. ``work``
+    is given what was fetched of them."""
 
-    work: Callable[[], None]
+    work: Callable[[Brought | None], None]
     dropped: Callable[[], None]
-    needs: Callable[[], list[bytes]]
+    needs: Callable[[], list[Want]]
     size: int
+
+
+class _Batch:
+    """Pieces that are fetched together, into a tray that goes back when the last of them is done."""
+
+    def __init__(self, pieces: list[Piece], trays: Trays) -> None:
+        self.pieces = pieces
+        self.brought: Brought | None = None
+        self._trays = trays
+        self._tray = -1
+        self._left = len(pieces)
+        self._lock = threading.Lock()
+
+    def fetch(self, reader: ChunkReader, seen: Seen) -> bool:
+        """Whether anything of it was far. Raises what a location raises."""
+        wants = [want for piece in self.pieces for want in piece.needs()]
+        start = self._tray = self._trays.take()
+        found = reader.bring(wants, self._trays.room(start), seen)
+        if found is None:
+            self._give()
+            return False
+        places = {cid: (start + at, length) for cid, (at, length) in found.places.items()}
+        self.brought = Brought(places, found.rows)
+        return True
+
+    def done(self) -> None:
+        """One of the pieces is."""
+        with self._lock:
+            self._left -= 1
+            if self._left:
+                return
+        self._give()
+
+    def _give(self) -> None:
+        if self._tray >= 0:
+            self._trays.give(self._tray)
+            self._tray = -1
 
 
 class Job:
@@ -102,7 +141,11 @@ class Job:
         self._total = total
         threads = min(_THREADS_MAX, max(2, os.cpu_count() or 2))
         # One thread works itself: it has something to do while the helpers start.
-        self._helpers = [Helper(helped_at) for _ in range(threads - 1)] if helped_at else []
+        self._trays = Trays()
+        self._seen = Seen()
+        self._helpers = [
+            Helper(helped_at, self._trays.fd) for _ in range(threads - 1 if helped_at else 0)
+        ]
         self._free = list(self._helpers)
         self._mine = threading.local()
         self._pool = ThreadPoolExecutor(
@@ -120,18 +163,24 @@ class Job:
         self._mine.helper = self._free.pop() if self._free else None  # atomic enough: pop is
 
     def write_span(
-        self, reader: ChunkReader, fd: int, start: int, extents: list[Extent]
+        self,
+        reader: ChunkReader,
+        fd: int,
+        start: int,
+        extents: list[Extent],
+        brought: Brought | None,
     ) -> tuple[int, list[str]]:
         """As ``content.write_span``, by this thread's helper when it has one."""
+        places = brought.of([extent[2] for extent in extents]) if brought is not None else []
         helper: Helper | None = self._mine.helper
         if helper is not None and sum([e[1] for e in extents]) >= _ASK_FROM:
             try:
                 if helper.ready():
-                    return helper.write_span(fd, start, extents)
+                    return helper.write_span(fd, start, extents, places)
             except HelperGone:
                 log.warning("a helping process of the restore has ended; going on without it")
                 self._mine.helper = None
-        return write_span(reader, fd, start, extents)
+        return write_span(reader, fd, start, extents, self._trays.shared.parts(places))
 
     def submit(self, piece: Piece) -> None:
         """Queue a piece of work; waits for room. Raises the first error of an earlier piece."""
@@ -141,7 +190,7 @@ class Job:
             piece.dropped()
             raise self._error
         if self._near >= _ALL_NEAR and next(self._count) % _ALL_NEAR:
-            self._begin(piece)
+            self._begin(piece, None)
             return
         self._batch.append(piece)
         if len(self._batch) >= _BATCH or sum(one.size for one in self._batch) >= limits.RANGE_MAX:
@@ -149,13 +198,13 @@ class Job:
 
     def _send(self) -> None:
         """Fetch what is far of what was gathered, in few requests, and then do it."""
-        batch, self._batch = self._batch, []
+        pieces, self._batch = self._batch, []
+        batch = _Batch(pieces, self._trays)
         self._far.submit(self._fetch, batch).add_done_callback(lambda f: self._fetched(f, batch))
 
-    def _fetch(self, batch: list[Piece]) -> None:
+    def _fetch(self, batch: _Batch) -> None:
         try:
-            cids = [cid for piece in batch for cid in piece.needs()]
-            far = self._reader.ahead(cids)
+            far = batch.fetch(self._reader, self._seen)
         except (Corrupt, NotFound):
             far = True  # who reads it says what is wrong
         except HoldfastError:
@@ -163,25 +212,30 @@ class Job:
                 raise
             self._near = _ALL_NEAR  # what is here is restored all the same
             return
-        self._near = 0 if far else self._near + len(batch)
+        self._near = 0 if far else self._near + len(batch.pieces)
 
-    def _fetched(self, first: Future[None], batch: list[Piece]) -> None:
+    def _fetched(self, first: Future[None], batch: _Batch) -> None:
         error = None if first.cancelled() else first.exception()
         if error is not None:
             self._failed(error)
-        for piece in batch:
+        for piece in batch.pieces:
             if first.cancelled() or self._error is not None:
                 self._room.release()
                 piece.dropped()
+                batch.done()
             else:
-                self._begin(piece)
+                self._begin(piece, batch)
 
-    def _begin(self, piece: Piece) -> None:
-        future = self._pool.submit(piece.work)
-        future.add_done_callback(lambda f: self._done(f, piece.dropped))
+    def _begin(self, piece: Piece, batch: _Batch | None) -> None:
+        future = self._pool.submit(piece.work, None if batch is None else batch.brought)
+        future.add_done_callback(lambda f: self._done(f, piece.dropped, batch))
 
-    def _done(self, future: Future[None], dropped: Callable[[], None]) -> None:
+    def _done(
+        self, future: Future[None], dropped: Callable[[], None], batch: _Batch | None
+    ) -> None:
         self._room.release()
+        if batch is not None:
+            batch.done()
         if future.cancelled():
             dropped()
             return
@@ -247,6 +301,7 @@ class Job:
         """Let the helpers end."""
         for helper in self._helpers:
             helper.close()
+        self._trays.close()
 
     def abandon(self) -> None:
         """End without regard for what is queued."""
