@@ -80,7 +80,11 @@ class ChunkReader:
             while last < len(parts) and len(group) < limits.GATHER_CHUNKS:
                 group.add(parts[last][0])
                 last += 1
-            found = self._gather(group, here) if len(group) > 1 or here else {}
+            found = {}
+            if here:
+                found = {cid: one for cid in group if (one := self._cache.get(cid)) is not None}
+            if here or len(group) > 1:
+                found |= self._gather(group - found.keys(), here)
             for cid, start, length in parts[at:last]:
                 loaded = found.get(cid)
                 if loaded is None:

@@ -62,10 +62,11 @@ class RestoredFile:
         """All that is to be written of a small file."""
         return list(self._view.spans(self._entry, self._lost))
 
-    def begin_small(self, *, empty: bool) -> None:
-        """Give a small file its size; ``empty``: it has no bytes but zeros. Raises OSError."""
-        os.ftruncate(self._fd, self._entry.size)
-        if empty:
+    def begin_small(self, end: int) -> None:
+        """Give a small file its size, unless writing does; ``end``: where its last extent ends. Raises OSError."""
+        if self._there or end != self._entry.size:
+            os.ftruncate(self._fd, self._entry.size)
+        if not end:
             self._clear(0, self._entry.size)
 
     def missing(self, number: int, extents: list[Extent]) -> list[Extent]:
@@ -89,6 +90,8 @@ class RestoredFile:
         written, damaged = self._job.write_span(
             self._view.reader, self._fd, start, extents, brought
         )
+        if damaged:  # what was not written may be its end
+            os.ftruncate(self._fd, self._entry.size)
         for text in damaged:
             self._job.damaged(self._path, text)
         self._job.wrote(written)
@@ -162,7 +165,7 @@ class _Small:
         """Chunks that must be read."""
         if self._spans is None:
             spans = self._file.spans()
-            self._file.begin_small(empty=not spans)
+            self._file.begin_small(_end(spans))
             self._spans = [(number, self._file.missing(number, one)) for number, one in spans]
         return [(cid, length) for _, extents in self._spans for _, length, cid, _ in extents]
 
@@ -174,6 +177,14 @@ class _Small:
                 self._file.write(number, extents, brought)
         finally:
             self._file.done()
+
+
+def _end(spans: list[tuple[int, list[Extent]]]) -> int:
+    """Where the last extent of a file ends."""
+    if not spans or not spans[-1][1]:
+        return 0
+    number, extents = spans[-1]
+    return number * limits.SPAN + extents[-1][0] + extents[-1][1]
 
 
 def set_attributes(view: PointView, job: Job, fd: int, path: bytes, entry: Entry) -> None:

@@ -38,6 +38,7 @@ _THREADS_MAX = 8
 _ASK_FROM = 256 * limits.KIB  # bytes of a span from which asking a helper costs less than it saves
 _FAR = 6  # batches fetched at once from storage locations, each in requests of up to 16 MiB
 _BATCH = 8  # pieces fetched together at most
+_GROUP = 16  # small files that one thread writes one after the other
 _ALL_NEAR = 32  # pieces in a row with nothing far, from which only one in so many is looked at
 _IN_FLIGHT = 64  # pieces of work queued: bounds open files, and what was fetched and not read yet
 
@@ -112,10 +113,10 @@ class _Batch:
         self.brought = Brought(places, found.rows)
         return True
 
-    def done(self) -> None:
-        """One of the pieces is."""
+    def done(self, count: int) -> None:
+        """So many of the pieces are."""
         with self._lock:
-            self._left -= 1
+            self._left -= count
             if self._left:
                 return
         self._give()
@@ -124,6 +125,27 @@ class _Batch:
         if self._tray >= 0:
             self._trays.give(self._tray)
             self._tray = -1
+
+
+def _enough(group: list[Piece]) -> bool:
+    """Whether pieces are worth handing over to a thread."""
+    return len(group) >= _GROUP or sum(one.size for one in group) >= limits.SPAN // 2
+
+
+def _work(group: list[Piece], brought: Brought | None) -> None:
+    done = 0
+    try:
+        for piece in group:
+            done += 1
+            piece.work(brought)
+    except BaseException:
+        _drop(group[done:])
+        raise
+
+
+def _drop(group: list[Piece]) -> None:
+    for piece in group:
+        piece.dropped()
 
 
 class Job:
@@ -153,6 +175,7 @@ class Job:
         )
         self._far = ThreadPoolExecutor(_FAR, thread_name_prefix="restore-far")
         self._batch: list[Piece] = []  # gathered, and not sent yet; of the walking thread
+        self._group: list[Piece] = []  # near, gathered, and not begun yet
         self._near = 0  # pieces in a row of which nothing was far
         self._count = count()
         self._room = threading.Semaphore(_IN_FLIGHT)
@@ -190,7 +213,10 @@ class Job:
             piece.dropped()
             raise self._error
         if self._near >= _ALL_NEAR and next(self._count) % _ALL_NEAR:
-            self._begin(piece, None)
+            self._group.append(piece)
+            if _enough(self._group):
+                group, self._group = self._group, []
+                self._begin(group, None)
             return
         self._batch.append(piece)
         if len(self._batch) >= _BATCH or sum(one.size for one in self._batch) >= limits.RANGE_MAX:
@@ -218,26 +244,31 @@ class Job:
         error = None if first.cancelled() else first.exception()
         if error is not None:
             self._failed(error)
+        group: list[Piece] = []
         for piece in batch.pieces:
             if first.cancelled() or self._error is not None:
                 self._room.release()
                 piece.dropped()
-                batch.done()
-            else:
-                self._begin(piece, batch)
+                batch.done(1)
+                continue
+            group.append(piece)
+            if _enough(group):
+                self._begin(group, batch)
+                group = []
+        if group:
+            self._begin(group, batch)
 
-    def _begin(self, piece: Piece, batch: _Batch | None) -> None:
-        future = self._pool.submit(piece.work, None if batch is None else batch.brought)
-        future.add_done_callback(lambda f: self._done(f, piece.dropped, batch))
+    def _begin(self, group: list[Piece], batch: _Batch | None) -> None:
+        """Have pieces be done one after the other: to hand over a small file costs as much as to write it."""
+        future = self._pool.submit(_work, group, None if batch is None else batch.brought)
+        future.add_done_callback(lambda f: self._done(f, group, batch))
 
-    def _done(
-        self, future: Future[None], dropped: Callable[[], None], batch: _Batch | None
-    ) -> None:
-        self._room.release()
+    def _done(self, future: Future[None], group: list[Piece], batch: _Batch | None) -> None:
+        self._room.release(len(group))
         if batch is not None:
-            batch.done()
+            batch.done(len(group))
         if future.cancelled():
-            dropped()
+            _drop(group)
             return
         error = future.exception()
         if error is not None:
@@ -290,6 +321,9 @@ class Job:
         """Wait for everything queued. Raises the first error; an OSError is one of the target."""
         if self._batch:
             self._send()
+        if self._group:
+            self._begin(self._group, None)
+            self._group = []
         self._far.shutdown(wait=True, cancel_futures=self._error is not None)
         self._pool.shutdown(wait=True, cancel_futures=self._error is not None)
         if isinstance(self._error, OSError):
@@ -306,8 +340,7 @@ class Job:
     def abandon(self) -> None:
         """End without regard for what is queued."""
         self._error = self._error or HoldfastError("restore abandoned")
-        batch, self._batch = self._batch, []
-        for piece in batch:
-            piece.dropped()
+        _drop(self._batch + self._group)
+        self._batch, self._group = [], []
         self._far.shutdown(wait=True, cancel_futures=True)
         self._pool.shutdown(wait=True, cancel_futures=True)

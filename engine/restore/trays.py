@@ -11,6 +11,7 @@ import mmap
 import os
 from collections import deque
 from collections.abc import Iterable
+from contextlib import suppress
 from threading import BoundedSemaphore
 
 from engine import limits
@@ -24,11 +25,18 @@ class Shared:
     """The memory as who reads it sees it. ``fd``: stays the caller's."""
 
     def __init__(self, fd: int, access: int = mmap.PROT_READ) -> None:
-        self._map = memoryview(mmap.mmap(fd, _SIZE, mmap.MAP_SHARED, access))
+        self._memory = mmap.mmap(fd, _SIZE, mmap.MAP_SHARED, access)
+        self._map = memoryview(self._memory)
 
     def parts(self, places: Iterable[Place]) -> list[memoryview]:
         """What lies at these places."""
         return [self._map[start : start + length] for start, length in places]
+
+    def close(self) -> None:
+        """Let go of it, which has a descriptor of its own; where somebody still has a part, with that."""
+        self._map.release()
+        with suppress(BufferError):
+            self._memory.close()
 
     def part(self, start: int, length: int) -> memoryview:
         """What lies there; to be written to where that was asked for."""
@@ -68,4 +76,5 @@ class Trays:
 
     def close(self) -> None:
         """The memory goes when nothing refers to it, here and in helpers."""
+        self.shared.close()
         os.close(self.fd)
