@@ -39,19 +39,21 @@ def gather(
     dictionary: Callable[[bytes], codec.Dictionary],
     overlay: Overlay | None,
     make_readable: Callable[[int, int], None] | None,
+    here: Stored,
 ) -> dict[bytes, Loaded]:
     """Those of the chunks that are not in memory and could be read and verified.
 
-    ``known(cid)``: the plaintext when it is in memory; ``dictionary(cid)``: a group's dictionary, digested.
+    ``known(cid)``: the plaintext when it is in memory; ``dictionary(cid)``: a group's dictionary, digested; ``here``:
+    records that need not be read.
     """
     plain: dict[bytes, bytes] = {}
     rows: dict[bytes, ChunkRow] = {}
     try:
-        _look_up(context, cids, known, overlay, plain, rows)
+        look_up(context, cids, known, overlay, plain, rows, here)
         if make_readable is not None:
             for row in rows.values():
                 make_readable(row.pack, row.offset + row.stored)
-        stored = _fetch(context, rows)
+        stored = {**here, **_fetch(context, rows)} if rows else here
     except HoldfastError:
         return {}
     return _verified(context, cids, stored, plain, dictionary)
@@ -67,7 +69,7 @@ def records(
     """As ``gather``, but records without the store's seal, of chunks whose content was found to be right in them."""
     rows: dict[bytes, ChunkRow] = {}
     try:
-        _look_up(context, cids, lambda cid: None, overlay, {}, rows)
+        look_up(context, cids, lambda cid: None, overlay, {}, rows, {})
         if make_readable is not None:
             for row in rows.values():
                 make_readable(row.pack, row.offset + row.stored)
@@ -88,7 +90,7 @@ def ahead(
     Raises what a location raises.
     """
     rows: dict[bytes, ChunkRow] = {}
-    _look_up(context, cids, known, overlay, {}, rows)
+    look_up(context, cids, known, overlay, {}, rows, {})
     places: dict[int, list[tuple[int, int]]] = {}
     for row in rows.values():
         places.setdefault(row.pack, []).append((row.offset, row.stored))
@@ -116,15 +118,38 @@ def _verified(
     return found
 
 
-def _look_up(
+def unpacked(context: Context, parts: Iterable[memoryview]) -> Stored:
+    """Whole records that were read already; what is none is left out."""
+    found: Stored = {}
+    for one in parts:
+        try:
+            record = decode_record_head(one)
+            if record.size != len(one):
+                continue
+            if record.sealed:
+                record, bare = context.bare(record, one)
+                one = memoryview(bare)
+        except HoldfastError:
+            continue  # who reads the chunk by itself says what is wrong
+        found[record.id] = (record, one)
+    return found
+
+
+def look_up(
     context: Context,
     cids: Iterable[bytes],
     known: Callable[[bytes], bytes | None],
     overlay: Overlay | None,
     plain: dict[bytes, bytes],
     rows: dict[bytes, ChunkRow],
+    here: Stored,
+    *,
+    dictionaries: bool = False,
 ) -> None:
-    """Rows of the chunks and, level by level, of what they are deltas of."""
+    """Rows of the chunks and, level by level, of what they are deltas of; of what is ``here`` none is looked for.
+
+    ``dictionaries``: and of those; else whoever has them in memory is asked.
+    """
     todo = list(dict.fromkeys(cids))
     with context.index.read() as txn:
         for _ in range(limits.DELTA_DEPTH_MAX + 1):
@@ -136,6 +161,11 @@ def _look_up(
                 if data is not None:
                     plain[cid] = data
                     continue
+                if cid in here:
+                    record = here[cid][0]
+                    if record.encoding != ENC_DICT:
+                        bases += [base.id for base in record.bases]
+                    continue
                 row = overlay(cid) if overlay is not None else None
                 if row is None:
                     raw = txn.get(Table.CHUNKS, cid)
@@ -143,7 +173,7 @@ def _look_up(
                         continue
                     row = chunk_row(raw)
                 rows[cid] = row
-                if row.encoding != ENC_DICT:
+                if dictionaries or row.encoding != ENC_DICT:
                     bases += row.bases
             todo = bases
 

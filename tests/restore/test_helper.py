@@ -11,6 +11,7 @@ from engine import Store, limits
 from engine.live import ROOT, Ctx
 from engine.restore import helper as helping
 from engine.restore import job as jobs
+from engine.restore.trays import Trays
 
 CTX = Ctx(0, 0)
 SIZE = 9 * limits.SPAN + 12_345
@@ -96,13 +97,15 @@ def test_a_helper_says_what_cannot_be_read(store: Store, tmp_path: Path) -> None
     with open(store._open.context.files.segment_path(row.pack), "r+b") as file:
         file.seek(row.offset + row.stored - 20)
         file.write(b"\xff\x00" * 8)
-    helper = Waited(store.path)
+    trays = Trays()
+    helper = Waited(store.path, trays.fd)
     try:
         with (tmp_path / "out").open("wb") as out:
             assert helper.ready()
             written, damaged = helper.write_span(out.fileno(), 0, extents)
     finally:
         helper.close()
+        trays.close()
     assert written == limits.SPAN - limits.SLOT
     first = 5 * limits.SLOT
     assert [
@@ -117,7 +120,8 @@ def test_a_helper_says_what_cannot_be_read(store: Store, tmp_path: Path) -> None
 def test_an_error_of_writing_is_the_restores(store: Store, tmp_path: Path) -> None:
     view = store.view("m@latest")
     extents = view.span(view.find(b"disk.img"), 0)
-    helper = Waited(store.path)
+    trays = Trays()
+    helper = Waited(store.path, trays.fd)
     (tmp_path / "readonly").write_bytes(b"")
     fd = os.open(tmp_path / "readonly", os.O_RDONLY)
     try:
@@ -127,4 +131,5 @@ def test_an_error_of_writing_is_the_restores(store: Store, tmp_path: Path) -> No
     finally:
         os.close(fd)
         helper.close()
+        trays.close()
     assert helper._process.returncode == 0
