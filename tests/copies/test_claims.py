@@ -206,7 +206,7 @@ def test_what_is_dropped_now_is_not_forgotten_beside(
     engine: Store, make: Maker, old: Link, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A location is not removed while somebody relies on it."""
-    monkeypatch.setattr("engine.limits.REMOVE_WAIT", 0.05)
+    monkeypatch.setattr("engine.limits.ALONE_WAIT", 0.05)
     move = dropping._move
 
     def meanwhile(*arguments: object) -> None:
