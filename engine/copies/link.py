@@ -159,6 +159,8 @@ class Link:
                 )  # fmt: skip
             if entry.writer.hex() != self.row.writer:
                 self._replaced(entry)
+            self._see_last()
+            journal.refuse_older(raw, journal.epoch_at(self.location, self.row.seq), seq)
             self._take(entry, raw, found=True)
 
     def _see_last(self) -> None:
@@ -296,8 +298,7 @@ class Link:
         raise error
 
     def _take(self, entry: Entry, raw: bytes, *, found: bool = False) -> None:
-        """What an entry of this store says is done, in one transaction. ``found``: it was there, and is not relied on
-        to say all that holds."""
+        """Do what an entry says, in one transaction. ``found``: it was there; it is not relied on to say all."""
         with self.context.index.write() as txn:
             row = outbox.location(txn, self.name)
             row = replace(row, seq=entry.seq, last=journal.digest(raw).hex())
