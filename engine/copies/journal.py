@@ -15,7 +15,7 @@ from typing import Any
 from engine import codec, limits, strict
 from engine.copies.rings import bounded
 from engine.copies.sealed import PackRow
-from engine.errors import Corrupt, FormatTooNew, HoldfastError, InvalidRequest
+from engine.errors import Corrupt, FormatTooNew, HoldfastError, InvalidRequest, NotFound
 from engine.keys import FRAME_OVERHEAD, HEADER_LEN, JOURNAL_MAGIC, Vault, epoch_in
 from engine.locations import Location
 from engine.nodes.point import is_point_id
@@ -124,8 +124,11 @@ def seq_of(name: str) -> int | None:
 
 
 def epoch_at(location: Location, seq: int) -> int:
-    """The epoch that the entry of this number is sealed in; 0 where there is none before the first."""
-    return epoch_in(location.read(path_of(seq), 0, HEADER_LEN)) if seq else 0
+    """The epoch that the entry of this number is sealed in; 0 where it is not there (any more)."""
+    try:
+        return epoch_in(location.read(path_of(seq), 0, HEADER_LEN)) if seq else 0
+    except NotFound:
+        return 0
 
 
 def refuse_older(raw: bytes, epoch: int, seq: int) -> int:

@@ -9,7 +9,7 @@ import pytest
 
 from engine import Store
 from engine.copies.connect import open_link
-from engine.copies.journal import Checkpoint, Entry, Locked, Removed, encode, path_of
+from engine.copies.journal import Begin, Checkpoint, Entry, Locked, Removed, encode, path_of
 from engine.errors import Corrupt
 from tests.copies.made import WRITER
 from tests.copies.test_adopt_hostile import Forge, adopted, forge, sound
@@ -88,10 +88,12 @@ def test_who_was_left_out_adds_no_entry(
     engine.copies.send("far")
     row = open_link(engine._open.context, "far").row
     last, writer = bytes.fromhex(row.last), bytes.fromhex(row.writer)
-    raw = encode(old, Entry(row.seq + 1, last, writer, 1, Removed((point,))))
-    (place / path_of(row.seq + 1)).write_bytes(raw)
-    with pytest.raises(Corrupt, match="epoch"):
-        engine.copies.send("far")
+    instead = Begin(engine._open.context.store_id, writer)
+    for by, body in ((bytes(16), instead), (writer, Removed((point,)))):
+        raw = encode(old, Entry(row.seq + 1, last, by, 1, body))
+        (place / path_of(row.seq + 1)).write_bytes(raw)
+        with pytest.raises(Corrupt, match="epoch"):
+            engine.copies.send("far")
     report = Store.adopt(str(tmp_path / "new"), f"file://{place}", SECRET)
     assert report.points == 2 and "epoch" in " ".join(report.done)
     code, out, err = rescue(place, "list", secret="a word or two")
