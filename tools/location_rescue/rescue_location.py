@@ -168,6 +168,8 @@ def open_ring(raw: bytes, location: bytes, have: Secrets) -> tuple[dict[int, byt
     try:
         need(bytes.fromhex(ring["location"]) == location, "key ring of another location")
         need(len(ring["slots"]) <= 16, "key ring with too many slots")
+        work = sum(one.get("memory_kib", 0) * one.get("passes", 0) for one in ring["slots"])
+        need(work <= 16 << 20, "key ring that costs more than is sound")
         for slot in ring["slots"]:
             rest = {name: value for name, value in slot.items() if name != "wrapped"}
             key = slot_key(slot, have)
