@@ -1,4 +1,4 @@
-"""Nodes of a real point with a few bytes changed: refused as damage, or read alike by the store and by the rescue program."""
+"""Nodes of a real point, a few bytes changed: refused as damage, or read alike by the store and the rescue program."""
 
 from __future__ import annotations
 
