@@ -245,10 +245,8 @@ def test_any_trailer_of_one_who_has_the_keys(body: bytes, count: int) -> None:
             sealed.read_trailer(vault().file(again.header), 64, frame)
 
 
-ENTRIES = [
-    Entry(bytes([number]) * 32, 0, 60 + number, 50, 1, 2 if number else 1, number, tuple(bytes([9, one]) * 16 for one in range(number)))
-    for number in range(3)
-]  # fmt: skip
+BASES = tuple(bytes([9, number]) * 16 for number in range(2))
+ENTRIES = [Entry(bytes([n]) * 32, 0, 60 + n, 50, 1, 2 if n else 1, n, BASES[:n]) for n in range(3)]
 
 
 @given(
