@@ -151,6 +151,7 @@ class Link:
                     f"{self.location.shown}: journal entry {seq}", expected="one that follows what this store wrote",
                     found="another", do="find out who wrote to the location",
                 )  # fmt: skip
+            journal.refuse_older(raw, journal.epoch_at(self.location, self.row.seq), seq)
             if entry.writer.hex() != self.row.writer:
                 self._replaced(entry)
             self._take(entry, raw, found=True)

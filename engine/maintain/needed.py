@@ -119,7 +119,7 @@ class Needed:
                 continue
             found.live[copy.pack] += copy.stored + FRAME_OVERHEAD
             row = self._row(txn, cid)
-            if row is not None and not _same(row, copy):
+            if row is not None and not self._same(row, copy):
                 other.append(cid)
             elif row is not None and row.pack not in found.packs:
                 found.here[copy.pack] += copy.stored + FRAME_OVERHEAD
@@ -146,7 +146,7 @@ class Needed:
             if dead.pop(cid, None) is not None:
                 found.live[copy.pack] += copy.stored + FRAME_OVERHEAD
             row = self._row(txn, cid)
-            if row is not None and _same(row, copy):
+            if row is not None and self._same(row, copy):
                 bases = row.bases
             else:
                 bases = () if copy.flags & EXTRA else self._there(found, cid, copy)
@@ -169,6 +169,11 @@ class Needed:
                            do="run 'holdfast check'")  # fmt: skip
         return entries[cid].bases
 
+    def _same(self, row: ChunkRow, copy: CopyRow) -> bool:
+        """Whether a record here is as the one there; of a sealed store it has a seal more, where it lies here."""
+        sizes = (copy.stored, copy.stored + self._store.context.added)
+        return row.stored in sizes and rows.form_of(row) == copy.form
+
     @staticmethod
     def _row(txn: Txn, cid: bytes) -> ChunkRow | None:
         raw = txn.get(Table.CHUNKS, cid)
@@ -184,10 +189,6 @@ def begun(txn: Txn, link: Link) -> dict[str, tuple[int, int, int]]:
         for point, row in found
         if row.tries or row.entry
     }
-
-
-def _same(row: ChunkRow, copy: CopyRow) -> bool:
-    return (row.stored, rows.form_of(row)) == (copy.stored, copy.form)
 
 
 def removable(row: AwayRow) -> bool:
