@@ -17,6 +17,7 @@ from engine.copies.holding import Brought, Holding
 from engine.copies.link import Link
 from engine.copies.listing import LocationInfo
 from engine.copies.rows import FAILED, QUEUED, UPLOADING, VERIFIED, LocationRow, OutboxRow
+from engine.copies.turns import alone
 from engine.copies.upload import Uploader, UploadReport
 from engine.errors import Busy, HoldfastError, NotFound, ShuttingDown
 from engine.home import OpenStore
@@ -230,9 +231,21 @@ def take_over(context: Context, name: str) -> None:
 
 def remove(context: Context, name: str) -> None:
     """Forget a location, in steps that may be cut off; what lies there stays. Raises NotFound, and Busy while bytes of
-    points are there only."""
+    points are there only, or while somebody sends there, reclaims or drops local bytes: it waits for its turn, as they
+    do."""
+    with context.index.read() as txn:
+        row = outbox.location(txn, name)
+    with alone(context, name, row, limits.ALONE_WAIT):
+        _forget(context, name, row.id)
+
+
+def _forget(context: Context, name: str, number: int) -> None:
     with context.index.write() as txn:
         row = outbox.location(txn, name)
+        if row.id != number:
+            raise Busy(
+                f"location {name!r}", found="another of that name since", do="look, and try again"
+            )
         mine = {key for key, raw in txn.scan(Table.AWAY) if rows.away_row(raw).location == row.id}
         if mine and any(U32.pack(chunk_row(raw).pack) in mine for _, raw in txn.scan(Table.CHUNKS)):
             raise Busy(
