@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 
-from engine import codec, limits
+from engine import clock, codec, limits
 from engine.chunks import Context
 from engine.chunks.encode import plain
 from engine.copies import journal, outbox, rows
@@ -167,13 +167,15 @@ class Link:
         if not self.row.seq or self._seen:
             return
         try:
-            self.location.stat(journal.path_of(self.row.seq))
+            there = self.location.stat(journal.path_of(self.row.seq)).modified_ns
         except NotFound:
             raise Corrupt(
                 f"{self.location.shown}: journal entry {self.row.seq}", expected="the last one that is known here",
                 found="none", do="if this store was put back from an older copy, adopt the location anew; else find "
                 "out who removed it",
             ) from None  # fmt: skip
+        if not self.location.shown.startswith("file:"):  # a directory's times are this machine's
+            clock.hear(self.context.index, there)
         self._seen = True
 
     def _decoded(self, seq: int, raw: bytes) -> Entry:
