@@ -39,6 +39,12 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """One set of servers for all tests that need one: whoever imported the fixtures would start his own."""
+    if (Path(__file__).parent / "locations").is_dir():
+        config.pluginmanager.import_plugin("tests.locations.places")
+
+
 # --- log records --------------------------------------------------------------------------------
 
 
@@ -248,14 +254,20 @@ def why_no_boot() -> str:
 
 ASKED = ("needs_ceph", "needs_azurite")
 """Markers of tests that start large servers: they run where the markers are asked for, and nowhere else."""
+SPARED = ("over_s3", "seldom")
+"""Tests with both of these run where the last is asked for: ``-m "over_s3 and (seldom or not seldom)"``."""
 NEEDS: dict[str, Callable[[], str]] = {"needs_fuse": why_no_fuse, "needs_boot": why_no_boot}
 SKIPPED = pytest.StashKey[dict[str, list[str]]]()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what was not asked for, skip what needs what this machine does not have, and note its names."""
-    unasked = [marker for marker in ASKED if marker not in str(config.option.markexpr)]
-    left_out = [item for item in items if any(item.get_closest_marker(one) for one in unasked)]
+    asked = str(config.option.markexpr)
+    unasked = [(marker,) for marker in ASKED if marker not in asked]
+    unasked += [SPARED] if SPARED[-1] not in asked else []
+    left_out = [
+        item for item in items if any(all(map(item.get_closest_marker, one)) for one in unasked)
+    ]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]

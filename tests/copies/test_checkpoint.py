@@ -21,10 +21,11 @@ from tests.copies.test_adopt import content
 from tests.copies.test_reach import grown
 from tests.copies.test_reclaim import NOW
 from tests.copies.test_rescue import rescue
-from tests.copies.test_upload import SECRET, link, place
+from tests.copies.test_upload import SECRET, link
+from tests.locations.places import Place
 from tests.restore.support import Maker
 
-__all__ = ["grown", "link", "place"]
+__all__ = ["grown", "link"]
 
 
 def send(engine: Store, link: Link, point: str) -> None:
@@ -55,36 +56,32 @@ def grow(engine: Store, make: Maker, link: Link, entries: int) -> str:
     return last
 
 
-def numbers(place: Path) -> list[int]:
-    return sorted(int(one.name) for one in (place / "journal").iterdir())
+def numbers(place: Place) -> list[int]:
+    return [int(name.rpartition("/")[2]) for name in place.names("journal/")]
 
 
 def test_entries_before_the_last_but_one_go(
-    engine: Store, make: Maker, link: Link, long: str, place: Path, tmp_path: Path
+    engine: Store, make: Maker, link: Link, long: str, place: Place, tmp_path: Path
 ) -> None:
     first, second = link.row.checkpoints
     assert numbers(place) == [1, *range(first, link.row.seq + 1)] and second > first > 2
     points = [one.id for one in engine.points()]
-    report = Store.adopt(str(tmp_path / "new"), f"file://{place}", SECRET)
+    report = Store.adopt(str(tmp_path / "new"), place.url, SECRET)
     assert report.left_out == 0 and report.points == 7
     with Store.open(str(tmp_path / "new")) as fresh:
         assert [one.id for one in fresh.points() if one.id in points[3:]] == points[3:]
         assert fresh.check(read_data=True).problems == []
         expected = content(engine, long, tmp_path / "here")
         assert content(fresh, long, tmp_path / "back") == expected
-    code, out, err = rescue(place, "list", secret="a word or two")
+    code, out, err = rescue(place.mirror(tmp_path / "mirror"), "list", secret="a word or two")
     assert code == 0 and long in out and "problem" not in err.replace("0 problems", "")
 
 
 def test_one_that_is_damaged_costs_what_came_after_it(
-    engine: Store, link: Link, long: str, place: Path
+    engine: Store, link: Link, long: str, place: Place
 ) -> None:
-    path = place / journal.path_of(link.row.checkpoints[1])
-    data = bytearray(path.read_bytes())
-    data[100] ^= 1
-    path.chmod(0o600)
-    path.write_bytes(data)
-    bare = open_bare(f"file://{place}", SECRET, "environment", system=REAL, report=silent)
+    place.flip(journal.path_of(link.row.checkpoints[1]), 100)
+    bare = open_bare(place.url, SECRET, "environment", system=REAL, report=silent)
     bare.location.close()
     assert bare.seq == link.row.checkpoints[1] - 1 and bare.notes and not bare.ends
     assert len(bare.state.points) > 2
@@ -93,7 +90,7 @@ def test_one_that_is_damaged_costs_what_came_after_it(
 
 
 def test_who_reads_while_entries_go_lists_again(
-    engine: Store, make: Maker, link: Link, long: str, place: Path, monkeypatch: pytest.MonkeyPatch
+    engine: Store, make: Maker, link: Link, long: str, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
     inner = type(open_link(engine._open.context, "far").location)
@@ -107,19 +104,19 @@ def test_who_reads_while_entries_go_lists_again(
         return found
 
     monkeypatch.setattr(inner, "list", list_)
-    bare = open_bare(f"file://{place}", SECRET, "environment", system=REAL, report=silent)
+    bare = open_bare(place.url, SECRET, "environment", system=REAL, report=silent)
     bare.location.close()
     assert asked and bare.seq == link.row.seq and bare.notes == [] and bare.ends
     assert len(bare.state.points) == 14
 
 
 def test_who_was_replaced_long_ago_finds_who_did(
-    engine: Store, make: Maker, link: Link, grown: list[str], place: Path, tmp_path: Path
+    engine: Store, make: Maker, link: Link, grown: list[str], place: Place, tmp_path: Path
 ) -> None:
     """Where he would append lies the entry that replaced him, though all others of its time are gone."""
     send(engine, link, grown[0])
     seq = link.row.seq
-    Store.adopt(str(tmp_path / "new"), f"file://{place}", SECRET, take_over=True)
+    Store.adopt(str(tmp_path / "new"), place.url, SECRET, take_over=True)
     with Store.open(str(tmp_path / "new")) as fresh:
         other = open_link(fresh._open.context, "origin")
         tree = fresh.open_live("m")
@@ -131,7 +128,7 @@ def test_who_was_replaced_long_ago_finds_who_did(
 
 
 def test_an_index_from_before_a_checkpoint_is_refused(
-    engine: Store, make: Maker, link: Link, grown: list[str], place: Path
+    engine: Store, make: Maker, link: Link, grown: list[str], place: Place
 ) -> None:
     send(engine, link, grown[0])
     with engine._open.context.index.read() as txn:
@@ -154,7 +151,7 @@ def test_an_index_from_before_a_checkpoint_is_refused(
 
 
 def test_a_journal_too_large_for_one_stays(
-    engine: Store, link: Link, long: str, place: Path, monkeypatch: pytest.MonkeyPatch
+    engine: Store, link: Link, long: str, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = numbers(place)
 

@@ -18,16 +18,17 @@ from engine.maintain.drop import drop
 from engine.progress import silent
 from engine.restore import job
 from tests.copies.test_reach import grown
-from tests.copies.test_upload import CHEAP, SECRET, place
+from tests.copies.test_upload import CHEAP, SECRET
+from tests.locations.places import Place
 from tests.restore.support import Maker, found, restored, seen
 from tests.restore.test_helper import Waited
 
-__all__ = ["grown", "place"]
+__all__ = ["grown"]
 
 
 @pytest.fixture
-def link(engine: Store, grown: list[str], place: Path) -> Link:
-    wanted = Wanted(f"file://{place}", [SECRET], local=DROP)
+def link(engine: Store, grown: list[str], place: Place) -> Link:
+    wanted = Wanted(place.url, [SECRET], local=DROP)
     return add(engine._open.context, "far", wanted, cost=CHEAP)
 
 
@@ -75,7 +76,7 @@ def test_a_location_that_is_gone_is_an_error_of_reading(
     make: Maker,
     link: Link,
     grown: list[str],
-    place: Path,
+    place: Place,
     tmp_path: Path,
     home: Path,
 ) -> None:
@@ -83,14 +84,14 @@ def test_a_location_that_is_gone_is_an_error_of_reading(
     remove(make, b"big")
     send_all(engine, link, [make.point(engine)])
     assert drop(engine._open, report=silent).chunks
-    place.rename(tmp_path / "away")
+    place.gone()
     with Store.open(str(home)) as fresh:
         view = fresh.glance(grown[0])
         big = view.lookup(b"big")
         assert big is not None
-        with pytest.raises(LocationUnavailable, match="mount its disk"):
+        with pytest.raises(LocationUnavailable, match=place.absent):
             view.read(big, 0, 1000)
-        (tmp_path / "away").rename(place)
+        place.back()
         assert len(view.read(big, 0, 1000)) == 1000
 
 
@@ -131,7 +132,7 @@ def test_an_index_made_anew_says_what_it_cannot_know(
 
 
 def test_what_is_here_is_restored_while_the_location_is_gone(
-    engine: Store, make: Maker, link: Link, grown: list[str], place: Path, tmp_path: Path
+    engine: Store, make: Maker, link: Link, grown: list[str], place: Place, tmp_path: Path
 ) -> None:
     send_all(engine, link, grown)
     remove(make, b"big")
@@ -140,7 +141,7 @@ def test_what_is_here_is_restored_while_the_location_is_gone(
     assert engine.copies.drop_local().chunks
     make.tree.barrier()
     engine.collect()
-    place.rename(tmp_path / "away")
+    place.gone()
     with Store.open(engine.path) as again:
         result = again.restore(grown[0], b"", bytes(tmp_path / "out"))
     names = {one.path for one in result.damaged}

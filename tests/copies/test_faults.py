@@ -62,8 +62,8 @@ from tests.copies import made as by_hand
 from tests.copies.test_adopt import content
 from tests.copies.test_reach import grown
 from tests.copies.test_upload import CHEAP, SECRET
-from tests.locations.conftest import BUCKET, Server
 from tests.locations.moto_server import MotoServer, client
+from tests.locations.places import BUCKET, Place, Server
 from tests.locations.proxy import Call, CutAnswer, CutRequest, Delay, Fault, Proxy, Status
 from tests.restore.support import Maker, noise
 
@@ -315,7 +315,7 @@ def test_a_journal_of_many_pages(
     server: MotoServer | Server = request.getfixturevalue(kind)
     for name, value in server.credentials.items():
         monkeypatch.setenv(name, value)
-    made = by_hand.location(tmp_path / "there", engine, [SECRET])
+    made = by_hand.location(Place(tmp_path / "there"), engine, [SECRET])
     for _ in range(count):
         made.append(PacksChanged((), ()))
     made.append(Removed((grown[0],)))

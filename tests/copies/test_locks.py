@@ -20,12 +20,12 @@ from engine.errors import (
 )
 from engine.progress import silent
 from tests.copies.test_reach import grown
-from tests.copies.test_upload import CHEAP, SECRET, place, read_all
-from tests.locations.conftest import moto
+from tests.copies.test_upload import CHEAP, SECRET, read_all
 from tests.locations.faulty import Fail, Faulty
+from tests.locations.places import Place
 from tests.restore.support import Maker
 
-__all__ = ["grown", "moto", "place"]
+__all__ = ["grown"]
 
 DAY, SECOND = 86_400, 10**9
 
@@ -37,8 +37,8 @@ def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def far(engine: Store, grown: list[str], place: Path) -> Link:
-    engine.copies.add("far", f"file://{place}", secrets=[SECRET])
+def far(engine: Store, grown: list[str], place: Place) -> Link:
+    engine.copies.add("far", place.url, secrets=[SECRET])
     return open_link(engine._open.context, "far")
 
 
@@ -94,7 +94,7 @@ def test_a_lock_is_told_though_the_telling_was_cut_off(
 
 
 def test_who_removes_a_locked_point_there_is_contested(
-    engine: Store, far: Link, grown: list[str], tmp_path: Path, place: Path
+    engine: Store, far: Link, grown: list[str], tmp_path: Path, place: Place
 ) -> None:
     """By the journal alone: whoever has this machine's key can write there, but not bring a deletion about."""
     engine.copies.send("far")
@@ -108,7 +108,7 @@ def test_who_removes_a_locked_point_there_is_contested(
     chain = state(engine)
     assert list(chain.points) == [grown[0], grown[2]] and chain.contested == {grown[0]}
     assert chain.locks == {grown[0]: end}
-    report = Store.adopt(str(tmp_path / "new"), f"file://{place}", SECRET)
+    report = Store.adopt(str(tmp_path / "new"), place.url, SECRET)
     assert any("it was locked" in one for one in report.done) and report.points == 2
     with Store.open(str(tmp_path / "new")) as store:
         assert store.point(grown[0]).locked_ns == end and store.point(grown[2]).locked_ns == 0

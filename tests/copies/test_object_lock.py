@@ -26,12 +26,12 @@ from engine.maintain.reclaim import reclaim
 from engine.progress import silent
 from tests.copies.test_locks import DAY, SECOND, cheap, owed, state
 from tests.copies.test_reach import grown, reached
-from tests.copies.test_upload import SECRET, place, read_all
-from tests.locations.conftest import BUCKET, LOCKED, Server, moto
+from tests.copies.test_upload import SECRET, read_all
 from tests.locations.faulty import Fail, Faulty
+from tests.locations.places import BUCKET, LOCKED, Place, Server
 from tests.restore.support import Maker, noise
 
-__all__ = ["cheap", "grown", "moto", "place"]
+__all__ = ["cheap", "grown"]
 
 
 class Bucket:
@@ -227,15 +227,15 @@ def test_reclaiming_leaves_what_is_retained(
 
 
 def test_only_where_the_server_has_it(
-    engine: Store, grown: list[str], place: Path, moto: Server, monkeypatch: pytest.MonkeyPatch
+    engine: Store, grown: list[str], place: Place, moto: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for key, value in moto.credentials.items():
         monkeypatch.setenv(key, value)
-    for url in (f"file://{place}", moto.url(BUCKET)):
+    for url in (place.url, moto.url(BUCKET)):
         with pytest.raises(Unsupported, match="Object Lock"):
             engine.copies.add("far", url, secrets=[SECRET], object_lock=True)
     assert engine.copies.locations() == []
-    engine.copies.add("near", f"file://{place}", secrets=[SECRET])
+    engine.copies.add("near", place.url, secrets=[SECRET])
     engine.copies.add("far", moto.url(LOCKED), secrets=[SECRET])
     with pytest.raises(Unsupported, match="Object Lock"):
         engine.copies.change("near", object_lock=True)

@@ -20,14 +20,15 @@ from engine.progress import silent
 from tests.copies.test_reach import grown
 from tests.copies.test_reclaim import NOW, sent
 from tests.copies.test_rewrite import packs_there, sound, thin
-from tests.copies.test_upload import SECRET, link, place
+from tests.copies.test_upload import SECRET, link
+from tests.locations.places import Place
 from tests.restore.support import Maker, noise
 
-__all__ = ["grown", "link", "place", "sent", "thin"]
+__all__ = ["grown", "link", "sent", "thin"]
 
 
 def test_budget_and_going_on(
-    engine: Store, link: Link, thin: str, place: Path, monkeypatch: pytest.MonkeyPatch
+    engine: Store, link: Link, thin: str, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "SEALED_PACK", 300_000)  # a pack of each
     runs = 0
@@ -43,7 +44,7 @@ def test_budget_and_going_on(
 
 
 def test_an_upload_that_begins_while_it_is_looked_is_seen(
-    engine: Store, make: Maker, link: Link, thin: str, place: Path
+    engine: Store, make: Maker, link: Link, thin: str, place: Place
 ) -> None:
     """It relies on what is there: what is needed is found again."""
     made: list[str] = []
@@ -92,19 +93,19 @@ def test_who_waits_comes_before_who_comes_again(engine: Store, link: Link) -> No
         pass
 
 
-def test_who_only_reads_frees_nothing(link: Link, thin: str, place: Path, tmp_path: Path) -> None:
+def test_who_only_reads_frees_nothing(link: Link, thin: str, place: Place, tmp_path: Path) -> None:
     """An entry of somebody who is not the writer would stop the one who is."""
-    Store.adopt(str(tmp_path / "new"), f"file://{place}", SECRET)
-    before = sorted(place.rglob("*"))
+    Store.adopt(str(tmp_path / "new"), place.url, SECRET)
+    before = place.everything()
     with Store.open(str(tmp_path / "new")) as elsewhere:
         assert elsewhere.copies.reclaim("origin", dry_run=True).requests
         with pytest.raises(Busy, match="without taking over"):
             elsewhere.copies.reclaim("origin", NOW)
-    assert sorted(place.rglob("*")) == before
+    assert place.everything() == before
 
 
 def test_two_and_an_upload_at_the_same_time(
-    engine: Store, make: Maker, link: Link, thin: str, place: Path
+    engine: Store, make: Maker, link: Link, thin: str, place: Place
 ) -> None:
     make.file(b"late", noise(500_000, 90))
     point = make.point(engine)
@@ -132,7 +133,7 @@ def test_two_and_an_upload_at_the_same_time(
 
 
 def test_an_index_put_back_from_an_older_copy_changes_nothing(
-    engine: Store, link: Link, thin: str, place: Path
+    engine: Store, link: Link, thin: str, place: Place
 ) -> None:
     """It does not know the packs that entries name, nor that others are gone."""
     with engine._open.context.index.read() as txn:

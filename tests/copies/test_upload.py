@@ -34,8 +34,8 @@ from engine.keys.primitives import Cost
 from engine.packs.records import Entry
 from engine.progress import silent
 from tests.copies.test_reach import grown, reached, top
-from tests.locations.conftest import Server
 from tests.locations.faulty import Call, Delay, Fail, Fault, Faulty, Flip, Lose, Tear
+from tests.locations.places import Place, Server
 from tests.restore.support import Maker, noise
 
 CHEAP = Cost(memory_kib=64, passes=1, lanes=1)
@@ -43,18 +43,12 @@ SECRET = Passphrase("a word or two")
 __all__ = ["grown"]
 
 
-@pytest.fixture
-def place(tmp_path: Path) -> Path:
-    (tmp_path / "there").mkdir()
-    return tmp_path / "there"
-
-
-def make_link(engine: Store, place: Path, name: str = "far") -> Link:
-    return add(engine._open.context, name, Wanted(f"file://{place}", [SECRET]), cost=CHEAP)
+def make_link(engine: Store, place: Place, name: str = "far") -> Link:
+    return add(engine._open.context, name, Wanted(place.url, [SECRET]), cost=CHEAP)
 
 
 @pytest.fixture
-def link(engine: Store, grown: list[str], place: Path) -> Link:
+def link(engine: Store, grown: list[str], place: Place) -> Link:
     return make_link(engine, place)
 
 
@@ -110,7 +104,7 @@ def test_a_new_point_is_queued_with_itself(engine: Store, make: Maker, link: Lin
     assert row is not None and row.state == "queued"
 
 
-def test_another_store_is_refused(link: Link, place: Path, tmp_path: Path) -> None:
+def test_another_store_is_refused(link: Link, place: Place, tmp_path: Path) -> None:
     Store.init(str(tmp_path / "other"))
     with Store.open(str(tmp_path / "other")) as other:
         with pytest.raises(AlreadyExists, match="adopt"):

@@ -15,7 +15,7 @@ from engine.locations import Retry, open_location
 from tests.copies.test_object_lock import attacked, cheap
 from tests.copies.test_reach import grown
 from tests.locations.ceph import Ceph
-from tests.locations.conftest import LOCKED, Server
+from tests.locations.places import LOCKED, Server
 from tests.locations.proxy import FlipRequest, Proxy
 from tests.restore.conftest import engine, home, make
 

@@ -17,8 +17,8 @@ from engine.errors import (
     StoreFull,
 )
 from engine.locations import Location, Retry, open_location
-from tests.locations.conftest import LOCKED, Server
 from tests.locations.moto_server import MANY, NAMES
+from tests.locations.places import LOCKED, Server
 from tests.locations.proxy import CutAnswer, CutRequest, Delay, Flip, Proxy, Status, Truncate
 
 
