@@ -8,6 +8,7 @@ test's own directory should go is undone and fails the test. Tests marked ``need
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import re
@@ -42,7 +43,8 @@ hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "dev")
 def pytest_configure(config: pytest.Config) -> None:
     """One set of servers for all tests that need one: whoever imported the fixtures would start his own."""
     if (Path(__file__).parent / "locations").is_dir():
-        config.pluginmanager.import_plugin("tests.locations.places")
+        places = importlib.import_module("tests.locations.places")
+        config.pluginmanager.register(places, "places")
 
 
 # --- log records --------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from engine.copies.connect import Wanted, add
 from engine.keys import Key, Passphrase
 from tests.cli.support import good, holdfast, new_store, noise, put, refused, write
 from tests.keys.support import CHEAP
+from tests.locations.places import KINDS, Place, laid
 
 KEY = Key(bytes(range(32)))
 FILES = {b"a.dbf": noise(3_000_000, 1), b"b.dbf": noise(20_000, 2), b"c.dbf": b"c"}
@@ -28,9 +30,8 @@ LOG = KeptText("log", "rman.log", 1, {"ORCL": ["/u01/b.dbf", "/u01/c.dbf", "/u01
 class There:
     """A location with a point of three files and a log of a database, and its store."""
 
-    def __init__(self, base: Path) -> None:
-        (base / "there").mkdir()
-        self.store, self.url = base / "store", f"file://{base / 'there'}"
+    def __init__(self, base: Path, place: Place) -> None:
+        self.store, self.url = base / "store", place.url
         Store.init(str(self.store))
         with Store.open(str(self.store)) as store:
             store.create_mount("m")
@@ -44,9 +45,13 @@ class There:
             store.copies.send("far", extras=lambda point: extras.encode(Kept(attachments=[LOG])))
 
 
-@pytest.fixture(scope="module")
-def there(tmp_path_factory: pytest.TempPathFactory) -> There:
-    return There(tmp_path_factory.mktemp("from"))
+@pytest.fixture(scope="module", params=KINDS)
+def there(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[There]:
+    base = tmp_path_factory.mktemp("from")
+    with laid(request.param, request, base / "there") as place:
+        yield There(base, place)
 
 
 @pytest.fixture

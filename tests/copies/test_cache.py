@@ -12,18 +12,17 @@ import pytest
 from engine import limits
 from engine.copies.cache import Away, BlockCache
 from engine.errors import Corrupt, LocationUnavailable
-from engine.locations import open_location
 from engine.seam import REAL
 from tests.locations.faulty import Fail, Faulty
+from tests.locations.places import Place
 
 MIB = 1 << 20
 DATA = random.Random(1).randbytes(5 * MIB + 12_345)
 
 
 @pytest.fixture
-def away(tmp_path: Path) -> Away:
-    (tmp_path / "there").mkdir()
-    location = Faulty(open_location(f"file://{tmp_path / 'there'}"))
+def away(place: Place) -> Away:
+    location = Faulty(place.location())
     location.put("packs/aa/pack", DATA)
     return Away(location, "packs/aa/pack", len(DATA))
 

@@ -171,6 +171,15 @@ class Place:
         """Nothing is left of it."""
         self.delete(*self.names())
 
+    def source(self, folder: Path) -> str:
+        """Of its credentials: a file in that directory, for who has another environment."""
+        if not self.credentials:
+            return "environment"
+        file = folder / "credentials"
+        file.touch(0o600)
+        file.write_text("".join(f"{key}={value}\n" for key, value in self.credentials.items()))
+        return f"file:{file}"
+
     def flip(self, name: str, at: int, bit: int = 0) -> None:
         """One bit of what lies there is another."""
         data = bytearray(self.read(name))
