@@ -30,10 +30,12 @@ BUCKET, LOCKED, VERSIONS = "holdfast-test", "holdfast-locked", "holdfast-version
 
 
 class Server:
-    """An S3 server with its buckets: ``url`` makes a place of its own in one of them."""
+    """An S3 server with its buckets: ``url`` makes a place of its own in one of them. ``locking``: the option that
+    ``LOCKED`` needs to be written to."""
 
     def __init__(self, endpoint: str, credentials: dict[str, str]) -> None:
         self.endpoint, self.credentials = endpoint, credentials
+        self.locking = ""
         self.admin = client(endpoint, credentials)
         self.admin.create_bucket(Bucket=BUCKET)
         self.admin.create_bucket(Bucket=LOCKED, ObjectLockEnabledForBucket=True)
@@ -41,6 +43,8 @@ class Server:
         self.admin.put_bucket_versioning(
             Bucket=VERSIONS, VersioningConfiguration={"Status": "Enabled"}
         )
+        if not self.location(LOCKED).features().create:  # as of Ceph 16
+            self.locking = "&versions=1"
 
     def url(self, bucket: str = BUCKET, endpoint: str = "", options: str = "") -> str:
         return (
