@@ -98,6 +98,7 @@ def test_from_a_location_of_the_store_by_name(there: There, tmp_path: Path) -> N
     assert alone.read_bytes() == b"c"
 
 
+@pytest.mark.seldom
 def test_the_files_of_a_database(there: There, key: str, tmp_path: Path) -> None:
     out = tmp_path / "out"
     words = ("restore", there.point, str(out), "--from", there.url, "--key-file", key, "--database")
@@ -127,6 +128,7 @@ def test_what_is_refused(there: There, key: str, tmp_path: Path, scratch: Path) 
     assert not os.path.exists(out) and list(scratch.iterdir()) == []
 
 
+@pytest.mark.seldom
 def test_ended_by_a_signal_it_leaves_no_scratch(
     there: There, key: str, tmp_path: Path, scratch: Path
 ) -> None:
@@ -182,6 +184,7 @@ def test_a_point_is_mounted_and_streams_in(
 
 
 @pytest.mark.needs_fuse
+@pytest.mark.seldom
 def test_a_small_cache_says_so_and_all_is_read(there: There, tmp_path: Path, scratch: Path) -> None:
     where, log = tmp_path / "mnt", tmp_path / "log"
     where.mkdir()

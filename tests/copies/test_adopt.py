@@ -90,6 +90,7 @@ def test_a_store_comes_back_and_goes_on(
         assert store.check(read_data=True).problems == []
 
 
+@pytest.mark.seldom
 def test_the_old_writer_is_refused(
     engine: Store, make: Maker, grown: list[str], place: Place, tmp_path: Path
 ) -> None:
@@ -162,6 +163,7 @@ def test_nothing_is_written_there_before_it_is_taken_over(
         assert store.check(read_data=True).problems == []
 
 
+@pytest.mark.seldom
 def test_another_master_key_since_is_said(
     engine: Store, grown: list[str], place: Place, tmp_path: Path
 ) -> None:
@@ -215,6 +217,7 @@ def test_nothing_opens_what_is_not_sealed(
 
 
 @pytest.mark.parametrize("kind", ["key", "both", "identity"])
+@pytest.mark.seldom
 def test_whatever_opens_it(
     engine: Store, grown: list[str], place: Place, tmp_path: Path, kind: str
 ) -> None:
@@ -250,6 +253,7 @@ def opens(
     assert not (tmp_path / "new.adopting").exists()
 
 
+@pytest.mark.seldom
 def test_a_place_in_use_is_left_alone(
     engine: Store, grown: list[str], place: Place, tmp_path: Path
 ) -> None:
@@ -270,6 +274,7 @@ def test_a_place_in_use_is_left_alone(
         adopted(tmp_path, place)
 
 
+@pytest.mark.seldom
 def test_another_writer_while_adopting(
     engine: Store,
     make: Maker,

@@ -116,6 +116,7 @@ def sound(tmp_path: Path) -> None:
         assert store.check(read_data=True).problems == []
 
 
+@pytest.mark.seldom
 def test_of_two_records_the_one_that_can_be_read_wins(forge: Forge, tmp_path: Path) -> None:
     cid, _ = forge.node()
     pack = forge.builder()
@@ -130,6 +131,7 @@ def test_of_two_records_the_one_that_can_be_read_wins(forge: Forge, tmp_path: Pa
     sound(tmp_path)
 
 
+@pytest.mark.seldom
 def test_a_record_under_anothers_id_is_not_taken_for_it(
     forge: Forge, tmp_path: Path, expect_log: Expect
 ) -> None:
@@ -148,6 +150,7 @@ def test_a_record_under_anothers_id_is_not_taken_for_it(
         store.glance(forge.point.id).lookup(NAMES[0])
 
 
+@pytest.mark.seldom
 def test_a_trailer_of_other_ids_is_found_when_it_is_read(
     forge: Forge, tmp_path: Path, expect_log: Expect
 ) -> None:
@@ -166,6 +169,7 @@ def test_a_trailer_of_other_ids_is_found_when_it_is_read(
 @pytest.mark.parametrize(
     ("field", "value"), [("plain", 2**32 - 1), ("depth", 200), ("bases", tuple([bytes(32)] * 17))]
 )
+@pytest.mark.seldom
 def test_absurd_records_leave_their_pack_out(
     forge: Forge, tmp_path: Path, field: str, value: object
 ) -> None:
@@ -207,6 +211,7 @@ def _cut(node: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("change", [_dots, _twice, _cut])
+@pytest.mark.seldom
 def test_names_that_lead_away_are_refused(
     forge: Forge, tmp_path: Path, change: Callable[[bytes], bytes]
 ) -> None:
@@ -227,6 +232,7 @@ def test_names_that_lead_away_are_refused(
         assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
 
 
+@pytest.mark.seldom
 def test_a_tree_that_contains_itself_is_refused(
     forge: Forge, tmp_path: Path, expect_log: Expect
 ) -> None:
@@ -243,6 +249,7 @@ def test_a_tree_that_contains_itself_is_refused(
     assert any("is not whole" in text for text in adopted(forge, tmp_path).done)
 
 
+@pytest.mark.seldom
 def test_deltas_of_each_other_end(forge: Forge, tmp_path: Path, expect_log: Expect) -> None:
     expect_log("suspect")
     one, two = bytes([1]) * 32, bytes([2]) * 32
@@ -261,6 +268,7 @@ def test_deltas_of_each_other_end(forge: Forge, tmp_path: Path, expect_log: Expe
         store.copies.reclaim("origin", dry_run=True)
 
 
+@pytest.mark.seldom
 def test_more_inodes_than_the_point_says_are_refused(forge: Forge, tmp_path: Path) -> None:
     few = dataclasses.replace(forge.point, id="1" + forge.point.id[1:], sequence=9, files=1)
     pack = forge.builder()
@@ -269,6 +277,7 @@ def test_more_inodes_than_the_point_says_are_refused(forge: Forge, tmp_path: Pat
     refused(forge, tmp_path, "inodes")
 
 
+@pytest.mark.seldom
 def test_two_mounts_of_one_number_are_refused(forge: Forge, tmp_path: Path) -> None:
     other = dataclasses.replace(forge.point, id="1" + forge.point.id[1:], mount="n")
     pack = forge.builder()
@@ -320,6 +329,7 @@ def _newer_journal(forge: Forge) -> None:
 
 
 @pytest.mark.parametrize("change", [_newer_marker, _newer_slot, _newer_journal])
+@pytest.mark.seldom
 def test_what_is_newer_is_refused(
     forge: Forge, tmp_path: Path, change: Callable[[Forge], None]
 ) -> None:
@@ -329,6 +339,7 @@ def test_what_is_newer_is_refused(
     assert not (tmp_path / "new").exists() and not (tmp_path / "new.adopting").exists()
 
 
+@pytest.mark.seldom
 def test_a_link_out_of_the_target_is_not_followed(forge: Forge, tmp_path: Path) -> None:
     """Neither one that lies in the target, nor one of the tree itself: of two entries of a name there is none."""
     outside = tmp_path / "outside"
@@ -371,6 +382,7 @@ def test_a_journal_cut_in_two_is_read_as_far_as_it_goes(forge: Forge, tmp_path: 
     assert report.points == 1 and "3 is missing" in report.done[0]
 
 
+@pytest.mark.seldom
 def test_a_checkpoint_goes_before_what_lies_behind_a_gap(forge: Forge, tmp_path: Path) -> None:
     forge.name()
     forge.made.append(forge.made.chain.state.checkpoint())

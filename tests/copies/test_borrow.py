@@ -81,6 +81,7 @@ def test_from_a_location_of_the_store(
     assert list(scratch.iterdir()) == []
 
 
+@pytest.mark.seldom
 def test_newer_keys_than_an_adopted_store_has(
     engine: Store, make: Maker, grown: list[str], place: Place, tmp_path: Path, scratch: Path
 ) -> None:
@@ -101,6 +102,7 @@ def test_newer_keys_than_an_adopted_store_has(
         pass
 
 
+@pytest.mark.seldom
 def test_every_change_is_refused(
     engine: Store, grown: list[str], place: Place, scratch: Path
 ) -> None:
@@ -130,6 +132,7 @@ def test_every_change_is_refused(
                 change()
 
 
+@pytest.mark.seldom
 def test_what_goes_wrong_leaves_nothing(
     engine: Store, grown: list[str], place: Place, scratch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -186,6 +189,7 @@ def test_what_the_killed_left_is_removed_and_nothing_else(
     assert all(one.exists() for one in others)
 
 
+@pytest.mark.seldom
 def test_helpers_open_it_too(
     engine: Store, make: Maker, grown: list[str], place: Place, scratch: Path, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

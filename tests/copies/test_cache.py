@@ -57,6 +57,7 @@ def test_any_parts_are_those_of_the_pack(tmp_path: Path, away: Away) -> None:
             one.ranges(away, [part])
 
 
+@pytest.mark.seldom
 def test_what_is_read_in_order_is_fetched_ahead(tmp_path: Path, away: Away) -> None:
     one = cache(tmp_path)
     for at in range(0, len(DATA) - 100_000, 100_000):
@@ -64,6 +65,7 @@ def test_what_is_read_in_order_is_fetched_ahead(tmp_path: Path, away: Away) -> N
     assert fetches(away) <= 6
 
 
+@pytest.mark.seldom
 def test_it_stays_within_its_bound(tmp_path: Path, away: Away) -> None:
     most = 3 * MIB
     one = cache(tmp_path, most)
@@ -75,6 +77,7 @@ def test_it_stays_within_its_bound(tmp_path: Path, away: Away) -> None:
         assert held <= most
 
 
+@pytest.mark.seldom
 def test_blocks_that_are_torn_or_gone_are_fetched_again(tmp_path: Path, away: Away) -> None:
     one = cache(tmp_path)
     one.ranges(away, [(0, len(DATA))])
@@ -85,11 +88,13 @@ def test_blocks_that_are_torn_or_gone_are_fetched_again(tmp_path: Path, away: Aw
     assert list((tmp_path / "cache").iterdir()) == []
 
 
+@pytest.mark.seldom
 def test_a_cache_that_cannot_be_written_is_only_slow(tmp_path: Path, away: Away) -> None:
     (tmp_path / "cache").write_text("in the way")
     assert cache(tmp_path).ranges(away, [(5, 50)]) == [DATA[5:55]]
 
 
+@pytest.mark.seldom
 def test_an_absent_location_is_told_and_what_is_here_is_had(tmp_path: Path, away: Away) -> None:
     assert isinstance(away.location, Faulty)
     one = cache(tmp_path)
@@ -100,6 +105,7 @@ def test_an_absent_location_is_told_and_what_is_here_is_had(tmp_path: Path, away
         one.ranges(away, [(4 * MIB, 10)])
 
 
+@pytest.mark.seldom
 def test_many_at_once(tmp_path: Path, away: Away) -> None:
     one = cache(tmp_path, 4 * MIB)
     wrong = []

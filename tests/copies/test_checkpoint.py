@@ -110,6 +110,7 @@ def test_who_reads_while_entries_go_lists_again(
     assert len(bare.state.points) == 14
 
 
+@pytest.mark.seldom
 def test_who_was_replaced_long_ago_finds_who_did(
     engine: Store, make: Maker, link: Link, grown: list[str], place: Place, tmp_path: Path
 ) -> None:
@@ -127,6 +128,7 @@ def test_who_was_replaced_long_ago_finds_who_did(
         send(engine, open_link(engine._open.context, "far"), grown[1])
 
 
+@pytest.mark.seldom
 def test_an_index_from_before_a_checkpoint_is_refused(
     engine: Store, make: Maker, link: Link, grown: list[str], place: Place
 ) -> None:
@@ -150,6 +152,7 @@ def test_an_index_from_before_a_checkpoint_is_refused(
     assert numbers(place) == before
 
 
+@pytest.mark.seldom
 def test_a_journal_too_large_for_one_stays(
     engine: Store, link: Link, long: str, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -95,6 +95,7 @@ def test_a_location_that_is_gone_is_an_error_of_reading(
         assert len(view.read(big, 0, 1000)) == 1000
 
 
+@pytest.mark.seldom
 def test_helping_processes_read_from_there_as_well(
     engine: Store,
     make: Maker,
@@ -120,6 +121,7 @@ def test_helping_processes_read_from_there_as_well(
     assert engine.check(read_data=True).problems == []
 
 
+@pytest.mark.seldom
 def test_an_index_made_anew_says_what_it_cannot_know(
     engine: Store, link: Link, grown: list[str], tmp_path: Path
 ) -> None:
@@ -131,6 +133,7 @@ def test_an_index_made_anew_says_what_it_cannot_know(
     )
 
 
+@pytest.mark.seldom
 def test_what_is_here_is_restored_while_the_location_is_gone(
     engine: Store, make: Maker, link: Link, grown: list[str], place: Place, tmp_path: Path
 ) -> None:

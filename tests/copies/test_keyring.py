@@ -55,6 +55,7 @@ def rings(place: Place) -> list[str]:
     return [name.rpartition("/")[2] for name in place.names("keys/")]
 
 
+@pytest.mark.seldom
 def test_who_may_open_it(engine: Store, there: Location, place: Place) -> None:
     first = engine.copies.keys("far")
     assert (first.number, first.epochs, first.left) == (1, (1,), "")
@@ -76,6 +77,7 @@ def test_who_may_open_it(engine: Store, there: Location, place: Place) -> None:
         engine.copies.keys("near")
 
 
+@pytest.mark.seldom
 def test_a_machine_without_its_key_is_let_in_again(
     engine: Store, there: Location, place: Place
 ) -> None:
@@ -195,6 +197,7 @@ def test_a_change_that_is_cut_off(
     assert bool(slot_of(newest_ring(there)[1], PAPER)) == (step == "remove" or done)
 
 
+@pytest.mark.seldom
 def test_adding_again_takes_the_secrets_that_are_given_then(
     engine: Store, grown: list[str], place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -245,6 +248,7 @@ def test_rings_that_somebody_put_there(engine: Store, there: Location, place: Pl
     assert len(engine.copies.send("far")) == 3 and rings(place) == ["00000002.json"]
 
 
+@pytest.mark.seldom
 def test_rings_that_cannot_be_removed_keep_nothing_from_being_sent(
     engine: Store, there: Location, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -75,6 +75,7 @@ def test_the_journal_says_what_is_locked(
 
 
 @pytest.mark.parametrize("done", [False, True])
+@pytest.mark.seldom
 def test_a_lock_is_told_though_the_telling_was_cut_off(
     engine: Store, far: Link, grown: list[str], done: bool
 ) -> None:
@@ -118,6 +119,7 @@ def test_who_removes_a_locked_point_there_is_contested(
         assert store.check(read_data=True).problems == []
 
 
+@pytest.mark.seldom
 def test_a_deletion_after_a_lock_is_told_with_its_time(
     engine: Store, far: Link, grown: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

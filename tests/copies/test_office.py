@@ -76,6 +76,7 @@ def test_a_pack_that_was_put_and_is_not_there_is_put_again(
     assert len(engine.copies.send("far")) == 3
 
 
+@pytest.mark.seldom
 def test_what_may_pass_stays_queued(
     engine: Store, grown: list[str], place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -94,6 +95,7 @@ def test_what_may_pass_stays_queued(
     assert len(engine.copies.send("far")) == 3
 
 
+@pytest.mark.seldom
 def test_a_location_is_forgotten_unless_something_is_only_there(
     engine: Store, make: Maker, grown: list[str], place: Place
 ) -> None:
@@ -118,6 +120,7 @@ def test_a_location_is_forgotten_unless_something_is_only_there(
     assert place.names("holdfast.json")
 
 
+@pytest.mark.seldom
 def test_a_point_deleted_while_it_is_sent_is_not_left_there(
     engine: Store, grown: list[str], place: Place
 ) -> None:
@@ -134,6 +137,7 @@ def test_a_point_deleted_while_it_is_sent_is_not_left_there(
     assert list(chain.state.points) == grown[1:]
 
 
+@pytest.mark.seldom
 def test_a_location_is_changed(engine: Store, make: Maker, grown: list[str], place: Place) -> None:
     engine.copies.add("far", place.url, secrets=[SECRET], mounts=["other"])
     assert engine.copies.uploads("far") == []
@@ -182,6 +186,7 @@ def test_what_was_asked_of_a_location_is_counted(
     assert requests(engine.copies.locations()[0].requests) > requests(info.requests)
 
 
+@pytest.mark.seldom
 def test_a_running_upload_takes_a_changed_limit(
     engine: Store, grown: list[str], place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -195,6 +200,7 @@ def test_a_running_upload_takes_a_changed_limit(
     lift.join()
 
 
+@pytest.mark.seldom
 def test_a_wait_for_its_turn_ends_when_an_upload_is_to_stop(
     engine: Store, grown: list[str], place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:

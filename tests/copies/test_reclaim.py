@@ -86,6 +86,7 @@ def test_cut_off_at_any_change(engine: Store, link: Link, sent: list[str], done:
     assert list(chain.state.points) == sent[3:] and reached(engine, sent[3]) <= ids
 
 
+@pytest.mark.seldom
 def test_nobody_sends_or_drops_meanwhile(
     engine: Store, link: Link, sent: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -100,6 +101,7 @@ def test_nobody_sends_or_drops_meanwhile(
     assert Uploader(engine._open, link, report=silent).upload(sent[3]).packs == 0
 
 
+@pytest.mark.seldom
 def test_bytes_of_a_tree_that_are_the_services_as_well_stay(
     engine: Store, make: Maker, link: Link, place: Place
 ) -> None:
@@ -117,6 +119,7 @@ def test_bytes_of_a_tree_that_are_the_services_as_well_stay(
     assert reached(engine, last) <= copies
 
 
+@pytest.mark.seldom
 def test_a_point_that_is_not_known_here_keeps_everything(
     engine: Store, link: Link, sent: list[str], place: Place
 ) -> None:

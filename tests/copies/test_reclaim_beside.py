@@ -27,6 +27,7 @@ from tests.restore.support import Maker, noise
 __all__ = ["grown", "link", "sent", "thin"]
 
 
+@pytest.mark.seldom
 def test_budget_and_going_on(
     engine: Store, link: Link, thin: str, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -43,6 +44,7 @@ def test_budget_and_going_on(
     assert not cut.done or not cut.rewritten
 
 
+@pytest.mark.seldom
 def test_an_upload_that_begins_while_it_is_looked_is_seen(
     engine: Store, make: Maker, link: Link, thin: str, place: Place
 ) -> None:
@@ -65,6 +67,7 @@ def test_an_upload_that_begins_while_it_is_looked_is_seen(
     sound(engine, place, [thin, point])
 
 
+@pytest.mark.seldom
 def test_who_waits_comes_before_who_comes_again(engine: Store, link: Link) -> None:
     """Work in many short turns does not keep an upload out."""
     context, row = engine._open.context, link.row
@@ -132,6 +135,7 @@ def test_two_and_an_upload_at_the_same_time(
     sound(engine, place, [thin, point])
 
 
+@pytest.mark.seldom
 def test_an_index_put_back_from_an_older_copy_changes_nothing(
     engine: Store, link: Link, thin: str, place: Place
 ) -> None:

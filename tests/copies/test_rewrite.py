@@ -151,6 +151,7 @@ def test_what_is_there_only_is_fetched_and_its_rows_follow(
     assert engine.check(read_data=True).problems == []
 
 
+@pytest.mark.seldom
 def test_what_a_record_there_is_a_delta_of_stays(
     engine: Store, make: Maker, link: Link, tmp_path: Path, place: Place, all_packs: None
 ) -> None:
@@ -204,6 +205,7 @@ def test_what_is_gone_stays_for_a_while(
     sound(engine, place, [thin])
 
 
+@pytest.mark.seldom
 def test_what_is_retained_stays(engine: Store, link: Link, thin: str, place: Place) -> None:
     with engine._open.context.index.write() as txn:
         rows = [(key, away_row(raw)) for key, raw in txn.scan(Table.AWAY)]
@@ -236,6 +238,7 @@ def test_packs_that_nobody_knows_go(
     sound(engine, place, sent)
 
 
+@pytest.mark.seldom
 def test_a_damaged_pack_is_left(
     engine: Store, link: Link, thin: str, place: Place, expect_log: Callable[..., None]
 ) -> None:

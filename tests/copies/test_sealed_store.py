@@ -87,6 +87,7 @@ def test_sent_dropped_read_and_sent_again(
 
 
 @pytest.mark.parametrize("seal", [[], [OTHER]], ids=["plain", "sealed"])
+@pytest.mark.seldom
 def test_adopted(
     engine: Store, grown: list[str], place: Place, tmp_path: Path, seal: list[Key]
 ) -> None:
@@ -109,6 +110,7 @@ def test_adopted(
     assert not list(new.parent.glob("*.adopting"))
 
 
+@pytest.mark.seldom
 def test_this_machines_key_is_sealed_too(
     engine: Store, grown: list[str], place: Place, home_: Path
 ) -> None:
@@ -122,12 +124,14 @@ def test_this_machines_key_is_sealed_too(
         open_link(engine._open.context, "far")
 
 
+@pytest.mark.seldom
 def test_a_location_that_is_not_sealed_is_refused(engine: Store, place: Place) -> None:
     with pytest.raises(InvalidRequest, match="a sealed one, as the store is"):
         add(engine._open.context, "far", Wanted(place.url, sealed=False), cost=CHEAP)
     assert not place.names()
 
 
+@pytest.mark.seldom
 def test_a_record_with_the_stores_seal_never_travels(
     engine: Store, grown: list[str], place: Place
 ) -> None:
@@ -161,6 +165,7 @@ def chunk_bases(raw: bytes | None) -> bool:
     return raw is None or len(raw) > 24 or len(raw) < 20
 
 
+@pytest.mark.seldom
 def test_an_adopted_sealed_store_needs_its_own_key(
     engine: Store, grown: list[str], place: Place, tmp_path: Path
 ) -> None:

@@ -96,6 +96,7 @@ def test_a_location_has_all_of_its_points_and_says_so(
     assert sorted(one.name for one in link.location.list("")) == before
 
 
+@pytest.mark.seldom
 def test_a_new_point_is_queued_with_itself(engine: Store, make: Maker, link: Link) -> None:
     make.file(b"later", b"x")
     point = make.point(engine)
@@ -126,6 +127,7 @@ def test_who_was_replaced_stops(engine: Store, link: Link, grown: list[str]) -> 
         assert "replaced" in outbox.location(txn, "far").paused
 
 
+@pytest.mark.seldom
 def test_a_delta_counts_when_its_base_is_there(engine: Store, link: Link) -> None:
     """Packs come in any order, and a crash leaves some: what has no base there is sent again."""
     base, delta, further = (bytes([number]) * 32 for number in range(3))
@@ -185,6 +187,7 @@ def test_cut_off_at_any_change_it_goes_on(
         ("put", "packs/", Fail(LocationDenied("a server"))), ("put", "", Fail(StoreFull("a bucket"))),
     ],
 )  # fmt: skip
+@pytest.mark.seldom
 def test_whatever_the_location_does_it_ends_verified_or_says_why(
     engine: Store, link: Link, grown: list[str], operation: str, name: str, fault: Fault
 ) -> None:
@@ -212,6 +215,7 @@ def test_whatever_the_location_does_it_ends_verified_or_says_why(
 
 
 @pytest.mark.parametrize("late", [0, 2, 5])
+@pytest.mark.seldom
 def test_what_is_known_to_be_there_can_be_decoded_there(
     engine: Store, make: Maker, link: Link, grown: list[str], late: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip

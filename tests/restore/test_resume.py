@@ -216,6 +216,7 @@ def count(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
     return lambda: total[0]
 
 
+@pytest.mark.seldom
 def test_only_what_is_needed_is_fetched(
     far: tuple[str, bytes], out: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

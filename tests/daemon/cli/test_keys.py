@@ -43,6 +43,7 @@ def run(request: pytest.FixtureRequest, tmp_path: Path) -> Run:
     return runner("--api", served.api, "--token-file", served.token)
 
 
+@pytest.mark.seldom
 def test_keys_of_a_location(run: Run, place: Place, tmp_path: Path) -> None:
     paper, safe, new = tmp_path / "paper", tmp_path / "safe", tmp_path / "new"
     run(

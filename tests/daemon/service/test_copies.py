@@ -57,6 +57,7 @@ def spec(place: Place, key: Identity, name: str = "there", **more: Any) -> Locat
     return LocationSpec(name, place.url, keys=[key.recipient.printed()], **more)
 
 
+@pytest.mark.seldom
 def test_points_of_a_mount_are_locked_from_the_start(
     place: Place, tmp_path: Path, key: Identity
 ) -> None:
@@ -191,6 +192,7 @@ class Idle:
         self.woken.append(waited_for)
 
 
+@pytest.mark.seldom
 def test_a_wait_has_an_end_and_says_that_the_point_exists(
     service: Service, place: Place, key: Identity
 ) -> None:
@@ -223,6 +225,7 @@ def test_a_wait_has_an_end_and_says_that_the_point_exists(
         service.snapshot("a", durability="remote")
 
 
+@pytest.mark.seldom
 def test_what_failed_is_told_and_tried_again(
     service: Service, place: Place, key: Identity, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -294,6 +297,7 @@ def test_what_is_kept_of_a_point_is_what_the_state_has(service: Service) -> None
     assert settings_of(service.store, service.state, "gone") == {}
 
 
+@pytest.mark.seldom
 def test_a_damaged_log_keeps_no_point_from_its_copy(
     service: Service, place: Place, key: Identity
 ) -> None:
@@ -309,6 +313,7 @@ def test_a_damaged_log_keeps_no_point_from_its_copy(
     assert "without logs" in told[-1]
 
 
+@pytest.mark.seldom
 def test_a_point_is_not_sent_before_all_of_it_is_written_down(
     service: Service, place: Place, key: Identity, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -132,6 +132,7 @@ def test_the_command_gives_all_back(lost: Lost, there: Place, tmp_path: Path) ->
     assert '"kept": true' in good(holdfast(new, "show", lost.points[0], "--json"))
 
 
+@pytest.mark.seldom
 def test_a_state_that_was_lost_comes_back(service: Service, lost: Lost) -> None:
     service.give_back()
     service.state.close()
@@ -143,6 +144,7 @@ def test_a_state_that_was_lost_comes_back(service: Service, lost: Lost) -> None:
         assert {point: kept(state, point) for point in lost.points} == lost.kept
 
 
+@pytest.mark.seldom
 def test_whoever_is_killed_is_followed_by_the_next(
     service: Service, lost: Lost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -192,6 +194,7 @@ def test_retention_waits_until_it_is_known_what_is_kept(
     assert {one.id for one in service.store.points()} == {first, third}
 
 
+@pytest.mark.seldom
 def test_what_is_said_here_counts_more(service: Service, lost: Lost) -> None:
     first, second, _ = lost.points
     service.keep(first, kept=False)
@@ -204,6 +207,7 @@ def test_what_is_said_here_counts_more(service: Service, lost: Lost) -> None:
 
 
 @pytest.mark.parametrize("bytes_", [b"", b"HFX1\xff\xff\xff\xff", b"HFX1\x00\x00\x00\x02{}"])
+@pytest.mark.seldom
 def test_what_cannot_be_read_costs_its_own_point_only(
     service: Service, lost: Lost, monkeypatch: pytest.MonkeyPatch, bytes_: bytes
 ) -> None:
@@ -236,6 +240,7 @@ def test_a_pack_that_is_damaged(service: Service, lost: Lost, there: Place) -> N
     assert found.points + len(found.lost) == 3 and found.lost
 
 
+@pytest.mark.seldom
 def test_two_at_once(service: Service) -> None:
     from daemon.service.core import alone
     from engine.errors import Busy
@@ -267,6 +272,7 @@ def test_tables_of_mounts_are_those_that_were(tmp_path: Path) -> None:
         assert state.marks.names(ADOPTED) == [ADOPTED + "a.b"] and not state.marks.names(SETTINGS)
 
 
+@pytest.mark.seldom
 def test_settings_are_sent_on_until_the_configuration_has_its_own(service: Service) -> None:
     def sent() -> Any:
         return settings_of(service.store, service.state, "m")["configuration"]
