@@ -16,6 +16,6 @@ _libc = ctypes.CDLL(None, use_errno=True)
 def give_way(pid: int) -> None:
     """A process that has just begun, and so has one thread: those it starts inherit. Best effort."""
     with contextlib.suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, pid, NICE)
+        os.setpriority(os.PRIO_PROCESS, pid, max(NICE, os.getpriority(os.PRIO_PROCESS, pid)))
     if _SYSCALL is not None:
         _libc.syscall(_SYSCALL, 1, pid, _IDLE)

@@ -49,10 +49,13 @@ class Producer:
 
 
 # One for each day. rsync writes zeros into an existing file where the file system cannot punch
-# holes; whether they take space is then the store's affair.
+# holes; whether they take space is then the store's affair. It is told to compare times to the nanosecond:
+# to the second, a disk that changed in the second in which day 1's copy ended looks the same.
 PRODUCERS = {
     1: Producer(("cp", "--sparse=always"), leaves_holes=True),
-    2: Producer(("rsync", "--inplace", "--archive", "--sparse"), leaves_holes=False),
+    2: Producer(
+        ("rsync", "--inplace", "--archive", "--sparse", "--modify-window=-1"), leaves_holes=False
+    ),
     3: Producer(
         ("qemu-img", "convert", "-f", "raw", "-O", "raw", "-t", "writeback"), leaves_holes=True
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -19,7 +20,7 @@ from daemon.state import State
 from daemon.supervise import changes, jobs
 from daemon.supervise.changes import Changes
 from daemon.supervise.jobs import Jobs
-from daemon.supervise.polite import NICE
+from daemon.supervise.polite import NICE, give_way
 from engine import Store, supply
 from engine.errors import HoldfastError, ShuttingDown
 
@@ -283,3 +284,12 @@ async def test_a_reader_waits(nursery: trio.Nursery) -> None:
     told.end()
     await trio.testing.wait_all_tasks_blocked()
     assert seen == [7]
+
+
+def test_who_is_politer_already_stays_so() -> None:
+    with subprocess.Popen(["nice", "-n", "15", "cat"], stdin=subprocess.PIPE) as child:
+        while os.getpriority(os.PRIO_PROCESS, child.pid) < 15:
+            time.sleep(0.01)
+        before = os.getpriority(os.PRIO_PROCESS, child.pid)
+        give_way(child.pid)
+        assert os.getpriority(os.PRIO_PROCESS, child.pid) == before
