@@ -5,15 +5,17 @@ Ceph's gateway with ``make test-distributed``. ``proxy`` is between the store an
 
 | fault | proved by |
 |---|---|
-| server killed in the middle of a part | ``test_the_server_is_killed_in_the_middle_of_a_part``; of Ceph's gateway, tests/locations/test_ceph.py |
+| server killed in the middle of a part | ``test_the_server_is_killed_in_the_middle_of_a_part``, Ceph's gateway as well; tests/locations/test_ceph.py |
+| whoever sends, frees or adopts killed at any request | test_killed_at_requests.py |
 | server away for longer than anybody waits | ``STAYING`` gone |
 | 500, 503, a conflict that nobody won | ``PASSING``; for longer than anybody waits: ``STAYING`` |
 | connections cut in a request, an answer, before an answer | ``PASSING`` |
 | timeouts | ``PASSING`` late; ``STAYING`` timeouts |
+| the same while something is read, adopted or freed | ``test_reading_goes_on_through_what_passes`` |
 | slow answers | ``PASSING`` slow |
 | wrong credentials | ``test_wrong_credentials``; a right that is missing: ``STAYING`` denied |
-| clock skew (RequestTimeTooSkewed) | ``STAYING`` clock |
-| a full bucket (QuotaExceeded, 507) | ``STAYING`` quota, full |
+| clock skew (RequestTimeTooSkewed) | ``test_what_does_not_pass_…``; judged by Ceph itself: ``test_a_clock_that_is_wrong`` |
+| a full bucket (QuotaExceeded, 507) | ``STAYING`` quota, full; by a quota of Ceph's: ``test_a_bucket_that_is_full`` |
 | object truncated, bit flipped, pack missing, before the look at it | ``test_a_pack_that_is_not_as_it_was_sent`` |
 | the same, of what was verified | ``test_what_is_damaged_there_later``; tests/copies/test_adopt_hostile.py, test_rescue.py |
 | a bit flipped, an answer cut short on the way | tests/locations/test_server.py |
@@ -36,6 +38,7 @@ from __future__ import annotations
 
 import functools
 import re
+import secrets
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -62,9 +65,10 @@ from tests.copies import made as by_hand
 from tests.copies.test_adopt import content
 from tests.copies.test_reach import grown
 from tests.copies.test_upload import CHEAP, SECRET
+from tests.locations.ceph import Ceph
 from tests.locations.moto_server import MotoServer, client
 from tests.locations.places import BUCKET, Place, Server
-from tests.locations.proxy import Call, CutAnswer, CutRequest, Delay, Fault, Proxy, Status
+from tests.locations.proxy import Call, CutAnswer, CutRequest, Delay, Fault, Proxy, Redate, Status
 from tests.restore.support import Maker, noise
 
 __all__ = ["grown"]
@@ -224,6 +228,74 @@ def test_wrong_credentials(far: Far, monkeypatch: pytest.MonkeyPatch) -> None:
     far.is_there()
 
 
+def test_reading_goes_on_through_what_passes(far: Far) -> None:
+    """Of whoever adopts, restores, borrows, fetches what was dropped, and frees."""
+    assert far.send() == ""
+    assert far.engine.copies.drop_local().chunks
+    newest, oldest = far.engine.points()[-1].id, far.engine.points()[0].id
+    url = far.url.replace(far.server.endpoint, far.proxy.endpoint) + "&timeout=0.5"
+
+    def trouble() -> None:
+        for path in ("/packs/", "/journal/", ""):
+            for fault in (
+                Status(500),
+                error(503, "SlowDown"),
+                CutAnswer(500),
+                CutAnswer(-1),
+                Delay(0.7),
+            ):
+                far.proxy.next(fault, method="GET", path=path)
+
+    trouble()
+    assert Store.adopt(str(far.tmp / "through"), url, SECRET).points == 4
+    trouble()
+    with Store.open(str(far.tmp / "through")) as store:
+        expected = content(store, newest, far.tmp / "restored")
+    trouble()
+    with Store.borrow(url, SECRET, scratch=str(far.tmp)) as store:
+        assert content(store, newest, far.tmp / "borrowed") == expected
+    trouble()
+    shutil.rmtree(Path(far.engine.path, "cache"), ignore_errors=True)
+    content(far.engine, oldest, far.tmp / "fetched")
+    trouble()
+    far.engine.remove_points([one.id for one in far.engine.points()[:2]])
+    assert far.engine.copies.reclaim("far").done
+    far.proxy.clear()
+    assert far.engine.check(read_data=True).problems == []
+
+
+@pytest.mark.needs_ceph
+@pytest.mark.parametrize("server", ["ceph"], indirect=True)
+def test_a_clock_that_is_wrong(far: Far) -> None:
+    """The server judges it, before anything else of a request."""
+    far.proxy.next(Redate("20200101T000000Z"), times=-1)
+    assert "RequestTimeTooSkewed" in far.send() + far.reasons()
+    assert "set the clock" in far.send() + far.reasons() and "verified" not in far.states()
+    far.is_here()
+    far.proxy.clear()
+    far.engine.copies.retry("far")
+    assert far.send() == ""
+    far.is_there()
+
+
+@pytest.mark.needs_ceph
+@pytest.mark.parametrize("server", ["ceph"], indirect=True)
+def test_a_bucket_that_is_full(far: Far) -> None:
+    """By a quota, which somebody makes larger."""
+    far.wait_s = SHORT
+    cluster = far.server.cluster
+    assert cluster is not None
+    cluster.fill(BUCKET)
+    try:
+        told = far.send() + far.reasons()
+        assert "QuotaExceeded" in told and "free space" in told and far.states() == {"queued"}
+        far.is_here()
+    finally:
+        cluster.free(BUCKET)
+    assert far.send() == ""
+    far.is_there()
+
+
 DAMAGE = ("truncated", "flipped", "missing")
 
 
@@ -331,39 +403,51 @@ def test_a_journal_of_many_pages(
     assert (report.points, report.left_out) == (2, 0)
 
 
+@pytest.fixture(params=["revivable", pytest.param("ceph", marks=pytest.mark.needs_ceph)])
+def mortal(request: pytest.FixtureRequest) -> MotoServer | Ceph:
+    """A server that can be killed and started again with what it had: of a Ceph its gateway."""
+    found: MotoServer | Server = request.getfixturevalue(request.param)
+    if isinstance(found, MotoServer):
+        return found
+    assert found.cluster is not None
+    return found.cluster
+
+
 def test_the_server_is_killed_in_the_middle_of_a_part(
-    engine: Store, make: Maker, revivable: MotoServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    engine: Store, make: Maker, mortal: MotoServer | Ceph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
     """Once it comes back while it is waited for, once it does not."""
     make.file(b"large", noise(limits.PUT_PART + (1 << 20), 5))
     make.point(engine)
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "anything")
-    monkeypatch.setattr(connect, "Retry", functools.partial(Retry, limit_s=10.0))
-    moto = revivable
-    with Proxy(moto.endpoint) as proxy:
-        url = f"s3://{BUCKET}/x?endpoint={proxy.endpoint}"
+    for name, value in mortal.credentials.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(connect, "Retry", functools.partial(Retry, limit_s=60.0))
+    key = secrets.token_hex(6)
+    with Proxy(mortal.endpoint) as proxy:
+        url = f"s3://{BUCKET}/{key}?endpoint={proxy.endpoint}"
         wanted = Wanted(url, [SECRET], verify=1.0, local="drop")
         add(engine._open.context, "far", wanted, cost=CHEAP).location.close()
 
         def again(path: str) -> None:
-            moto.kill()
-            threading.Thread(target=moto.start).start()
+            mortal.kill()
+            threading.Thread(target=mortal.start).start()
 
         proxy.next(Call(again, after=1 << 19), method="PUT", path="partNumber")
         assert len(engine.copies.send("far")) == 1
         make.file(b"another", noise(limits.PUT_PART + (1 << 20), 6))
         make.point(engine)
         monkeypatch.setattr(connect, "Retry", functools.partial(Retry, limit_s=SHORT))
-        proxy.next(Call(lambda path: moto.kill(), after=1 << 19), method="PUT", path="partNumber")
+        proxy.next(Call(lambda path: mortal.kill(), after=1 << 19), method="PUT", path="partNumber")
         with pytest.raises(LocationUnavailable):
             engine.copies.send("far")
         (waiting,) = engine.copies.uploads("far", "queued")
         assert waiting.reason
         assert engine.check(read_data=True).problems == [] and not engine.copies.drop_local().chunks
-        moto.start()
+        mortal.start()
         assert len(engine.copies.send("far")) == 1
         assert {one.state for one in engine.copies.uploads("far")} == {"verified"}
-        Store.adopt(str(tmp_path / "new"), f"s3://{BUCKET}/x?endpoint={moto.endpoint}", SECRET)
+        Store.adopt(
+            str(tmp_path / "new"), f"s3://{BUCKET}/{key}?endpoint={mortal.endpoint}", SECRET
+        )
         with Store.open(str(tmp_path / "new")) as store:
             assert store.check(read_data=True).problems == []

@@ -31,11 +31,12 @@ BUCKET, LOCKED, VERSIONS = "holdfast-test", "holdfast-locked", "holdfast-version
 
 class Server:
     """An S3 server with its buckets: ``url`` makes a place of its own in one of them. ``locking``: the option that
-    ``LOCKED`` needs to be written to."""
+    ``LOCKED`` needs to be written to; ``cluster``: what it is of, if it is a Ceph."""
 
     def __init__(self, endpoint: str, credentials: dict[str, str]) -> None:
         self.endpoint, self.credentials = endpoint, credentials
         self.locking = ""
+        self.cluster: Ceph | None = None
         self.admin = client(endpoint, credentials)
         self.admin.create_bucket(Bucket=BUCKET)
         self.admin.create_bucket(Bucket=LOCKED, ObjectLockEnabledForBucket=True)
@@ -67,7 +68,9 @@ def ceph(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     if missing:
         pytest.fail(f"there is no {missing}; make test-distributed installs it")
     with Ceph(tmp_path_factory.mktemp("ceph")) as cluster:
-        yield Server(cluster.endpoint, cluster.credentials)
+        server = Server(cluster.endpoint, cluster.credentials)
+        server.cluster = cluster
+        yield server
 
 
 @pytest.fixture(params=["moto", pytest.param("ceph", marks=pytest.mark.needs_ceph)])

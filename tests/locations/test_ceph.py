@@ -117,9 +117,9 @@ def test_the_gateway_killed_in_the_middle(tmp_path_factory: pytest.TempPathFacto
         thread.start()
         for _ in range(3):
             time.sleep(0.7)
-            cluster.kill_gateway()
+            cluster.kill()
             time.sleep(0.5)
-            cluster.start_gateway()
+            cluster.start()
         before = len(done)
         end = time.monotonic() + 120
         while len(done) < before + 2 and time.monotonic() < end:
