@@ -1,8 +1,8 @@
 """Real servers on loopback, started when a test first asks for one; and places at which a test can keep copies.
 
 A test that takes ``place`` runs in a directory, at moto (``over_s3``), at a Ceph (``needs_ceph``) and at Azurite
-(``needs_azurite``); the last two where they are asked for (make test-distributed). Marked ``seldom`` it is spared moto:
-another one shows the same there. What makes sense of a directory alone is marked ``in_a_directory``.
+(``needs_azurite``); the last two where they are asked for (make test-distributed). Marked ``seldom`` it is spared moto
+(but there) and Azurite: another one shows the same. What makes sense of a directory alone is marked ``in_a_directory``.
 """
 
 from __future__ import annotations
