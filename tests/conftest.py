@@ -257,7 +257,7 @@ def why_no_boot() -> str:
 ASKED = ("needs_ceph", "needs_azurite")
 """Markers of tests that start large servers: they run where the markers are asked for, and nowhere else."""
 SPARED = ("over_s3", "needs_azurite")
-"""Markers of tests that run, if they are marked ``seldom`` as well, where that is asked for: ``(over_s3 and seldom)``."""
+"""Markers of tests that run, if they are ``seldom`` as well, where that is asked for: ``(over_s3 and seldom)``."""
 NEEDS: dict[str, Callable[[], str]] = {"needs_fuse": why_no_fuse, "needs_boot": why_no_boot}
 SKIPPED = pytest.StashKey[dict[str, list[str]]]()
 
