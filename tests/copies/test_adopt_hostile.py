@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from backports import zstd
 
-from engine import Store, codec, limits
+from engine import Store, codec
 from engine.copies import marker, sealed
 from engine.copies.journal import PacksChanged, PointMade, path_of
 from engine.copies.journal import Point as PointCopy
@@ -186,12 +186,7 @@ def test_absurd_records_leave_their_pack_out(
 def test_absurd_sizes_are_refused_before_they_are_fetched(
     forge: Forge, tmp_path: Path, name: str
 ) -> None:
-    place = forge.made.place
-    if place.credentials:  # a server keeps no holes
-        place.write(name, bytes(limits.JOURNAL_ENTRY_MAX + (2 << 20)))
-    else:
-        (place.root / name).touch()
-        os.truncate(place.root / name, 1 << 40)
+    forge.made.place.swell(name)
     if name == path_of(9):
         assert adopted(forge, tmp_path).points == 1  # behind a gap: it says nothing
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,14 +15,16 @@ from engine.copies.rows import DROP
 from engine.copies.upload import Uploader
 from engine.errors import LocationUnavailable
 from engine.index import Table
+from engine.index.rows import U32, chunk_row
 from engine.maintain.drop import drop
 from engine.progress import silent
 from engine.restore import job
 from tests.copies.test_reach import grown
 from tests.copies.test_upload import CHEAP, SECRET
 from tests.locations.places import Place
+from tests.maintain.test_bases import FIRST, two_versions
 from tests.restore.support import Maker, found, restored, seen
-from tests.restore.test_helper import Waited
+from tests.restore.test_helper import Waited, asked_by_all
 
 __all__ = ["grown"]
 
@@ -113,13 +116,9 @@ def test_helping_processes_read_from_there_as_well(
     engine.collect()
     monkeypatch.setattr(job, "HELP_FROM", 1)
     monkeypatch.setattr("engine.restore.tree.HELP_FROM", 1)
-
-    def each_has_one(self: job.Job) -> None:  # there is not much: one thread alone may have done it
-        self._mine.helper = Waited(engine.path)
-        self._helpers.append(self._mine.helper)
-
-    monkeypatch.setattr(job.Job, "_take_helper", each_has_one)
-    monkeypatch.setattr(Waited, "asked", 0)
+    monkeypatch.setattr(job, "Helper", Waited)
+    monkeypatch.setattr(job.Job, "_take_helper", asked_by_all)
+    Waited.asked = 0
     assert content(engine, grown[0], tmp_path / "after") == before
     with engine._open.context.index.read() as txn:
         assert txn.count(Table.SUSPECTS) == 0
@@ -155,3 +154,40 @@ def test_what_is_here_is_restored_while_the_location_is_gone(
         result = again.restore(grown[0], b"", bytes(tmp_path / "out"))
     names = {one.path for one in result.damaged}
     assert b"big" in names and result.files > len(names)
+
+
+def test_what_is_here_as_a_delta_of_what_does_not_answer_is_no_damage(
+    engine: Store, make: Maker, link: Link, place: Place, another: Callable[[], Place], tmp_path: Path
+) -> None:  # fmt: skip
+    """As are new chunks of an adopted store; damage beside them is damage all the same."""
+    make.file(b"users.dbf", FIRST)
+    send_all(engine, link, [make.point(engine)])
+    Store.adopt(str(tmp_path / "new"), place.url, SECRET)
+    with Store.open(str(tmp_path / "new")) as store:
+        two_versions(store)
+        with store._open.context.index.read() as txn:
+            rows = [chunk_row(raw) for _, raw in txn.scan(Table.CHUNKS)]
+            away = {U32.unpack(key)[0] for key in txn.keys(Table.AWAY)}
+        assert any(row.bases for row in rows if row.pack not in away), "no delta: nothing is tried"
+        place.gone()
+        shutil.rmtree(tmp_path / "new" / "cache", ignore_errors=True)
+    with Store.open(str(tmp_path / "new")) as store:
+        for report in (store.check(read_data=True), store.scrub()):
+            assert [one.code for one in report.problems] == ["location"], report.problems
+            assert "could not be looked at" in report.problems[0].text
+        checked = store.check(read_data=True)
+        assert checked.counts["chunks not looked at"] > checked.counts["chunks elsewhere"]
+        with store._open.context.index.read() as txn:
+            assert txn.count(Table.SUSPECTS) == 0
+        place.back()
+        again = store.check(read_data=True)
+        assert again.problems == [] and "chunks not looked at" not in again.counts
+        other = another()
+        add(engine._open.context, "other", Wanted(other.url, [SECRET]), cost=CHEAP)
+        place.clear()
+        for name, data in other.everything().items():
+            place.write(name, data)
+    with Store.open(str(tmp_path / "new")) as store:  # another disk is mounted there
+        assert {one.code for one in store.check(read_data=True).problems} == {"location"}
+        with store._open.context.index.read() as txn:
+            assert txn.count(Table.SUSPECTS) == 0

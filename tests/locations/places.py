@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from engine import limits
 from engine.locations import Location, open_location
 from tests.locations import azurite as azurite_module
 from tests.locations import ceph as ceph_module
@@ -137,6 +138,11 @@ class Place:
     def back(self) -> None:
         self.root.with_name(self.root.name + ".gone").rename(self.root)
 
+    def swell(self, name: str) -> None:
+        """Make it larger than anything that is to be fetched as a whole."""
+        (self.root / name).touch()
+        os.truncate(self.root / name, 1 << 40)
+
     def age(self, prefix: str) -> float:
         """Make what lies there old; in seconds, for what grace it is old enough."""
         for name in self.names(prefix):
@@ -232,6 +238,9 @@ class Remote(Place):
 
     def back(self) -> None:
         self.proxy.clear()
+
+    def swell(self, name: str) -> None:
+        self.write(name, bytes(limits.JOURNAL_ENTRY_MAX + limits.MIB))  # a server keeps no holes
 
     def age(self, prefix: str) -> float:
         time.sleep(2.1)  # nobody but the server says when it was; some of them in whole seconds
