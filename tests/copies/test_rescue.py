@@ -240,15 +240,14 @@ def test_no_checkpoint_forgets_what_is_locked(tmp_path: Path) -> None:
     with Store.open(str(tmp_path / "store")) as store:
         store.create_mount("m")
         locked, other = (store.snapshot("m").id for _ in range(2))
-        place = made.location(tmp_path / "there", store, [PASS])
-    place.append(Locked((locked,), 1000))
-    chain = place.chain
-    nothing = Checkpoint(chain.state.store, (), tuple(place.rows), {})
+        one = made.location(Place(tmp_path / "there"), store, [PASS])
+    one.append(Locked((locked,), 1000))
+    chain = one.chain
+    nothing = Checkpoint(chain.state.store, (), tuple(one.rows), {})
     for time_ns, left in ((999, [locked]), (1000, [])):
-        raw = encode(place.vault, chain.next(made.WRITER, time_ns, nothing))
-        path = place.root / path_of(chain.seq + 1)
-        path.write_bytes(raw)
-        code, out, err = rescue(place.root, "list")
+        raw = encode(one.vault, chain.next(made.WRITER, time_ns, nothing))
+        one.place.write(path_of(chain.seq + 1), raw)
+        code, out, err = rescue(one.place.root, "list")
         assert [line.split()[0] for line in out.splitlines()] == left and other not in out
         assert (code == 20) == bool(left) == ("which is locked" in err)
 
