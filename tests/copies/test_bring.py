@@ -126,16 +126,18 @@ class Killed(Helper):
 
 
 def test_a_restore_of_it_all_asks_for_little_twice(
-    url: str, make: Maker, out: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    url: str, place: Place, make: Maker, out: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     expect_log: Callable[[str], None],
 ) -> None:  # fmt: skip
     """With helpers, one of which is killed; these ask the location for nothing."""
     expect_log("helping process")
     monkeypatch.setattr("engine.restore.tree.HELP_FROM", 1)
     monkeypatch.setattr(jobs, "Helper", Killed)
+    Killed.asked = 0
+    Killed.gone.clear()
     expected = wanted(make.tree)
     (tmp_path / "scratch").mkdir()
-    stored = sum(one.stat().st_size for one in Path(url[7:], "packs").rglob("*") if one.is_file())
+    stored = place.size("packs/")
     total = [0]
     ranges = Faulty.ranges
 
