@@ -335,6 +335,7 @@ def test_the_server_is_killed_in_the_middle_of_a_part(
     engine: Store, make: Maker, revivable: MotoServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
     """Once it comes back while it is waited for, once it does not."""
+    monkeypatch.setattr(limits, "SEALED_FIRST", limits.SEALED_PACK)  # a pack in parts
     make.file(b"large", noise(limits.PUT_PART + (1 << 20), 5))
     make.point(engine)
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
