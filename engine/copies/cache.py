@@ -203,7 +203,7 @@ class BlockCache:
     def _make_room(self, size: int) -> None:
         with self._lock:
             known = self._written >= 0
-            if not known and not self._system.exists(self._folder):
+            if not self._system.exists(self._folder):  # never made, or somebody removed all of it
                 self._system.mkdir(self._folder)
             self._written = max(self._written, 0) + size
             if known and self._written <= self._most // 16:

@@ -145,7 +145,10 @@ class Fetcher:
     def _opened(self, name: str) -> Link:
         try:
             return connect.open_link(self._context, name)
-        except NotFound as error:  # no chunk is damaged because a disk is not mounted
+        except (
+            Corrupt,
+            NotFound,
+        ) as error:  # no chunk is damaged because of a disk that is not the one
             raise LocationUnavailable(f"location {name!r}", found=str(error)) from None
 
 

@@ -142,6 +142,22 @@ class Vault:
         return (self._epochs or {}).items() >= (other._epochs or {}).items()
 
     @property
+    def mark(self) -> str:
+        """What tells the newest data key from another, and nothing of it; "" when nothing is sealed."""
+        return self._mark(self.epoch)
+
+    def bears(self, mark: str) -> bool:
+        """Whether the data key is here that ``mark`` was of; "" is of none."""
+        epoch = mark.partition(" ")[0]
+        return not mark or (epoch.isdecimal() and self._mark(int(epoch)) == mark)
+
+    def _mark(self, epoch: int) -> str:
+        key = (self._epochs or {}).get(epoch)
+        if key is None:
+            return ""
+        return f"{epoch} {primitives.derive(key, 'mark', self.location)[:16].hex()}"
+
+    @property
     def fingerprint(self) -> str:
         """16 hex digits, no secret, the same as long as the location lives: what a person compares who opened it by a
         recipient's key, for which anybody who knows the public half could have made up a location."""

@@ -2,6 +2,8 @@
 
 import os
 import random
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -46,15 +48,23 @@ class Waited(helping.Helper):
     """One that is asked from the start, however long it takes to be ready."""
 
     asked = 0
+    _turn = threading.RLock()
 
     def ready(self) -> bool:
-        while not super().ready():
-            pass
+        with self._turn:
+            while not super().ready():
+                time.sleep(0.001)
         return True
 
     def write_span(self, *arguments: object) -> tuple[int, list[str]]:
-        type(self).asked += 1
-        return super().write_span(*arguments)  # type: ignore[arg-type]
+        with self._turn:
+            type(self).asked += 1
+            return super().write_span(*arguments)  # type: ignore[arg-type]
+
+
+def asked_by_all(job: jobs.Job) -> None:
+    """For ``Job._take_helper``: whichever thread has something to write asks the first helper."""
+    job._mine.helper = job._helpers[0] if job._helpers else None
 
 
 class Dying(Waited):
@@ -70,6 +80,7 @@ def test_helpers_write_what_threads_write(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(jobs, "Helper", Waited)
+    monkeypatch.setattr(jobs.Job, "_take_helper", asked_by_all)
     Waited.asked = 0
     store.restore("m@latest", b"", os.fsencode(tmp_path / "out"))
     assert Waited.asked > 0
