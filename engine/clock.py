@@ -5,18 +5,24 @@ boot time goes by as the machine has been up, whatever the clock is set to. Over
 was off. A store that has ever heard the time from the server of a storage location (row ``clock there``: the newest it
 heard) counts of that only what the machine has been up since the boot, until a server says more; the others believe the
 clock as it is found. Every process that comes to write looks, so the first one after a boot settles it for that boot.
+What the first look of a boot saw is in the file ``clock`` as well: an index made anew, or an older one that was put
+back, does not know it, and within a boot one look is as good as another.
 """
 
 from __future__ import annotations
 
 import json
+import os
+from contextlib import suppress
 from typing import NamedTuple
 
 from engine.errors import Corrupt
 from engine.index import Index, Table, Txn
 from engine.index.rows import U64
-from engine.seam import Os
+from engine.seam import Os, load, save
 
+FILE = "clock"
+_MOST = 4096
 _KEY = b"clock"
 _THERE = b"clock there"
 _SECOND = 10**9
@@ -52,13 +58,18 @@ def judged(
     return Now(min(wall_ns, known), latest), Seen(known, since_boot, boot)
 
 
-def look(system: Os, txn: Txn) -> Now:
-    """The time, written down in a write transaction. Raises Corrupt."""
+def look(system: Os, txn: Txn, root: str) -> Now:
+    """The time, written down in a write transaction; ``root``: the store's directory. Raises Corrupt."""
     raw = txn.get(Table.META, _KEY)
-    now, seen = judged(
-        system.time_ns(), system.since_boot(), system.boot(), _decoded(raw), _heard(txn)
-    )
+    last, boot = None if raw is None else _decoded(raw), system.boot()
+    begins = last is None or last.boot != boot
+    if begins:
+        last = _of_boot(system, root, boot) or last
+    now, seen = judged(system.time_ns(), system.since_boot(), boot, last, _heard(txn))
     txn.put(Table.META, _KEY, json.dumps(seen).encode("ascii"))
+    if begins and (last is None or last.boot != boot):
+        with suppress(OSError):  # where there is no room the row has it
+            save(system, os.path.join(root, FILE), json.dumps(seen).encode("ascii"))
     return now
 
 
@@ -80,11 +91,18 @@ def _heard(txn: Txn) -> int:
     return int(U64.unpack(raw)[0])
 
 
-def _decoded(raw: bytes | None) -> Seen | None:
-    if raw is None:
+def _of_boot(system: Os, root: str, boot: str) -> Seen | None:
+    """What the file says, where it is of this boot."""
+    try:
+        found = _decoded(load(system, os.path.join(root, FILE), _MOST))
+    except (OSError, Corrupt):
         return None
+    return found if found.boot == boot else None
+
+
+def _decoded(raw: bytes) -> Seen:
     try:
         time_ns, since_boot, boot = json.loads(raw)
         return Seen(int(time_ns), float(since_boot), str(boot))
-    except (ValueError, TypeError) as error:
-        raise Corrupt("index row of the clock", found=str(error)) from None
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        raise Corrupt("what is known of the clock", found=str(error)) from None

@@ -16,7 +16,7 @@ from engine import limits
 from engine.copies import journal, sealed
 from engine.copies.chain import Chain, State
 from engine.copies.connect import opened, read_marker
-from engine.copies.rings import bounded, newest_ring
+from engine.copies.rings import newest_ring
 from engine.copies.sealed import PackRow
 from engine.errors import Corrupt, HoldfastError, InvalidRequest, NotFound, PermissionDenied
 from engine.keys import Key, Opener, Vault, alone
@@ -126,7 +126,7 @@ def _read_journal(bare: Bare, report: Report, lists: int = _LISTS) -> None:
     gap = ""
 
     def fetch(number: int) -> bytes:
-        return bounded(location, journal.path_of(number), limits.JOURNAL_ENTRY_MAX)
+        return journal.fetch(location, number)
 
     for done, (number, future) in enumerate(ahead(numbers, fetch, limits.ADOPT_THREADS)):
         report(Progress("read journal", done, len(numbers), "entries"))
@@ -135,6 +135,7 @@ def _read_journal(bare: Bare, report: Report, lists: int = _LISTS) -> None:
                 gap or f"journal entries from {number} on are left out: {chain.seq + 1} is missing"
             )
             best, chain = chain, Chain(bare.vault)
+        begins = not chain.seq
         try:
             entry = chain.take(number, future.result())
         except (Corrupt, NotFound, PermissionDenied) as error:
@@ -150,6 +151,13 @@ def _read_journal(bare: Bare, report: Report, lists: int = _LISTS) -> None:
                 bare.notes.append(f"journal entry {number} is left out: {error}")
                 best, chain = chain, Chain(bare.vault)
             continue
+        if begins and isinstance(entry.body, journal.Checkpoint):
+            try:
+                best.state.refuse_forgetting(entry.body, entry)
+            except Corrupt as error:
+                bare.notes.append(f"journal entry {number} is left out: {error}")
+                chain = Chain(bare.vault)
+                continue
         _note_names(bare.named, entry)
         if isinstance(entry.body, journal.Checkpoint):
             gap = ""
@@ -168,11 +176,7 @@ def _read_journal(bare: Bare, report: Report, lists: int = _LISTS) -> None:
             location.shown, expected=f"store {store.hex()}, as its marker says",
             found=f"a journal of store {chain.state.store.hex()}", do="find out who changed it",
         )  # fmt: skip
-    bare.state, bare.seq, bare.digest = (
-        chain.state,
-        chain.seq,
-        chain.digest,
-    )
+    bare.state, bare.seq, bare.digest = chain.state, chain.seq, chain.digest
     bare.ends = not numbers or numbers[-1] == chain.seq
 
 

@@ -86,6 +86,18 @@ class State:
         points, packs = tuple(self.points.values()), tuple(self.packs.values())
         return Checkpoint(self.store, points, packs, dict(self.locks), self.place)
 
+    def refuse_forgetting(self, body: Checkpoint, entry: Entry) -> None:
+        """Raises Corrupt for a checkpoint, which does not follow what adds up to this, but leaves out of it what is
+        locked at its time."""
+        points = {point.id: point for point in body.points}
+        for name, until in self.locks.items():
+            same = points.get(name) == self.points[name]
+            if until > entry.time_ns and not (same and body.locks.get(name, 0) >= until):
+                raise Corrupt(
+                    f"journal entry {entry.seq}", expected=f"point {name}, which is locked, as it was before",
+                    found="another, or none", do=_DO,
+                )  # fmt: skip
+
     def _of_store(self, store: bytes, entry: Entry) -> None:
         if self.store not in (b"", store):
             raise Corrupt(

@@ -61,7 +61,7 @@ def _text(spoiled: int) -> str:
 
 def _is_whole(link: Link, seq: int) -> bool:
     try:
-        entry = journal.decode(link.vault, seq, link.location.read(journal.path_of(seq)))
+        entry = journal.decode(link.vault, seq, journal.fetch(link.location, seq))
     except _UNREAD:
         return False
     return isinstance(entry.body, journal.Checkpoint)
@@ -94,7 +94,7 @@ def _run(link: Link, numbers: list[int], without: int, report: Report) -> Chain:
             chain.pass_over(seq)
             continue
         try:
-            chain.take(seq, link.location.read(journal.path_of(seq)))
+            chain.take(seq, journal.fetch(link.location, seq))
         except _UNREAD:
             chain = Chain(link.vault)  # behind what was removed it begins with a checkpoint
     return chain
@@ -132,7 +132,7 @@ def _prune(link: Link, spoiled: int) -> int:
 
 def _stays(link: Link, seq: int) -> bool:
     try:
-        entry = journal.decode(link.vault, seq, link.location.read(journal.path_of(seq)))
+        entry = journal.decode(link.vault, seq, journal.fetch(link.location, seq))
     except _UNREAD:
         return True
     return isinstance(entry.body, journal.Begin)

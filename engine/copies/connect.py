@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from engine.chunks import Context
 from engine.copies import journal, marker, outbox, policy
 from engine.copies.link import Link
 from engine.copies.rings import LocationRings, bounded, machine_key, new_machine_key, own_ring
-from engine.copies.rows import KEEP, LocationRow, OutboxRow
+from engine.copies.rows import KEEP, MAKING, LocationRow, OutboxRow
 from engine.errors import AlreadyExists, Corrupt, InvalidRequest, NotFound, Unsupported
 from engine.index import Table, Txn
-from engine.keys import COST, Keyring, Opener, Secret, Vault, make, unlock
+from engine.keys import COST, Keyring, Opener, Secret, Vault, bearing, make, unlock
 from engine.keys.primitives import Cost
 from engine.locations import (
     Bandwidth,
@@ -30,8 +31,6 @@ from engine.locations import (
 )
 from engine.nodes.point import decode_point
 from engine.seam import Os
-
-_MAKING = "it is not finished"
 
 
 @dataclass(frozen=True)
@@ -118,7 +117,8 @@ def open_link(context: Context, name: str, secret: Opener | None = None) -> Link
     opener = secret or machine_key(context, name)
     number, raw = LocationRings(location).newest()
     vault = unlock(raw, opener, location=found.location, least=row.ring, system=context.system)
-    seen_ring(context, name, number)
+    bearing(vault, row.ring_mark, f"key ring {number} of {location.shown}")
+    seen_ring(context, name, number, vault)
     return Link(context, name, location, vault, number, opener)
 
 
@@ -133,14 +133,16 @@ def look(location: Location, row: LocationRow) -> marker.Marker:
     return found
 
 
-def seen_ring(context: Context, name: str, number: int) -> None:
-    """No key ring of the location with a lower number is taken from now on."""
+def seen_ring(context: Context, name: str, number: int, vault: Vault) -> None:
+    """No key ring of the location with a lower number, or without these keys, is taken from now on."""
     with context.index.read() as txn:
-        if outbox.location(txn, name).ring >= number:
+        row = outbox.location(txn, name)
+        if row.ring > number or (row.ring, row.ring_mark) == (number, vault.mark):
             return
     with context.index.write() as txn:
         row = outbox.location(txn, name)
-        outbox.save(txn, name, replace(row, ring=max(row.ring, number)))
+        if row.ring <= number:
+            outbox.save(txn, name, replace(row, ring=number, ring_mark=vault.mark))
 
 
 def opened(
@@ -181,7 +183,7 @@ def _row(context: Context, name: str, wanted: Wanted) -> LocationRow:
     with context.index.write() as txn:
         known = outbox.locations(txn).get(name)
         if known is not None:
-            if known.paused != _MAKING or known.url != wanted.url:
+            if known.paused != MAKING or known.url != wanted.url:
                 raise AlreadyExists(f"location {name!r}", expected="a new name", found=known.url)
             if known.sealed != wanted.sealed:
                 kind = "sealed" if known.sealed else "not sealed"
@@ -199,7 +201,7 @@ def _row(context: Context, name: str, wanted: Wanted) -> LocationRow:
         row = LocationRow(
             0, wanted.url, context.system.random(16).hex(), context.system.random(16).hex(),
             wanted.sealed, wanted.credentials, mounts=list(wanted.mounts), verify=float(wanted.verify),
-            local=wanted.local, paused=_MAKING, bandwidth=wanted.bandwidth, read_bandwidth=wanted.read_bandwidth,
+            local=wanted.local, paused=MAKING, bandwidth=wanted.bandwidth, read_bandwidth=wanted.read_bandwidth,
             object_lock=wanted.object_lock,
         )  # fmt: skip
         return outbox.add(txn, name, row)
@@ -226,17 +228,17 @@ def _keys(
         return 0, Vault(here, context.key, None)
     key = new_machine_key(context, name)
     system = context.system
-    rings = LocationRings(location, lambda number: seen_ring(context, name, number))
+    rings = LocationRings(location, partial(seen_ring, context, name))
     if not (begun and rings.any()):
         raw, vault = make(
             here, context.key, [*wanted.secrets, key], now_ns=system.time_ns(), cost=cost, system=system
         )  # fmt: skip
         if rings.create(1, raw):
-            rings.seen(1)
+            rings.seen(1, vault)
             return 1, vault
-    ring = Keyring(rings, here, key, key, row.ring, cost, system)
+    ring = Keyring(rings, here, key, key, row.ring, cost, system, row.ring_mark)
     now = ring.change(missing=wanted.secrets)
-    rings.seen(now.number)
+    rings.seen(now.number, now.vault)
     return now.number, now.vault
 
 

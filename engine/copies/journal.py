@@ -13,9 +13,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from engine import codec, limits, strict
+from engine.copies.rings import bounded
 from engine.copies.sealed import PackRow
 from engine.errors import Corrupt, FormatTooNew, HoldfastError, InvalidRequest
 from engine.keys import FRAME_OVERHEAD, HEADER_LEN, JOURNAL_MAGIC, Vault
+from engine.locations import Location
 from engine.nodes.point import is_point_id
 from engine.registry import valid_name
 
@@ -117,6 +119,11 @@ def path_of(seq: int) -> str:
     """Where entry number ``seq`` lies."""
     assert 0 < seq <= _SEQ_MAX
     return f"{FOLDER}{seq:016d}"
+
+
+def fetch(location: Location, seq: int) -> bytes:
+    """The bytes that lie at entry number ``seq``, if one may have so many. Raises NotFound, Corrupt."""
+    return bounded(location, path_of(seq), limits.JOURNAL_ENTRY_MAX)
 
 
 def seq_of(name: str) -> int | None:

@@ -231,28 +231,23 @@ def take_over(context: Context, name: str) -> None:
 
 def remove(context: Context, name: str) -> None:
     """Forget a location, in steps that may be cut off; what lies there stays. Raises NotFound, and Busy while bytes of
-    points are there only, or while somebody sends there, reclaims or drops local bytes: it waits for its turn, as they
-    do."""
+    points are there only, or while something is sent there or given up here."""
     with context.index.read() as txn:
         row = outbox.location(txn, name)
-    with alone(context, name, row, limits.ALONE_WAIT):
-        _forget(context, name, row.id)
+    with alone(context, name, row, limits.REMOVE_WAIT):
+        _remove(context, name)
 
 
-def _forget(context: Context, name: str, number: int) -> None:
+def _remove(context: Context, name: str) -> None:
     with context.index.write() as txn:
         row = outbox.location(txn, name)
-        if row.id != number:
-            raise Busy(
-                f"location {name!r}", found="another of that name since", do="look, and try again"
-            )
         mine = {key for key, raw in txn.scan(Table.AWAY) if rows.away_row(raw).location == row.id}
         if mine and any(U32.pack(chunk_row(raw).pack) in mine for _, raw in txn.scan(Table.CHUNKS)):
             raise Busy(
                 f"location {name!r}", expected="nothing that is only there",
                 found="bytes of points that were given up here", do="delete those points and collect first",
             )  # fmt: skip
-        outbox.save(txn, name, replace(row, paused="it is being removed"))
+        outbox.save(txn, name, replace(row, paused=rows.REMOVING))
     with context.index.read() as txn:
         copies = list(txn.keys(Table.COPIES, prefix=rows.copy_key(row.id, b"")))
         queued = list(txn.keys(Table.OUTBOX, prefix=rows.U16.pack(row.id)))

@@ -26,6 +26,9 @@ QUEUED, UPLOADING, VERIFIED, FAILED = "queued", "uploading", "verified", "failed
 REMOVED = "removed"  # the point is deleted here, and the location has not been told
 STATES = (QUEUED, UPLOADING, VERIFIED, FAILED)
 
+MAKING, REMOVING = "it is not finished", "it is being removed"
+"""Why nothing is sent to a location of which not all is in the index."""
+
 KEEP, DROP = "keep", "drop"
 """What becomes of the bytes here once a point is verified there."""
 
@@ -36,7 +39,8 @@ class LocationRow:
     ``seq`` and ``last``: number and hash (hex) of the last journal entry that is known; ``credentials``: where they
     are, never what they are; ``mounts``: whose points go there, none for all; ``verify``: part of the packs that is
     read back; ``local``: KEEP or DROP; ``paused``: why nothing is sent, "" when it is; ``ring``: number of
-    the newest key ring that was seen; ``bandwidth``, ``read_bandwidth``: bytes a second of what is sent and fetched, as
+    the newest key ring that was seen, ``ring_mark``: of its keys, see ``Vault.mark``;
+    ``bandwidth``, ``read_bandwidth``: bytes a second of what is sent and fetched, as
     ``locations.parse_windows`` reads it, "" for no limit; ``requests``: asked of it so far by kind (and bytes);
     ``tidied_ns``: when leftovers of uploads were looked for last; ``ring_here``: this machine's key opens a ring that
     the store keeps, not the one there; ``object_lock``: what locked points need there is retained; ``held_s``: until
@@ -57,6 +61,7 @@ class LocationRow:
     local: str = KEEP
     paused: str = ""
     ring: int = 0
+    ring_mark: str = ""
     ring_here: bool = False
     bandwidth: str = ""
     read_bandwidth: str = ""

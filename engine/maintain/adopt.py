@@ -66,7 +66,7 @@ def adopt(
         row = LocationRow(
             0, url, bare.vault.location.hex(), system.random(16).hex(), bare.vault.sealed, credentials,
             seq=bare.seq, last=bare.digest.hex(), paused=NOT_TAKEN_OVER, ring=bare.number,
-            ring_here=bare.key is not None, checkpoints=bare.checkpoints[-2:],
+            ring_mark=bare.vault.mark, ring_here=bare.key is not None, checkpoints=bare.checkpoints[-2:],
         )  # fmt: skip
         row, texts = policy.taken(row, bare.state.place)
         result.done += texts

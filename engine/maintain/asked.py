@@ -64,6 +64,12 @@ class Asked:
         with self.asking(self.place_of(number)):
             return self._inner is not None and self._inner.ahead(number, parts)
 
+    def bring(
+        self, number: int, parts: Sequence[tuple[int, int, bool]], room: memoryview
+    ) -> list[int] | None:
+        with self.asking(self.place_of(number)):
+            return None if self._inner is None else self._inner.bring(number, parts, room)
+
 
 @contextmanager
 def asked_once(store: OpenStore) -> Iterator[Asked]:

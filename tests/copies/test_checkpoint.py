@@ -207,3 +207,20 @@ def test_a_journal_too_large_for_one_stays(
     with link.alone():
         assert checkpoint.write(link, silent) == 0
     assert numbers(place) == before
+
+
+def test_one_that_this_store_did_not_write_is_not_taken_at_its_word(
+    engine: Store, make: Maker, link: Link, long: str
+) -> None:
+    """Who has this machine's key may write one that forgets points: it is not what the next one is made of."""
+    there = link.location
+    last, me = (bytes.fromhex(one) for one in (link.row.last, link.row.writer))
+    nothing = journal.Checkpoint(engine._open.context.store_id, (), (), {})
+    bogus = journal.Entry(link.row.seq + 1, last, me, 2**62, nothing)
+    assert there.create(journal.path_of(bogus.seq), journal.encode(link.vault, bogus))
+    before = len(list(there.list("journal/")))
+    with link.alone():
+        link.catch_up()
+        with pytest.raises(Corrupt, match="find out who wrote"):
+            checkpoint.write(link, silent)
+    assert len(list(there.list("journal/"))) == before

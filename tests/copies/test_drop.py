@@ -22,7 +22,7 @@ from tests.copies.test_reach import grown
 from tests.copies.test_upload import CHEAP, SECRET, place
 from tests.maintain.test_bases import FIRST, two_versions
 from tests.restore.support import Maker, found, restored, seen
-from tests.restore.test_helper import Waited
+from tests.restore.test_helper import Waited, asked_by_all
 
 __all__ = ["grown", "place"]
 
@@ -114,6 +114,8 @@ def test_helping_processes_read_from_there_as_well(
     monkeypatch.setattr(job, "HELP_FROM", 1)
     monkeypatch.setattr("engine.restore.tree.HELP_FROM", 1)
     monkeypatch.setattr(job, "Helper", Waited)
+    monkeypatch.setattr(job.Job, "_take_helper", asked_by_all)
+    Waited.asked = 0
     assert content(engine, grown[0], tmp_path / "after") == before
     with engine._open.context.index.read() as txn:
         assert txn.count(Table.SUSPECTS) == 0

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ from engine.errors import (
     Held,
     LocationUnavailable,
 )
+from engine.maintain.planning import Terms
 from engine.progress import silent
 from tests.copies.test_reach import grown
 from tests.copies.test_upload import CHEAP, SECRET, place, read_all
@@ -93,6 +97,15 @@ def test_a_lock_is_told_though_the_telling_was_cut_off(
     assert kinds.count(Locked((grown[1],), end)) == 1
 
 
+def forge(link: Link, body: journal.Body) -> None:
+    """An entry by this machine's key that this machine's store did not write."""
+    row = link.row
+    last, writer = bytes.fromhex(row.last), bytes.fromhex(row.writer)
+    raw = journal.encode(link.vault, journal.Entry(row.seq + 1, last, writer, time.time_ns(), body))
+    assert link.location.create(journal.path_of(row.seq + 1), raw)
+    link.row = replace(row, seq=row.seq + 1, last=journal.digest(raw).hex())
+
+
 def test_who_removes_a_locked_point_there_is_contested(
     engine: Store, far: Link, grown: list[str], tmp_path: Path, place: Path
 ) -> None:
@@ -101,10 +114,11 @@ def test_who_removes_a_locked_point_there_is_contested(
     end = engine.lock_point(grown[0], for_s=DAY).locked_ns
     engine.copies.send("far")
     link = open_link(engine._open.context, "far")
-    link.append(Removed((grown[0], grown[1])))
-    link.append(Locked((grown[0],), end - 5 * SECOND))  # nor is it made shorter
-    with pytest.raises(Corrupt, match="packs"):  # it is there, and this store takes no such entry
-        link.append(PacksChanged((), tuple(sorted(state(engine).packs))))
+    forge(link, Removed((grown[0], grown[1])))
+    forge(link, Locked((grown[0],), end - 5 * SECOND))  # nor is it made shorter
+    forge(link, PacksChanged((), tuple(sorted(state(engine).packs))))
+    with pytest.raises(Corrupt, match="adopt the location anew"):  # this store takes none of them
+        engine.copies.send("far")
     chain = state(engine)
     assert list(chain.points) == [grown[0], grown[2]] and chain.contested == {grown[0]}
     assert chain.locks == {grown[0]: end}
@@ -134,3 +148,38 @@ def test_a_deletion_after_a_lock_is_told_with_its_time(
     engine.copies.send("far")
     chain = state(engine)
     assert grown[0] not in chain.points and not chain.contested and real_time() < end
+
+
+def test_a_deletion_that_this_store_never_made_frees_nothing(
+    engine: Store, far: Link, grown: list[str], tmp_path: Path, place: Path
+) -> None:
+    """Somebody had this machine's key: what is here is there, or is sent again."""
+    engine.copies.send("far")
+    end = engine.lock_point(grown[0], for_s=DAY).locked_ns
+    engine.copies.send("far")
+    open_link(engine._open.context, "far").append(Removed((grown[0], grown[1])))
+    engine.copies.reclaim("far", terms=Terms(grace_s=0))
+    assert sorted(state(engine).points) == sorted((grown[0], grown[2]))
+    engine.copies.send("far")
+    assert sorted(state(engine).points) == sorted(grown)
+    assert {one.state for one in engine.copies.uploads()} == {"verified"}
+    report = Store.adopt(str(tmp_path / "new"), f"file://{place}", SECRET)
+    assert report.points == 3 and not report.left_out
+    with Store.open(str(tmp_path / "new")) as store:
+        assert store.point(grown[0]).locked_ns == end
+        assert store.check(read_data=True).problems == []
+
+
+def test_a_store_put_back_from_an_older_copy_takes_the_locks_that_were_told(
+    engine: Store, far: Link, grown: list[str], tmp_path: Path
+) -> None:
+    engine.copies.send("far")
+    shutil.copytree(engine.path, tmp_path / "older")
+    end = engine.lock_point(grown[0], for_s=DAY).locked_ns
+    engine.copies.send("far")
+    with Store.open(str(tmp_path / "older")) as store:
+        store.copies.send("far")
+        assert store.point(grown[0]).locked_ns == end
+        with pytest.raises(Held):
+            store.remove_point(grown[0])
+        assert store.check().problems == []
