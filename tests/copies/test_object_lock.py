@@ -224,7 +224,7 @@ def test_reclaiming_leaves_what_is_retained(
     assert needed <= set(bucket.until())
     monkeypatch.setattr(system, "time_ns", lambda: real_time() + 2 * DAY * SECOND)
     result = reclaim(engine._open, link, at_once, report=silent, stop=lambda: False)
-    assert result.later_packs >= len(needed), "by the server's clock it is retained"
+    assert result.locked >= len(needed), "by the server's clock it is retained"
     assert needed <= set(bucket.until())
 
 
