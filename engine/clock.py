@@ -3,17 +3,23 @@
 The row ``clock`` of META has the time as this store last knew it, and how long the machine had been up then. Within one
 boot time goes by as the machine has been up, whatever the clock is set to; over a boot nobody knows, and the clock is
 believed. Every process that comes to write looks, so the first one after a boot takes the clock for the rest of it.
+What the first look of a boot saw is in the file ``clock`` as well: an index made anew, or an older one that was put
+back, does not know it, and within a boot one look is as good as another.
 """
 
 from __future__ import annotations
 
 import json
+import os
+from contextlib import suppress
 from typing import NamedTuple
 
 from engine.errors import Corrupt
 from engine.index import Table, Txn
-from engine.seam import Os
+from engine.seam import Os, load, save
 
+FILE = "clock"
+_MOST = 4096
 _KEY = b"clock"
 _SECOND = 10**9
 
@@ -42,19 +48,33 @@ def judged(wall_ns: int, since_boot: float, boot: str, last: Seen | None) -> tup
     return Now(min(wall_ns, known), latest), Seen(known, since_boot, boot)
 
 
-def look(system: Os, txn: Txn) -> Now:
-    """The time, written down in a write transaction. Raises Corrupt."""
+def look(system: Os, txn: Txn, root: str) -> Now:
+    """The time, written down in a write transaction; ``root``: the store's directory. Raises Corrupt."""
     raw = txn.get(Table.META, _KEY)
-    now, seen = judged(system.time_ns(), system.since_boot(), system.boot(), _decoded(raw))
+    last, boot = None if raw is None else _decoded(raw), system.boot()
+    begins = last is None or last.boot != boot
+    if begins:
+        last = _of_boot(system, root, boot) or last
+    now, seen = judged(system.time_ns(), system.since_boot(), boot, last)
     txn.put(Table.META, _KEY, json.dumps(seen).encode("ascii"))
+    if begins and (last is None or last.boot != boot):
+        with suppress(OSError):  # where there is no room the row has it
+            save(system, os.path.join(root, FILE), json.dumps(seen).encode("ascii"))
     return now
 
 
-def _decoded(raw: bytes | None) -> Seen | None:
-    if raw is None:
+def _of_boot(system: Os, root: str, boot: str) -> Seen | None:
+    """What the file says, where it is of this boot."""
+    try:
+        found = _decoded(load(system, os.path.join(root, FILE), _MOST))
+    except (OSError, Corrupt):
         return None
+    return found if found.boot == boot else None
+
+
+def _decoded(raw: bytes) -> Seen:
     try:
         time_ns, since_boot, boot = json.loads(raw)
         return Seen(int(time_ns), float(since_boot), str(boot))
-    except (ValueError, TypeError) as error:
-        raise Corrupt("index row of the clock", found=str(error)) from None
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        raise Corrupt("what is known of the clock", found=str(error)) from None

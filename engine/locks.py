@@ -1,7 +1,8 @@
 """Locks of recovery points: until when nobody may delete one, whoever asks.
 
 A lock is a row ``locked POINT`` of META, and a line of the file ``locked`` that is synced before the row's transaction
-ends: an index made anew takes them from there. Both are only ever raised; a row goes with its point, in the transaction
+ends: an index made anew takes them from there, and so does whoever locks or deletes, for an index may be an older one
+that was put back. Both are only ever raised; a row goes with its point, in the transaction
 that deletes it, and that refuses while the lock holds. A lock ends when the earliest time that it may be (``clock``) is
 past it; it begins from the latest.
 """
@@ -61,7 +62,7 @@ def lock(context: Context, txn: Txn, point: str, *, until_ns: int = 0, for_s: fl
 
     Raises InvalidRequest, and Held for less than there is.
     """
-    now = clock.look(context.system, txn)
+    now = clock.look(context.system, txn, context.root)
     if bool(until_ns) == bool(for_s):
         raise InvalidRequest(f"lock of point {point}", expected="a time or a duration, one of them")
     end = until_ns or now.latest + int(for_s * _SECOND)
@@ -85,13 +86,13 @@ def lock(context: Context, txn: Txn, point: str, *, until_ns: int = 0, for_s: fl
 
 def lock_new(context: Context, txn: Txn, point: str, made_ns: int, for_s: float) -> None:
     """Lock a point that is being made, for so long."""
-    now = clock.look(context.system, txn)
+    now = clock.look(context.system, txn, context.root)
     put(context, txn, {point: max(made_ns, now.latest) + int(for_s * _SECOND)})
 
 
 def refuse_held(context: Context, txn: Txn, points: Iterable[str]) -> clock.Now:
     """In a write transaction that is about to delete points: the time. Raises Held while one of them is locked."""
-    now = clock.look(context.system, txn)
+    now = clock.look(context.system, txn, context.root)
     for point in points:
         end = until(txn, point)
         if end > now.earliest:
@@ -217,6 +218,29 @@ def missing(context: Context, txn: Txn) -> dict[str, int]:
     locks = every(txn)
     known = kept(context)[0] if locks else {}
     return {point: end for point, end in locks.items() if known.get(point, 0) < end}
+
+
+def regain_kept(context: Context) -> int:
+    """Rows for locks of points that are here which only the file has; how many. An index that was put back from an
+    older copy lacks them, and so does one whose writer was killed behind the line."""
+    known = kept(context)[0]
+    if not known:
+        return 0
+    with context.index.read() as txn:
+        if not _lacking(txn, known):
+            return 0
+    with context.index.write() as txn:
+        found = _lacking(txn, known)
+        regain(txn, found)
+    return len(found)
+
+
+def _lacking(txn: Txn, known: dict[str, int]) -> dict[str, int]:
+    return {
+        point: end
+        for point, end in known.items()
+        if end > until(txn, point) and txn.get(Table.POINTS, point.encode("ascii")) is not None
+    }
 
 
 def keep_missing(context: Context) -> int:

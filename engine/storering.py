@@ -29,6 +29,7 @@ from engine.keys import (
     RingFacts,
     Secret,
     StoreSeal,
+    Vault,
     facts,
     make_store,
     unlock_store,
@@ -112,7 +113,7 @@ class StoreRings:
                 raise from_os(error, os.path.join(self._path, RING)) from None
         return True
 
-    def seen(self, number: int) -> None:
+    def seen(self, number: int, vault: Vault) -> None:
         """Nothing keeps an older ring from being put back: who can do that can change anything else here."""
 
     def remove_older(self, number: int) -> None:

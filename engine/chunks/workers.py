@@ -56,7 +56,7 @@ class Worker:
         with context.index.write() as txn:
             raw = txn.get(Table.META, _COUNTER)
             self.id = 1 if raw is None else U64.unpack(raw)[0]
-            clock.look(context.system, txn)
+            clock.look(context.system, txn, context.root)
             txn.put(Table.META, _COUNTER, U64.pack(self.id + 1))
             path = lock_path(context, self.id)
             try:

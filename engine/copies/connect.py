@@ -9,15 +9,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from engine.chunks import Context
-from engine.copies import journal, marker, outbox
+from engine.copies import journal, marker, outbox, policy
 from engine.copies.link import Link
 from engine.copies.rings import LocationRings, bounded, machine_key, new_machine_key, own_ring
 from engine.copies.rows import KEEP, MAKING, LocationRow, OutboxRow
 from engine.errors import AlreadyExists, Corrupt, InvalidRequest, NotFound, Unsupported
 from engine.index import Table, Txn
-from engine.keys import COST, Keyring, Opener, Secret, Vault, make, unlock
+from engine.keys import COST, Keyring, Opener, Secret, Vault, bearing, make, unlock
 from engine.keys.primitives import Cost
 from engine.locations import (
     Bandwidth,
@@ -91,6 +92,7 @@ def add(context: Context, name: str, wanted: Wanted, *, cost: Cost = COST) -> Li
         link.catch_up()
         if not link.row.seq:
             link.append(journal.Begin(context.store_id, b""))
+        policy.tell(link)
         _activate(context, name)
     return open_link(context, name)
 
@@ -141,7 +143,8 @@ def open_link(context: Context, name: str, secret: Opener | None = None) -> Link
     opener = secret or machine_key(context, name)
     number, raw = LocationRings(location).newest()
     vault = unlock(raw, opener, location=found.location, least=row.ring, system=context.system)
-    seen_ring(context, name, number)
+    bearing(vault, row.ring_mark, f"key ring {number} of {location.shown}")
+    seen_ring(context, name, number, vault)
     return Link(context, name, location, vault, number, opener)
 
 
@@ -156,14 +159,16 @@ def look(location: Location, row: LocationRow) -> marker.Marker:
     return found
 
 
-def seen_ring(context: Context, name: str, number: int) -> None:
-    """No key ring of the location with a lower number is taken from now on."""
+def seen_ring(context: Context, name: str, number: int, vault: Vault) -> None:
+    """No key ring of the location with a lower number, or without these keys, is taken from now on."""
     with context.index.read() as txn:
-        if outbox.location(txn, name).ring >= number:
+        row = outbox.location(txn, name)
+        if row.ring > number or (row.ring, row.ring_mark) == (number, vault.mark):
             return
     with context.index.write() as txn:
         row = outbox.location(txn, name)
-        outbox.save(txn, name, replace(row, ring=max(row.ring, number)))
+        if row.ring <= number:
+            outbox.save(txn, name, replace(row, ring=number, ring_mark=vault.mark))
 
 
 def opened(
@@ -215,6 +220,7 @@ def _row(context: Context, name: str, wanted: Wanted) -> LocationRow:
             again = replace(
                 known, credentials=wanted.credentials, mounts=list(wanted.mounts), verify=float(wanted.verify),
                 local=wanted.local, bandwidth=wanted.bandwidth, read_bandwidth=wanted.read_bandwidth,
+                object_lock=known.object_lock or wanted.object_lock,
             )  # fmt: skip
             outbox.save(txn, name, again)
             return again
@@ -248,17 +254,17 @@ def _keys(
         return 0, Vault(here, context.key, None)
     key = new_machine_key(context, name)
     system = context.system
-    rings = LocationRings(location, lambda number: seen_ring(context, name, number))
+    rings = LocationRings(location, partial(seen_ring, context, name))
     if not (begun and rings.any()):
         raw, vault = make(
             here, context.key, [*wanted.secrets, key], now_ns=system.time_ns(), cost=cost, system=system
         )  # fmt: skip
         if rings.create(1, raw):
-            rings.seen(1)
+            rings.seen(1, vault)
             return 1, vault
-    ring = Keyring(rings, here, key, key, row.ring, cost, system)
+    ring = Keyring(rings, here, key, key, row.ring, cost, system, row.ring_mark)
     now = ring.change(missing=wanted.secrets)
-    rings.seen(now.number)
+    rings.seen(now.number, now.vault)
     return now.number, now.vault
 
 

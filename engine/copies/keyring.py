@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import NamedTuple
 
 from engine.chunks import Context
@@ -84,9 +85,15 @@ def _ring(
                 do="give one, or 'holdfast location take-over' first",
             )  # fmt: skip
         opener = secret or own or machine_key(context, name)
-        rings = LocationRings(location, lambda number: seen_ring(context, name, number))
+        rings = LocationRings(location, partial(seen_ring, context, name))
         yield Keyring(
-            rings, bytes.fromhex(row.location), opener, own, row.ring, system=context.system
+            rings,
+            bytes.fromhex(row.location),
+            opener,
+            own,
+            row.ring,
+            system=context.system,
+            mark=row.ring_mark,
         )
     finally:
         location.close()

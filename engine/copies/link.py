@@ -31,7 +31,7 @@ from engine.errors import (
 )
 from engine.index import Table
 from engine.index.rows import KIND_DATA
-from engine.keys import FileSeal, Opener, Vault, unlock
+from engine.keys import FileSeal, Opener, Vault, bearing, unlock
 from engine.locations import Location
 from engine.packs.records import encode_record_head
 
@@ -105,14 +105,14 @@ class Link:
     def renew(self, least: int) -> bool:
         """Open the newest key ring; False: it is the one that is open, or not this store's. Raises PermissionDenied."""
         with self.context.index.read() as txn:
-            if outbox.location(txn, self.name).ring_here:
-                return False
-        number, raw = LocationRings(self.location).newest()
-        if number == self._ring:
+            row = outbox.location(txn, self.name)
+        number, raw = (0, b"") if row.ring_here else LocationRings(self.location).newest()
+        if number in (0, self._ring):
             return False
         secret = self._secret or machine_key(self.context, self.name)
         here, system = self.vault.location, self.context.system
-        self.opened(number, unlock(raw, secret, location=here, least=least, system=system))
+        vault = unlock(raw, secret, location=here, least=least, system=system)
+        self.opened(number, bearing(vault, row.ring_mark, f"key ring of {self.location.shown}"))
         return True
 
     def forget_older_rings(self) -> None:
@@ -141,7 +141,7 @@ class Link:
         while True:
             seq = self.row.seq + 1
             try:
-                raw = self.location.read(journal.path_of(seq))
+                raw = journal.fetch(self.location, seq)
             except NotFound:
                 self._see_last()
                 return
@@ -153,7 +153,7 @@ class Link:
                 )  # fmt: skip
             if entry.writer.hex() != self.row.writer:
                 self._replaced(entry)
-            self._take(entry, raw)
+            self._take(entry, raw, found=True)
 
     def _see_last(self) -> None:
         """Whether the last entry that is known is there, and nothing far behind it: after checkpoints those before are
@@ -216,7 +216,7 @@ class Link:
         """Raises Busy when another writer has written since what is known here, Corrupt as ``catch_up``."""
         seq = self.row.seq + 1
         try:
-            raw = self.location.read(journal.path_of(seq))
+            raw = journal.fetch(self.location, seq)
         except NotFound:
             self._see_last()
             return
@@ -240,7 +240,7 @@ class Link:
                        do="'holdfast location remove' it, and adopt it anew")  # fmt: skip
         self._see_last()
         seq, known = self.row.seq, bytes.fromhex(self.row.last)
-        last = journal.decode(self.vault, seq, self.location.read(journal.path_of(seq)))
+        last = journal.decode(self.vault, seq, journal.fetch(self.location, seq))
         mine = bytes.fromhex(self.row.writer)
         if last.writer == mine:  # an entry that says so once more is taken by no reader
             self.nobody_since()
@@ -251,7 +251,7 @@ class Link:
         )  # fmt: skip
         raw = journal.encode(self.vault, entry)
         if not self.location.create(journal.path_of(entry.seq), raw):
-            raw = self.location.read(journal.path_of(entry.seq))
+            raw = journal.fetch(self.location, entry.seq)
             entry = journal.decode(self.vault, entry.seq, raw)
             self._mine(entry)
         self._look(entry.seq, raw)
@@ -267,8 +267,8 @@ class Link:
         """See that an entry is there as it was sent: from then on the location counts as having what it names."""
         path = journal.path_of(seq)
         try:
-            found = self.location.read(path)
-        except NotFound:
+            found = self.location.read(path, 0, len(raw))
+        except (NotFound, Corrupt):
             found = b""
         if found != raw:
             raise LocationUnavailable(
@@ -313,8 +313,8 @@ class Link:
         self.context.incidents.note("replaced", f"location {self.name}", str(error))
         raise error
 
-    def _take(self, entry: Entry, raw: bytes) -> None:
-        self.row = take(self.context, self.name, self.location.shown, entry, raw)
+    def _take(self, entry: Entry, raw: bytes, *, found: bool = False) -> None:
+        self.row = take(self.context, self.name, self.location.shown, entry, raw, found=found)
 
     # --- chunks of the service ----------------------------------------------------------------------------
 

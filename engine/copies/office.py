@@ -11,7 +11,7 @@ from typing import Any
 from engine import limits, registry
 from engine.chunks import Context
 from engine.copies import change as changing
-from engine.copies import connect, listing, outbox, ownring, rows
+from engine.copies import connect, listing, outbox, ownring, policy, rows
 from engine.copies.connect import Wanted
 from engine.copies.holding import Brought, Holding
 from engine.copies.link import Link
@@ -128,6 +128,7 @@ def _sending(context: Context, location: str, stop: Callable[[], bool]) -> Itera
         with link.alone(limits.ALONE_WAIT, stop):
             link.forget_older_rings()
             link.catch_up()
+            policy.tell(link)
             yield link
     finally:
         link.close()
@@ -223,6 +224,7 @@ def take_over(context: Context, name: str) -> None:
     try:
         with link.alone():
             ownring.take_over(link)
+            policy.still_retains(link)
     finally:
         link.close()
 

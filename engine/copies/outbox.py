@@ -99,6 +99,17 @@ def removed(txn: Txn, point: str, now_ns: int) -> None:
             txn.delete(Table.OUTBOX, key(row.id, point))
 
 
+def removed_there(txn: Txn, location_id: int, point: str, time_ns: int, now_ns: int) -> None:
+    """A location's journal says, with this time, that a point is deleted. One that is here was not deleted here: an
+    index from before is back, or somebody else has this machine's key. It goes there again, or never went."""
+    known = get(txn, location_id, point)
+    here = txn.get(Table.POINTS, point.encode("ascii")) is not None
+    if known is None or known.state == rows.REMOVED or not here:
+        txn.delete(Table.OUTBOX, key(location_id, point))
+    elif known.locked_ns <= time_ns:  # else it stays there, contested
+        put(txn, location_id, point, OutboxRow(since_ns=now_ns))
+
+
 def to_tell(txn: Txn, location_id: int) -> dict[str, int]:
     """Points whose deletion a location has not been told of, and when that was."""
     return {

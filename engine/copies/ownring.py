@@ -6,6 +6,8 @@ nothing is written at a location that is adopted. Taking over lets the key into 
 
 from __future__ import annotations
 
+from functools import partial
+
 from engine.chunks import Context
 from engine.copies.connect import seen_ring
 from engine.copies.link import Link
@@ -34,10 +36,11 @@ def take_over(link: Link) -> None:
 def _let_in(link: Link) -> None:
     context, name = link.context, link.name
     key = machine_key(context, name)
-    rings = LocationRings(link.location, lambda number: seen_ring(context, name, number))
-    ring = Keyring(rings, link.vault.location, key, key, link.row.ring, system=context.system)
+    rings = LocationRings(link.location, partial(seen_ring, context, name))
+    row, here = link.row, link.vault.location
+    ring = Keyring(rings, here, key, key, row.ring, system=context.system, mark=row.ring_mark)
     made = ring.let_in(own_ring(context, name))
-    rings.seen(made.number)
+    rings.seen(made.number, made.vault)
     link.opened(made.number, made.vault)
 
 

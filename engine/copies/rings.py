@@ -9,7 +9,7 @@ from engine import limits, seam
 from engine.chunks import Context
 from engine.copies.rows import FOLDER
 from engine.errors import Corrupt, InvalidRequest, NotFound, from_os
-from engine.keys import Identity, Key, Recipient, facts, load, parse
+from engine.keys import Identity, Key, Recipient, Vault, facts, load, parse
 from engine.locations import Location
 
 RINGS = "keys/"
@@ -33,10 +33,12 @@ def bounded(location: Location, name: str, most: int) -> bytes:
 
 
 class LocationRings:
-    """Where the rings of a location lie; see ``engine.keys.Rings``. ``remember``: has a number be remembered."""
+    """Where the rings of a location lie; see ``engine.keys.Rings``. ``remember``: has number and keys be remembered."""
 
     def __init__(
-        self, location: Location, remember: Callable[[int], None] = lambda number: None
+        self,
+        location: Location,
+        remember: Callable[[int, Vault], None] = lambda number, vault: None,
     ) -> None:
         self._location = location
         self._remember = remember
@@ -72,8 +74,8 @@ class LocationRings:
     def create(self, number: int, raw: bytes) -> bool:
         return self._location.create(ring_path(number), raw)
 
-    def seen(self, number: int) -> None:
-        self._remember(number)
+    def seen(self, number: int, vault: Vault) -> None:
+        self._remember(number, vault)
 
     def remove_older(self, number: int) -> None:
         older = [ring_path(one) for one in self._numbers() if one < number]

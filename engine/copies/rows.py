@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, NamedTuple, Self
 from zlib import crc32
 
+from engine import strict
 from engine.codec import ID_LEN
 from engine.errors import Corrupt
 from engine.index.rows import U32, U64, ChunkRow
@@ -37,13 +39,14 @@ class LocationRow:
     ``seq`` and ``last``: number and hash (hex) of the last journal entry that is known; ``credentials``: where they
     are, never what they are; ``mounts``: whose points go there, none for all; ``verify``: part of the packs that is
     read back; ``local``: KEEP or DROP; ``paused``: why nothing is sent, "" when it is; ``ring``: number of
-    the newest key ring that was seen; ``bandwidth``, ``read_bandwidth``: bytes a second of what is sent and fetched, as
+    the newest key ring that was seen, ``ring_mark``: of its keys, see ``Vault.mark``;
+    ``bandwidth``, ``read_bandwidth``: bytes a second of what is sent and fetched, as
     ``locations.parse_windows`` reads it, "" for no limit; ``requests``: asked of it so far by kind (and bytes);
     ``tidied_ns``: when leftovers of uploads were looked for last; ``ring_here``: this machine's key opens a ring that
     the store keeps, not the one there; ``object_lock``: what locked points need there is retained; ``held_s``: until
     when (s since the epoch), and of the journal and the rings what up to ``held_seq`` and ``held_ring``;
     ``checkpoints``: numbers of the last two journal entries of that kind; ``needed``: bytes of packs that were needed
-    when that was last found out, -1 never."""
+    when that was last found out, -1 never; ``told``: what the journal there says is set for it, see ``told_of``."""
 
     id: int
     url: str
@@ -58,6 +61,7 @@ class LocationRow:
     local: str = KEEP
     paused: str = ""
     ring: int = 0
+    ring_mark: str = ""
     ring_here: bool = False
     bandwidth: str = ""
     read_bandwidth: str = ""
@@ -69,6 +73,7 @@ class LocationRow:
     held_ring: int = 0
     checkpoints: list[int] = field(default_factory=list)
     needed: int = -1
+    told: str = ""
 
     def takes(self, mount: str) -> bool:
         """Do points of this mount go there?"""
@@ -100,6 +105,11 @@ class OutboxRow:
 def encoded(row: LocationRow | OutboxRow) -> bytes:
     """JSON: there are few, and they get new fields."""
     return json.dumps(asdict(row), separators=(",", ":"), sort_keys=True).encode("ascii")
+
+
+def told_of(place: Mapping[str, Any]) -> str:
+    """What is told of a location, as its row remembers it: "" for nothing."""
+    return strict.dump(dict(place)).decode() if place else ""
 
 
 def _decoded(kind: type[Any], raw: bytes, what: str) -> Any:

@@ -1,13 +1,15 @@
 """What a journal entry of this store says is done: the index follows, in one transaction.
 
 An entry that is read, and not written just now, may be one of a time that this index does not know: a machine that was
-put back from an image, or a second one that was made of it. Such an index is refused wherever it contradicts an entry.
+put back from an image, or a second one that was made of it. Such an index is refused where it
+does not know packs that an entry names; points that it has again are sent again.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+from engine import locks
 from engine.chunks import Context
 from engine.copies import journal, outbox, rows
 from engine.copies.journal import Entry
@@ -17,14 +19,21 @@ from engine.errors import Corrupt
 from engine.index import Table, Txn
 
 
-def take(context: Context, name: str, shown: str, entry: Entry, raw: bytes) -> LocationRow:
+def take(
+    context: Context, name: str, shown: str, entry: Entry, raw: bytes, *, found: bool
+) -> LocationRow:
     """Take an entry (and its bytes) of the location ``name``, whose row it answers. Raises Corrupt, and nothing has
-    changed, when this index is older than the entry."""
+    changed, when this index is older than the entry and does not know its packs.
+
+    ``found``: it was there, and is not relied on to say all that holds.
+    """
     with context.index.write() as txn:
         row = outbox.location(txn, name)
         row = replace(row, seq=entry.seq, last=journal.digest(raw).hex())
-        if isinstance(entry.body, journal.Checkpoint):
+        if isinstance(entry.body, journal.Checkpoint) and not found:
             row = replace(row, checkpoints=[*row.checkpoints[-1:], entry.seq])
+        if isinstance(entry.body, journal.Place):
+            row = replace(row, told=rows.told_of(entry.body.settings))
         outbox.save(txn, name, row)
         match entry.body:
             case journal.PointMade(point, packs):
@@ -33,9 +42,12 @@ def take(context: Context, name: str, shown: str, entry: Entry, raw: bytes) -> L
             case journal.PacksChanged(packs, gone):
                 _name(txn, shown, row.id, packs, gone, entry.seq)
             case journal.Removed(names):
+                now = context.system.time_ns()
                 for point_id in names:
-                    _removed(txn, shown, row.id, point_id)
+                    outbox.removed_there(txn, row.id, point_id, entry.time_ns, now)
             case journal.Locked(names, until_ns):
+                here = [point_id for point_id in names if txn.get(Table.POINTS, point_id.encode())]
+                locks.put(context, txn, dict.fromkeys(here, until_ns))
                 for point_id in names:
                     known = outbox.get(txn, row.id, point_id)
                     if known is not None and known.locked_ns < until_ns:
@@ -62,11 +74,11 @@ def _name(
             txn.put(Table.AWAY, key, row._replace(state=NAMED).pack_bytes())
             named.remove(row.name)
     if named | going:
-        raise _older(
-            shown,
-            "packs that this store's index knows",
-            f"{len(named | going)} that it does not",
-        )
+        raise Corrupt(
+            f"{shown}: journal", expected="packs that this store's index knows",
+            found=f"{len(named | going)} that it does not",
+            do="if this store was put back from an older copy, adopt the location anew",
+        )  # fmt: skip
 
 
 def _verified(context: Context, txn: Txn, place: int, point: journal.Point, seq: int) -> None:
@@ -76,17 +88,3 @@ def _verified(context: Context, txn: Txn, place: int, point: journal.Point, seq:
     extras = [cid.hex() for cid in point.extras]
     now = context.system.time_ns()
     outbox.put(txn, place, point.id, row.now(state, now, entry=seq, extras=extras, reason=""))
-
-
-def _removed(txn: Txn, shown: str, place: int, point: str) -> None:
-    known = outbox.get(txn, place, point)
-    if known is not None and known.state != REMOVED:
-        raise _older(shown, "deletions of points that were deleted here", f"one of point {point}")
-    txn.delete(Table.OUTBOX, outbox.key(place, point))
-
-
-def _older(shown: str, expected: str, found: str) -> Corrupt:
-    return Corrupt(
-        f"{shown}: journal", expected=expected, found=found,
-        do="if this store was put back from an older copy, adopt the location anew",
-    )  # fmt: skip

@@ -5,7 +5,7 @@ and ``records`` what a program works with once a ring is open: at a location, an
 ``copies/FORMAT-copies.md`` and ``FORMAT.md`` have every byte. Nothing here prints, logs or pickles a key.
 """
 
-from engine.keys.keyring import Keyring, Opened, Rings
+from engine.keys.keyring import Keyring, Opened, Rings, bearing
 from engine.keys.records import Master, StoreSeal
 from engine.keys.ring import (
     COST,
@@ -39,6 +39,6 @@ from engine.keys.secrets import (
 __all__ = [
     "COST", "FRAME_OVERHEAD", "HEADER_LEN", "JOURNAL_MAGIC", "PACK_MAGIC", "Both", "FileSeal", "Identity", "Key",
     "Keyring", "Master", "Opened", "Opener", "Passphrase", "Recipient", "RingFacts", "Rings", "Secret", "SlotFacts",
-    "StoreSeal", "Vault", "alone", "facts", "let_in", "load", "load_from", "make", "make_store", "parse", "rotated",
-    "slot_of", "unlock", "unlock_store", "with_slots",
+    "StoreSeal", "Vault", "alone", "bearing", "facts", "let_in", "load", "load_from", "make", "make_store", "parse",
+    "rotated", "slot_of", "unlock", "unlock_store", "with_slots",
 ]  # fmt: skip

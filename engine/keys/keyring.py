@@ -34,8 +34,9 @@ class Rings(Protocol):
     def create(self, number: int, raw: bytes) -> bool:
         """Make the ring of this number, durably and in one step; False: one is there."""
 
-    def seen(self, number: int) -> None:
-        """Remember durably that this number was seen: no lower one is taken from now on."""
+    def seen(self, number: int, vault: Vault) -> None:
+        """Remember durably that this number was seen, with these keys: no lower one is taken from now on, nor one
+        without them."""
 
     def remove_older(self, number: int) -> None:
         """Remove every ring with a lower number."""
@@ -62,7 +63,7 @@ _Made = tuple[bytes, Vault] | None
 @dataclass(frozen=True)
 class Keyring:
     """The key ring of ``location``. ``opener``: who looks or changes; ``own``: this machine's key, where it has one;
-    ``least``: the greatest number that was seen."""
+    ``least``: the greatest number that was seen; ``mark``: of the keys that were seen in it, see ``Vault.mark``."""
 
     rings: Rings
     location: bytes
@@ -71,6 +72,7 @@ class Keyring:
     least: int = 0
     cost: Cost = COST
     system: Os = REAL
+    mark: str = ""
 
     def show(self) -> Opened:
         """As it is. Raises PermissionDenied, Corrupt, FormatTooNew."""
@@ -130,6 +132,7 @@ class Keyring:
         vault = unlock(
             raw, self.opener, location=self.location, least=self.least, system=self.system
         )
+        bearing(vault, self.mark, f"key ring {number} of {self.rings.shown}")
         return Opened(number, raw, vault, self._own(raw))
 
     def _own(self, raw: bytes) -> str:
@@ -158,6 +161,7 @@ class Keyring:
             if made is None:
                 return self._opened(number, before)
             raw, vault = made
+            bearing(vault, self.mark, f"key ring {number} of {self.rings.shown}")
             number += 1
             if not self.rings.create(number, raw):
                 continue
@@ -173,7 +177,7 @@ class Keyring:
                     found="another, or none",
                     do="look whether the server keeps conditional creates; show the ring, then try again",
                 )  # fmt: skip
-            self.rings.seen(number)
+            self.rings.seen(number, vault)
             return Opened(number, raw, vault, self._own(raw), self._tidied(number))
         raise Busy(
             f"key ring of {self.rings.shown}", expected="nobody else changing it", found="other rings each time",
@@ -196,6 +200,17 @@ class Keyring:
         except HoldfastError as error:
             return str(error)
         return ""
+
+
+def bearing(vault: Vault, mark: str, what: str) -> Vault:
+    """The vault, if it has the data key that was seen before: whoever knows an older master key can make up a ring of
+    any number, but not with what he never knew. Raises Corrupt."""
+    if not vault.bears(mark):
+        raise Corrupt(
+            what, expected="the data keys that were seen before", found="others",
+            do="find out who put it there, and remove it",
+        )  # fmt: skip
+    return vault
 
 
 def _opens(raw: bytes, secret: Secret) -> bool:

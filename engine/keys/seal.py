@@ -87,6 +87,19 @@ class FileSeal:
             self._damaged(offset, "other bytes")
         return plain
 
+    def open_into(self, offset: int, frame: codec.Bytes, room: memoryview) -> int:
+        """As ``open``, into the start of ``room``; how long it is. After an error there may be anything."""
+        length = len(frame) - FRAME_OVERHEAD
+        if self._aead is None or length < 0:
+            room[:length] = self.open(offset, frame)
+            return length
+        try:
+            return self._aead.decrypt_into(
+                offset.to_bytes(NONCE_LEN, "big"), frame, self.header, room[:length]
+            )
+        except InvalidTag:
+            self._damaged(offset, "other bytes")
+
     def _damaged(self, offset: int, found: str) -> NoReturn:
         what = "journal entry" if self.header.startswith(JOURNAL_MAGIC) else "sealed pack"
         raise Corrupt(
@@ -127,6 +140,22 @@ class Vault:
     def goes_on(self, other: Vault) -> bool:
         """Whether all data keys of the other are ours as well."""
         return (self._epochs or {}).items() >= (other._epochs or {}).items()
+
+    @property
+    def mark(self) -> str:
+        """What tells the newest data key from another, and nothing of it; "" when nothing is sealed."""
+        return self._mark(self.epoch)
+
+    def bears(self, mark: str) -> bool:
+        """Whether the data key is here that ``mark`` was of; "" is of none."""
+        epoch = mark.partition(" ")[0]
+        return not mark or (epoch.isdecimal() and self._mark(int(epoch)) == mark)
+
+    def _mark(self, epoch: int) -> str:
+        key = (self._epochs or {}).get(epoch)
+        if key is None:
+            return ""
+        return f"{epoch} {primitives.derive(key, 'mark', self.location)[:16].hex()}"
 
     @property
     def fingerprint(self) -> str:

@@ -25,7 +25,7 @@ from engine.copies.rings import machine_key, own_ring
 from engine.copies.rows import LocationRow
 from engine.errors import Corrupt, LocationUnavailable, StoreFull, from_os
 from engine.home import OpenStore
-from engine.keys import Key, Opener, Secret
+from engine.keys import Key, Opener, Secret, bearing
 from engine.maintain.adopt import NOT_TAKEN_OVER
 from engine.maintain.refill import AdoptReport, Refill
 from engine.progress import Report
@@ -59,6 +59,7 @@ class Known:
                 f"key ring of {shown}", expected=f"number {row.ring} or more", found=str(bare.number),
                 do="find out who put an older ring there",
             )  # fmt: skip
+        bearing(bare.vault, row.ring_mark, f"key ring of {shown}")
         if bare.seq < row.seq:
             raise Corrupt(
                 f"journal of {shown}", expected=f"entry {row.seq}, which this store knows",
@@ -126,7 +127,7 @@ def borrowed(
             row = LocationRow(
                 0, url, bare.vault.location.hex(), system.random(16).hex(), bare.vault.sealed, credentials,
                 seq=bare.seq, last=bare.digest.hex(), paused=NOT_TAKEN_OVER, ring=bare.number,
-                ring_here=bare.key is not None, read_bandwidth=limit,
+                ring_mark=bare.vault.mark, ring_here=bare.key is not None, read_bandwidth=limit,
             )  # fmt: skip
             _fill(path, row, bare, result, report, seal, system)
         except OSError as error:

@@ -87,6 +87,9 @@ def repair(store: home.OpenStore, *, report: Report) -> RepairReport:
     added = locks.keep_missing(store.context)
     if added:
         result.done.append(f"{added} locks written down again for an index made anew")
+    regained = locks.regain_kept(store.context)
+    if regained:
+        result.done.append(f"{regained} locks that only {locks.FILE} had hold again")
     result.done += [
         f"segment {number}: nothing needs what the disk has lost of it"
         for number in settle.short_segments(store.context)

@@ -219,7 +219,8 @@ class Rewriter:
         location, path = self._link.location, path_of(sealed.row.name)
         location.put(path, sealed.data)
         with put_just_now(f"{location.shown}: {path}"):
-            check_name(sealed.row.name, location.read(path))  # what it replaces will go
+            read = location.read(path, 0, sealed.row.size)
+            check_name(sealed.row.name, read)  # what it replaces will go
         with self._index.write() as txn:
             number = next_pack(txn)
             row = away_of(sealed.row, self._link.row.id, UNNAMED)

@@ -219,6 +219,7 @@ def remove(store: OpenStore, references: Iterable[str]) -> list[Point]:
     begins to.
     """
     session, context = store.session, store.context
+    locks.regain_kept(context)
     with context.index.write() as txn:
         points = find_all(txn, references)
         pins = [U64.pack(session.worker.id) + point.id.encode() for point in points]
@@ -281,6 +282,7 @@ def lock(
     Raises NotFound, InvalidRequest, Held for less than there is, Busy while it is being deleted: its tombstone may be
     in a pack by then.
     """
+    locks.regain_kept(store.context)
     with store.context.index.write() as txn:
         point = find(txn, reference)
         _nobody_deletes(store.context, txn, point.id)

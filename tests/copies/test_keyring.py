@@ -26,7 +26,7 @@ from engine.errors import (
 )
 from engine.index import Table
 from engine.index.rows import U32
-from engine.keys import Identity, Key, Passphrase, slot_of, unlock
+from engine.keys import Identity, Key, Passphrase, rotated, slot_of, unlock
 from engine.locations import Location, open_location
 from engine.progress import silent
 from tests.copies.test_reach import grown
@@ -249,3 +249,37 @@ def test_rings_that_cannot_be_removed_keep_nothing_from_being_sent(
     assert "right to delete" in engine.copies.change_keys("far", add=[PAPER]).left
     assert len(engine.copies.send("far")) == 3
     assert [one.kind for one in engine.incidents.known()] == ["rings_left"]
+
+
+def test_who_was_left_out_makes_no_ring_that_counts(
+    engine: Store, make: Maker, there: Location, grown: list[str], place: Path
+) -> None:
+    """He knows the old master key, and the machine's slot under it: a ring of his has a number, and not the keys."""
+    engine.copies.change_keys("far", add=[PAPER])
+    old = newest_ring(there)[1]
+    engine.copies.send("far")
+    running = open_link(engine._open.context, "far")
+    engine.copies.rotate_keys("far", master_for=[SECRET])
+    raw = old
+    for _ in range(3):
+        raw, vault = rotated(raw, PAPER, now_ns=1)
+    assert vault.epoch > 2 and there.create(ring_path(5), raw)
+    with pytest.raises(Corrupt, match="data keys that were seen"):
+        open_link(engine._open.context, "far")
+    with pytest.raises(Corrupt, match="data keys that were seen"):
+        running.renew(0)
+    for change in (
+        engine.copies.keys,
+        engine.copies.rotate_keys,
+        lambda name: engine.copies.change_keys(name, add=[SAFE.recipient]),
+    ):
+        with pytest.raises(Corrupt, match="data keys that were seen"):
+            change("far")
+    assert rings(place) == ["00000003.json", "00000005.json"]
+    with pytest.raises(Corrupt, match="data keys that were seen"), engine.copies.borrow("far"):
+        pass
+    (place / ring_path(5)).unlink()
+    make.file(b"later", b"later " * 999)
+    make.point(engine)
+    assert len(engine.copies.send("far")) == 1
+    assert epochs_of(engine) == {1, 2}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from engine.errors import (
     Held,
     LocationUnavailable,
 )
+from engine.maintain.planning import Terms
 from engine.progress import silent
 from tests.copies.test_reach import grown
 from tests.copies.test_upload import CHEAP, SECRET, place, read_all
@@ -146,3 +148,38 @@ def test_a_deletion_after_a_lock_is_told_with_its_time(
     engine.copies.send("far")
     chain = state(engine)
     assert grown[0] not in chain.points and not chain.contested and real_time() < end
+
+
+def test_a_deletion_that_this_store_never_made_frees_nothing(
+    engine: Store, far: Link, grown: list[str], tmp_path: Path, place: Path
+) -> None:
+    """Somebody had this machine's key: what is here is there, or is sent again."""
+    engine.copies.send("far")
+    end = engine.lock_point(grown[0], for_s=DAY).locked_ns
+    engine.copies.send("far")
+    open_link(engine._open.context, "far").append(Removed((grown[0], grown[1])))
+    engine.copies.reclaim("far", terms=Terms(grace_s=0))
+    assert sorted(state(engine).points) == sorted((grown[0], grown[2]))
+    engine.copies.send("far")
+    assert sorted(state(engine).points) == sorted(grown)
+    assert {one.state for one in engine.copies.uploads()} == {"verified"}
+    report = Store.adopt(str(tmp_path / "new"), f"file://{place}", SECRET)
+    assert report.points == 3 and not report.left_out
+    with Store.open(str(tmp_path / "new")) as store:
+        assert store.point(grown[0]).locked_ns == end
+        assert store.check(read_data=True).problems == []
+
+
+def test_a_store_put_back_from_an_older_copy_takes_the_locks_that_were_told(
+    engine: Store, far: Link, grown: list[str], tmp_path: Path
+) -> None:
+    engine.copies.send("far")
+    shutil.copytree(engine.path, tmp_path / "older")
+    end = engine.lock_point(grown[0], for_s=DAY).locked_ns
+    engine.copies.send("far")
+    with Store.open(str(tmp_path / "older")) as store:
+        store.copies.send("far")
+        assert store.point(grown[0]).locked_ns == end
+        with pytest.raises(Held):
+            store.remove_point(grown[0])
+        assert store.check().problems == []

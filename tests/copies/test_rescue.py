@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine import Store
-from engine.copies.journal import Locked, Removed
+from engine.copies.journal import Checkpoint, Locked, Removed, encode, path_of
 from engine.keys import Both, Identity, Key, Passphrase
 from engine.live import ROOT
 from tests.copies import made
@@ -211,6 +211,24 @@ def test_a_journal_with_gaps_and_none_at_all(
     code, out, err = rescue(copied, "list")
     assert code == 20 and "looked for in the packs" in err
     assert [line.split()[0] for line in out.splitlines()] == points
+
+
+def test_no_checkpoint_forgets_what_is_locked(tmp_path: Path) -> None:
+    Store.init(str(tmp_path / "store"))
+    with Store.open(str(tmp_path / "store")) as store:
+        store.create_mount("m")
+        locked, other = (store.snapshot("m").id for _ in range(2))
+        place = made.location(tmp_path / "there", store, [PASS])
+    place.append(Locked((locked,), 1000))
+    chain = place.chain
+    nothing = Checkpoint(chain.state.store, (), tuple(place.rows), {})
+    for time_ns, left in ((999, [locked]), (1000, [])):
+        raw = encode(place.vault, chain.next(made.WRITER, time_ns, nothing))
+        path = place.root / path_of(chain.seq + 1)
+        path.write_bytes(raw)
+        code, out, err = rescue(place.root, "list")
+        assert [line.split()[0] for line in out.splitlines()] == left and other not in out
+        assert (code == 20) == bool(left) == ("which is locked" in err)
 
 
 def test_nothing_is_written_over(base: tuple[Store, list[str], Made], tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from engine import keys
 from engine.errors import Busy, Corrupt, HoldfastError, InvalidRequest, LocationDenied, NotFound
-from engine.keys import Identity, Key, Keyring, Opener, Passphrase
+from engine.keys import Identity, Key, Keyring, Opener, Passphrase, Vault
 from tests.keys.support import CHEAP, ID_KEY, LOCATION
 
 OWN, WORDS, SAFE = Key(b"o" * 32), Passphrase("swordfish"), Identity(b"s" * 32)
@@ -36,7 +36,7 @@ class Memory:
         self.before("create")
         return self.rings.setdefault(number, raw) is raw
 
-    def seen(self, number: int) -> None:
+    def seen(self, number: int, vault: Vault) -> None:
         self.before("seen")
         self.greatest = max(self.greatest, number)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -200,6 +201,52 @@ def test_an_index_made_anew_has_the_locks(engine: Store, system: SetOs, tmp_path
         again.lock_point(kept, for_s=50 * DAY)  # behind the torn line
         assert locks.kept(again._open.context)[0][kept] == BEGIN + 52 * DAY * SECOND
         assert again.check().problems == []
+
+
+def test_an_index_put_back_from_an_older_copy_has_the_locks(
+    engine: Store, system: SetOs, tmp_path: Path
+) -> None:
+    path = tmp_path / "store"
+    longer, new, gone = (engine.snapshot("m").id for _ in range(3))
+    engine.lock_point(longer, for_s=DAY)
+    engine.close()
+    shutil.copytree(path / "index", tmp_path / "older")
+    with opened(path, system) as store:
+        store.lock_point(longer, for_s=30 * DAY)
+        store.lock_point(new, for_s=20 * DAY)
+        store.lock_point(gone, for_s=DAY)
+    shutil.rmtree(path / "index")
+    (tmp_path / "older").rename(path / "index")
+    with opened(path, system) as store:
+        with pytest.raises(Held, match="longer only"):
+            store.lock_point(longer, for_s=29 * DAY)
+        system.wait(2 * DAY)
+        for point in (longer, new):
+            with pytest.raises(Held):
+                store.remove_point(point)
+        store.remove_point(gone)
+        assert locks.regain_kept(store._open.context) == 0
+        ends = {one.id: one.locked_ns for one in store.points()}
+        assert ends == {
+            longer: BEGIN + 30 * DAY * SECOND, new: BEGIN + 20 * DAY * SECOND,
+        }  # fmt: skip
+        assert store.check().problems == []
+
+
+def test_an_index_made_anew_believes_no_clock_that_was_set(
+    engine: Store, system: SetOs, tmp_path: Path
+) -> None:
+    path = tmp_path / "store"
+    point = engine.snapshot("m", lock_s=30 * DAY).id
+    engine.close()
+    system.wait(DAY)
+    system.wall += 400 * DAY * SECOND
+    rebuild_index(str(path), report=silent, system=system)
+    with opened(path, system) as again:
+        with pytest.raises(Held):
+            again.remove_point(point)
+        system.wait(29 * DAY)
+        again.remove_point(point)
 
 
 def test_the_file_has_the_lock_before_anybody_hears_of_it(

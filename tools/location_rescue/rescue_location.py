@@ -295,8 +295,7 @@ class Location:
             except (Damage, struct.error) as error:
                 self.problem(f"journal entry {name}: {error}")
         starts = [at for at, (_, entry, _) in enumerate(read) if entry["kind"] == "checkpoint"]
-        read = read[starts[-1] if starts else 0 :]
-        for (before, _, digest), (seq, entry, _) in pairwise(read):
+        for (before, _, digest), (seq, entry, _) in pairwise(read[starts[-1] if starts else 0 :]):
             if seq != before + 1 or entry["prev"] != digest.hex():
                 self.problem(
                     f"journal entry {seq} does not follow {before}: what was between is not known"
@@ -324,14 +323,13 @@ class Location:
 
     def _apply(self, entry: dict[str, Any]) -> None:
         kind = entry["kind"]
-        made = [entry] if kind == "point" else entry["points"] if kind == "checkpoint" else []
-        for one in made:
-            self._point(one["point"], bytes.fromhex(one["record"]))
+        if kind == "checkpoint":
+            self._checkpoint(entry)
+        if kind == "point":
+            self._point(entry["point"], bytes.fromhex(entry["record"]))
         self.named.update((str(row[0]), int(row[1])) for row in entry.get("packs", ()))
         for name in entry.get("gone", ()):
             self.named.pop(name, None)
-        if kind == "checkpoint":
-            self.locks = {str(name): int(until) for name, until in entry["locks"].items()}
         for name in entry["points"] if kind == "lock" else ():
             self.locks[name] = max(int(entry["until_ns"]), self.locks.get(name, 0))
         for name in entry["points"] if kind == "remove" else ():
@@ -342,8 +340,26 @@ class Location:
                 )
             else:
                 self.points.pop(name, None)
-        if kind not in ("begin", "point", "remove", "packs", "lock", "checkpoint"):
+        if kind not in ("begin", "point", "remove", "packs", "lock", "place", "checkpoint"):
             self.problem(f"journal entry {entry['seq']} is of the newer kind {kind!a}")
+
+    def _checkpoint(self, entry: dict[str, Any]) -> None:
+        """It says all that holds; but what it forgets stays, if entries before it have it locked."""
+        says = {str(one["point"]): bytes.fromhex(one["record"]) for one in entry["points"]}
+        locks = {str(name): int(until) for name, until in entry["locks"].items()}
+        for name, until in self.locks.items():
+            cid = self.points.get(name)
+            if cid and until > int(entry["time_ns"]) and says.get(name) != cid:
+                self.problem(
+                    f"journal entry {entry['seq']} forgets point {name!a}, which is locked"
+                )
+                says[name] = cid
+        kept = {name: until for name, until in self.locks.items() if name in says}
+        self.points.clear()
+        self.named.clear()
+        self.locks = {name: max(locks.get(name, 0), kept.get(name, 0)) for name in (*locks, *kept)}
+        for name, cid in says.items():
+            self._point(name, cid)
 
     def _point(self, point: str, cid: bytes) -> None:
         if not re.fullmatch("[0-7][0-9a-hjkmnp-tv-z]{25}", point) or len(cid) != 32:
