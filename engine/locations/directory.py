@@ -5,8 +5,8 @@ What is stored is written to ``.tmp/RANDOM``, synced, given its name in one step
 - A name leads to nothing, or to a whole file that was synced before it got the name.
 - Below the directory no symbolic link is followed: a folder or file that is one is refused.
 - Folders are 0700, files 0600. Folders are made as needed and never removed: another writer may just be using one.
-- Nothing is written or removed, nothing counts as written, and nothing is missing, where another directory has come into
-  the place of the one that was opened: the bare mount point of a disk that is gone has room for everything, too.
+- Nothing is written or removed, nothing counts as written, and nothing is missing, where another directory has come
+  into the place of the one that was opened: the bare mount point of a disk that is gone has room for everything, too.
 
 Who can write into the directory while we work can put anything anywhere in it; links are refused so that what *lies*
 there, as on a medium that came from elsewhere, leads nowhere else.
