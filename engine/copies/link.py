@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 
-from engine import codec, limits
+from engine import clock, codec, limits
 from engine.chunks import Context
 from engine.chunks.encode import plain
 from engine.copies import journal, outbox, rows
@@ -151,6 +151,7 @@ class Link:
                     f"{self.location.shown}: journal entry {seq}", expected="one that follows what this store wrote",
                     found="another", do="find out who wrote to the location",
                 )  # fmt: skip
+            journal.refuse_older(raw, journal.epoch_at(self.location, self.row.seq), seq)
             if entry.writer.hex() != self.row.writer:
                 self._replaced(entry)
             self._take(entry, raw, found=True)
@@ -162,9 +163,11 @@ class Link:
         if not seq or self._seen:
             return
         try:
-            self.location.stat(journal.path_of(seq))
+            there = self.location.stat(journal.path_of(seq)).modified_ns
         except NotFound:
             raise self._older("the last one that is known here", "none") from None
+        if not self.location.shown.startswith("file:"):  # a directory's times are this machine's
+            clock.hear(self.context.index, there)
         if not self.row.object_lock:  # there none ever goes
             names = (one.name for one in self.location.list(journal.FOLDER, journal.path_of(seq)))
             found = (journal.seq_of(name.removeprefix(journal.FOLDER)) for name in names)

@@ -10,11 +10,12 @@ from engine import Store
 from engine.copies import connect, journal
 from engine.copies.connect import open_link
 from engine.copies.link import Link
-from engine.errors import Busy, LocationUnavailable, NotFound
+from engine.errors import Busy, LocationUnavailable, NotFound, Unsupported
 from engine.index import Table
 from engine.maintain import drop as dropping
+from engine.maintain.adopt import NOT_TAKEN_OVER
 from tests.copies.test_reach import grown, reached
-from tests.copies.test_upload import link, make_link, place, read_all, send
+from tests.copies.test_upload import SECRET, link, make_link, place, read_all, send
 from tests.locations.faulty import Call, Faulty
 from tests.restore.support import Maker
 
@@ -29,6 +30,22 @@ def test_taking_over_what_is_this_stores_changes_nothing(
         engine.copies.take_over("far")
     engine.copies.send("far")
     assert list(read_all(link)[0].state.points) == grown
+
+
+def test_a_server_that_lets_two_write_is_not_taken_over(
+    engine: Store, link: Link, grown: list[str], place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    """A location may have been copied there: one is only made where that is not so."""
+    engine.copies.send("far")
+    before = sorted((place / "journal").iterdir())
+    plain = connect.Features(create=False, lock=False)
+    monkeypatch.setattr("engine.locations.directory.Directory.features", lambda self: plain)
+    with pytest.raises(Unsupported, match="conditional creates"):
+        Store.adopt(str(tmp_path / "new"), f"file://{place}", SECRET, take_over=True)
+    with Store.open(str(tmp_path / "new")) as store:
+        assert store.copies.locations()[0].paused == NOT_TAKEN_OVER
+        assert store.check(read_data=True).problems == []
+    assert sorted((place / "journal").iterdir()) == before
 
 
 def test_what_was_half_removed_is_not_taken_over(
