@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from engine import Store
+from engine import Store, limits
 from engine.copies import connect, journal
 from engine.copies.connect import open_link
 from engine.copies.link import Link
@@ -16,7 +16,7 @@ from engine.maintain import drop as dropping
 from engine.maintain.adopt import NOT_TAKEN_OVER
 from tests.copies.test_reach import grown, reached
 from tests.copies.test_upload import SECRET, link, make_link, place, read_all, send
-from tests.locations.faulty import Call, Faulty
+from tests.locations.faulty import Call, Fail, Faulty
 from tests.restore.support import Maker
 
 __all__ = ["grown", "link", "place"]
@@ -30,6 +30,26 @@ def test_taking_over_what_is_this_stores_changes_nothing(
         engine.copies.take_over("far")
     engine.copies.send("far")
     assert list(read_all(link)[0].state.points) == grown
+
+
+def test_a_point_of_more_packs_than_an_entry_has_room_for(
+    engine: Store, link: Link, grown: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some TiB at once, also cut off before the last entry: they failed for good."""
+    monkeypatch.setattr(limits, "SEALED_PACK", 300 << 10)
+    monkeypatch.setattr(limits, "JOURNAL_PACKS_MAX", 2)
+    again = open_link(engine._open.context, "far")
+    again.location = faulty = Faulty(again.location)
+    faulty.on("create", Fail(LocationUnavailable("a server")), name="journal/", after=2)
+    with pytest.raises(LocationUnavailable):
+        send(engine, again, grown[0])
+    engine.copies.send("far")
+    chain, ids = read_all(link)
+    assert list(chain.state.points) == grown and chain.seq > 6
+    assert all(reached(engine, point) <= ids for point in grown)
+    for seq in range(2, chain.seq + 1):
+        body = journal.decode(link.vault, seq, journal.fetch(link.location, seq)).body
+        assert len(getattr(body, "packs", ())) <= 2
 
 
 def test_a_server_that_lets_two_write_is_not_taken_over(
