@@ -145,6 +145,9 @@ JOURNAL_ENTRY_MAX = (
 )  # what is fetched of an entry: zstd never makes it so much longer
 JSON_DEPTH_MAX = 12  # lists and objects within each other; a mount's settings have four
 JOURNAL_NAMES_MAX = 100_000  # points, extras, or names of packs in one list of an entry
+JOURNAL_PACKS_MAX = (
+    100_000  # packs that an entry of a point or of packs names: half of what has room, 3 TiB
+)
 JOURNAL_FREE_MAX = 64 * KIB  # JSON of a mount's settings, or of what is kept with a point
 RING_MAX = 1 * MIB  # bytes of a key ring
 RING_SLOTS_MAX = 16

@@ -147,7 +147,7 @@ class Uploader:
     def _name(self, point: str, record: bytes, top: bytes, extras: Sequence[bytes]) -> int:
         """The journal entry: from here on the location has the point."""
         made = journal.Point(point, decode_point(record).mount, top, self._settings, tuple(extras))
-        return self._link.append(journal.PointMade(made, self._link.unnamed()))
+        return self._link.append(journal.PointMade(made, self._link.to_name()))
 
     # --- what the location has ----------------------------------------------------------------------------
 
