@@ -125,6 +125,10 @@ class LocationUnavailable(HoldfastError):
     kind = Kind("location_unavailable", _errno.EIO, 503, 22, True)
 
 
+class Away(LocationUnavailable):
+    """A storage location cannot be asked now for what lies there only: nothing says that this is damaged."""
+
+
 UNREADABLE = (Corrupt, LocationUnavailable, NoKey)
 """Damage, disks that answer with errors, keys that are not at hand: where one thing cannot be read, others may be."""
 

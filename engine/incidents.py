@@ -42,6 +42,7 @@ OTHER_KINDS = {
     "copy_failed": "recovery points have no copy at a storage location, and are not tried again by themselves",
     "copy_late": "a recovery point is old and has no copy at a storage location",
     "rings_left": "older key rings cannot be removed from a storage location: slots taken out of them still open it",
+    "lock_lost": "a storage location that was adopted no longer retains what locked points need, as it did before",
     "expiry_frozen": "a recovery point is not like those before it: retention deletes none of its mount",
     "points_late": "a mount has had no new recovery point for longer than it should",
     "drill_failed": "a recovery point could not be restored and verified in a drill",

@@ -88,6 +88,10 @@ CHUNK_CACHE = 64 * MIB  # decoded chunks
 RESTORE_CACHE = (
     256 * MIB
 )  # the same while restoring, in each process: pieces of a set lie in chunks of all its past
+RESTORE_TRAY = (
+    20 * MIB
+)  # records that a batch of a restore was fetched: RANGE_MAX of files, and what they are deltas of
+RESTORE_TRAYS = 8  # batches that are fetched or written; memory only as far as they are filled
 DICTIONARIES_MAX = 6  # of a group: each more is one more try for every span of new data
 DICTIONARIES_KEPT = 48  # of all groups, 0.4 MB each; those of other groups take 1 ms each to fetch
 GROUPS_MAX = 1_000  # groups kept, most without a dictionary
@@ -264,6 +268,7 @@ RECLAIM_GRACE = (
     86_400.0  # s a pack stays after the journal said it is gone: restores elsewhere take hours
 )
 CHECKPOINT_EVERY = 1_000  # journal entries: who adopts reads up to twice as many
+REMOVE_WAIT = 10.0  # s who removes a location waits for whoever is about to be done with it
 ALONE_WAIT = 60.0  # s who sends waits for its turn: one pack is read, put and read back in less
 
 # --- adopting a location ------------------------------------------------------------------------------------

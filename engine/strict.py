@@ -82,6 +82,10 @@ class Fields:
                 do="use the Holdfast that wrote it",
             )  # fmt: skip
 
+    def has(self, name: str) -> bool:
+        """Of a field that need not be there."""
+        return name in self._value
+
     def number(self, name: str, least: int, most: int) -> int:
         return number(self._value[name], least, most, f"{name} of {self._what}")
 

@@ -30,19 +30,20 @@ def due_ns(rows: Iterable[UploadInfo], ended: Sequence[JobInfo], now: int) -> in
     """When sending to a location is to begin, at most ``LONGEST`` from now. ``rows``: what waits; ``ended``: jobs of
     the location that have ended, the newest first."""
     failures = 0
-    last = 0
+    times = []
     for job in ended:
         if job.state == "done":
             break
         failures += 1
-        last = max(last, job.ended_ns)
+        times.append(job.ended_ns)
     for row in rows:
-        if row.tries > failures:
-            failures = row.tries
         if row.tries:
-            last = max(last, row.since_ns)
-    if not failures or last > now:
-        return now if not failures else min(last, now + int(FIRST * SECOND))
+            failures = max(failures, row.tries)
+            times.append(row.since_ns)
+    # What is still to come was written down before the clock was set back: waiting for it would be for as long.
+    last = max((one for one in times if one <= now), default=0)
+    if not last:
+        return now
     wait = min(FIRST * 2 ** min(failures - 1, 30), LONGEST)
     return last + int(wait * SECOND)
 

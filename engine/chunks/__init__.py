@@ -1,5 +1,6 @@
 """Chunks: verified reads, deduplicating writes, the barrier."""
 
+from engine.chunks.bring import Brought, Place, Seen, Want
 from engine.chunks.context import Context
 from engine.chunks.hold import Hold, Holds
 from engine.chunks.reader import ChunkReader, Part
@@ -7,6 +8,7 @@ from engine.chunks.workers import Worker, alive, reap
 from engine.chunks.writer import ChunkWriter, Dictionary
 
 __all__ = [
+    "Brought",
     "ChunkReader",
     "ChunkWriter",
     "Context",
@@ -14,6 +16,9 @@ __all__ = [
     "Hold",
     "Holds",
     "Part",
+    "Place",
+    "Seen",
+    "Want",
     "Worker",
     "alive",
     "reap",

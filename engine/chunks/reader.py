@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from engine import codec, limits
+from engine.chunks.bring import Brought, Seen, Want, bring
 from engine.chunks.cache import ByteCache
 from engine.chunks.context import Context
-from engine.chunks.gather import Loaded, Stored, ahead, gather, records
+from engine.chunks.gather import Loaded, Stored, ahead, gather, records, unpacked
 from engine.errors import Corrupt, HoldfastError, NotFound
 from engine.index import Table
 from engine.index.rows import ENC_DICT, ENC_RAW, FLAG_SUSPECT, KIND_NODE, ChunkRow, chunk_row
@@ -62,12 +63,16 @@ class ChunkReader:
         """The plaintext of a chunk. Raises Corrupt (damaged, missing, or not what its name says)."""
         return self.load(cid).data
 
-    def read_parts(self, parts: Sequence[Part]) -> list[codec.Bytes]:
+    def read_parts(
+        self, parts: Sequence[Part], brought: Sequence[memoryview] = ()
+    ) -> list[codec.Bytes]:
         """Parts of chunks, many at once (see ``gather``). Raises Corrupt for the first that cannot be had.
 
-        What is used in part only is kept in the cache: the rest of it may be asked for next.
+        What is used in part only is kept in the cache: the rest of it may be asked for next. ``brought``: records that
+        need not be read; nothing refers to them afterwards.
         """
         result: list[codec.Bytes] = []
+        here = unpacked(self._context, brought)
         at = 0
         while at < len(parts):
             group: set[bytes] = set()
@@ -75,7 +80,11 @@ class ChunkReader:
             while last < len(parts) and len(group) < limits.GATHER_CHUNKS:
                 group.add(parts[last][0])
                 last += 1
-            found = self._gather(group) if len(group) > 1 else {}
+            found = {}
+            if here:
+                found = {cid: one for cid in group if (one := self._cache.get(cid)) is not None}
+            if here or len(group) > 1:
+                found |= self._gather(group - found.keys(), here)
             for cid, start, length in parts[at:last]:
                 loaded = found.get(cid)
                 if loaded is None:
@@ -94,15 +103,23 @@ class ChunkReader:
             at = last
         return result
 
-    def _gather(self, cids: set[bytes]) -> dict[bytes, Loaded]:
+    def _gather(self, cids: set[bytes], here: Stored) -> dict[bytes, Loaded]:
         return gather(
             self._context,
             cids,
             self.cached,
-            lambda cid: self._dictionary(cid, 0),
+            lambda cid: self._dictionary(cid, 0, here),
             self._overlay,
             self._make_readable,
+            here,
         )
+
+    def bring(self, wants: Sequence[Want], room: memoryview, seen: Seen) -> Brought | None:
+        """Have chunks that are at a location only, and what they are deltas of, in ``room``; None when none is.
+
+        Raises what a location raises.
+        """
+        return bring(self._context, wants, self._overlay, room, seen)
 
     def ahead(self, cids: Sequence[bytes]) -> bool:
         """Have chunks be near when they are read soon that are at a location only; whether any is.
@@ -241,13 +258,26 @@ class ChunkReader:
             )
         return codec.decompress(payload, record.plain, codec.join(parts))
 
-    def _dictionary(self, cid: bytes, level: int) -> codec.Dictionary:
+    def _dictionary(self, cid: bytes, level: int, here: Stored | None = None) -> codec.Dictionary:
         found = self._dictionaries.get(cid)
         if found is None:
-            content = self.load(cid, level + 1).data
+            content = self._whole(cid, here) if here else None
+            if content is None:
+                content = self.load(cid, level + 1).data
             found = codec.Dictionary(content)
             self._dictionaries.put(cid, found, 4 * len(content))
         return found
+
+    def _whole(self, cid: bytes, here: Stored) -> bytes | None:
+        """A chunk that is no delta, of a record that was read already, where it is right."""
+        found = here.get(cid)
+        if found is None or found[0].bases:
+            return None
+        try:
+            data = self._decode(found[0], found[1][found[0].head :], 0)
+        except Corrupt:
+            return None
+        return data if codec.chunk_id(self._context.key, data) == cid else None
 
     def _suspect(self, cid: bytes, error: HoldfastError) -> None:
         log.warning("chunk %s is suspect: %s", cid.hex(), error)

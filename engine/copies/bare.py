@@ -37,7 +37,8 @@ class Bare:
     who go on reading (b"", None where nothing is sealed); ``number``: of the ring there.
 
     ``state``: what the journal adds up to; ``seq``, ``digest``: of its last entry; ``named``: the entry that names
-    each point; ``notes``: what of the journal was left out; ``ends``: nothing lies behind the last entry.
+    each point; ``checkpoints``: numbers of the entries of that kind that were read; ``notes``: what of the journal was
+    left out; ``ends``: nothing lies behind the last entry; ``kept``: the ring may be older than the one there.
     """
 
     location: Location
@@ -49,8 +50,10 @@ class Bare:
     seq: int = 0
     digest: bytes = journal.FIRST_PREV
     named: dict[str, int] = field(default_factory=dict)
+    checkpoints: list[int] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     ends: bool = True
+    kept: bool = False
 
 
 def open_bare(
@@ -87,7 +90,7 @@ def _unlocked(
         own, vault = alone(
             raw, secret, key, location=said.location, now_ns=system.time_ns(), system=system
         )
-        bare = Bare(location, vault, own, key, number)
+        bare = Bare(location, vault, own, key, number, kept=bool(ring[1]))
     bare.state.store = said.store  # the journal must say the same
     return bare
 
@@ -135,10 +138,13 @@ def _read_journal(bare: Bare, report: Report, lists: int = _LISTS) -> None:
         begins = not chain.seq
         try:
             entry = chain.take(number, future.result())
-        except (Corrupt, NotFound) as error:
+        except (Corrupt, NotFound, PermissionDenied) as error:
+            if isinstance(error, PermissionDenied) and bare.kept:
+                raise  # sealed with a key that came later; of the newest ring none can
             if isinstance(error, NotFound) and lists > 1:
                 bare.notes.clear()
                 bare.named.clear()
+                bare.checkpoints.clear()
                 _read_journal(bare, report, lists - 1)
                 return
             if chain.seq:
@@ -155,6 +161,7 @@ def _read_journal(bare: Bare, report: Report, lists: int = _LISTS) -> None:
         _note_names(bare.named, entry)
         if isinstance(entry.body, journal.Checkpoint):
             gap = ""
+            bare.checkpoints.append(number)
             bare.notes.clear()  # what could not be read before it, it says
     if not chain.seq and best.seq:
         chain = best
@@ -169,11 +176,7 @@ def _read_journal(bare: Bare, report: Report, lists: int = _LISTS) -> None:
             location.shown, expected=f"store {store.hex()}, as its marker says",
             found=f"a journal of store {chain.state.store.hex()}", do="find out who changed it",
         )  # fmt: skip
-    bare.state, bare.seq, bare.digest = (
-        chain.state,
-        chain.seq,
-        chain.digest,
-    )
+    bare.state, bare.seq, bare.digest = chain.state, chain.seq, chain.digest
     bare.ends = not numbers or numbers[-1] == chain.seq
 
 

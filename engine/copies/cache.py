@@ -44,6 +44,10 @@ class Straight:
         """Of each (offset, length) its bytes. Raises what the location raises."""
         return pack.location.ranges(pack.path, parts)
 
+    def passing(self, pack: Away, parts: Sequence[tuple[int, int]]) -> list[memoryview]:
+        """The same."""
+        return self.ranges(pack, parts)
+
     def ahead(self, pack: Away, parts: Sequence[tuple[int, int]]) -> None:
         """Nothing is kept."""
 
@@ -73,6 +77,27 @@ class BlockCache:
         wanted = sorted({number for part in parts for number in _numbers(*part)})
         found = self._blocks(pack, wanted) if wanted else {}
         return [_cut(found, offset, length) for offset, length in parts]
+
+    def passing(self, pack: Away, parts: Sequence[tuple[int, int]]) -> list[memoryview]:
+        """As ``ranges``, of what is wanted once: what is not here is fetched as it is asked for, and not kept."""
+        _within(pack, parts)
+        kept: dict[int, bool] = {}
+        near: list[int] = []
+        for index, part in enumerate(parts):
+            for number in _numbers(*part):
+                if number not in kept:
+                    kept[number] = self._is_kept(pack, number)
+            if all(kept[number] for number in _numbers(*part)):
+                near.append(index)
+        if not near:
+            return pack.location.ranges(pack.path, parts)
+        is_near = set(near)
+        far = [index for index in range(len(parts)) if index not in is_near]
+        found = dict(zip(near, self.ranges(pack, [parts[index] for index in near]), strict=True))
+        if far:
+            answers = pack.location.ranges(pack.path, [parts[index] for index in far])
+            found |= zip(far, answers, strict=True)
+        return [found[index] for index in range(len(parts))]
 
     def ahead(self, pack: Away, parts: Sequence[tuple[int, int]]) -> None:
         """Fetch what of these is not here, for who reads it soon, in whatever process. Raises as ``ranges``."""
@@ -178,7 +203,7 @@ class BlockCache:
     def _make_room(self, size: int) -> None:
         with self._lock:
             known = self._written >= 0
-            if not known and not self._system.exists(self._folder):
+            if not self._system.exists(self._folder):  # never made, or somebody removed all of it
                 self._system.mkdir(self._folder)
             self._written = max(self._written, 0) + size
             if known and self._written <= self._most // 16:

@@ -17,6 +17,7 @@ from engine.copies.journal import (
     Entry,
     Locked,
     PacksChanged,
+    Place,
     Point,
     PointMade,
     Removed,
@@ -32,7 +33,8 @@ class State:
     """What holds: ``points`` in the order they were made, ``packs`` by name, ``locks``: point -> time in ns.
 
     ``store``: whose location it is; ``contested``: points that were removed while a lock held, and so are still here;
-    ``gone``: packs that an entry says are gone, which a contested point may need.
+    ``gone``: packs that an entry says are gone, which a contested point may need; ``place``: what the store had set for
+    the location itself.
     """
 
     def __init__(self) -> None:
@@ -42,6 +44,7 @@ class State:
         self.locks: dict[str, int] = {}
         self.contested: set[str] = set()
         self.gone: dict[str, PackRow] = {}
+        self.place: Mapping[str, Any] = {}
 
     @property
     def settings(self) -> dict[str, Mapping[str, Any]]:
@@ -73,13 +76,15 @@ class State:
                     strict.refuse(f"journal entry {entry.seq}", "points that are here", missing[0])
                 for name in points:  # longer, never shorter
                     self.locks[name] = max(until_ns, self.locks.get(name, 0))
+            case Place(settings):
+                self.place = settings
             case Checkpoint():
                 self._checkpoint(entry.body, entry)
 
     def checkpoint(self) -> Checkpoint:
         """The entry that says all of this."""
         points, packs = tuple(self.points.values()), tuple(self.packs.values())
-        return Checkpoint(self.store, points, packs, dict(self.locks))
+        return Checkpoint(self.store, points, packs, dict(self.locks), self.place)
 
     def refuse_forgetting(self, body: Checkpoint, entry: Entry) -> None:
         """Raises Corrupt for a checkpoint, which does not follow what adds up to this, but leaves out of it what is
@@ -119,8 +124,10 @@ class State:
     def _checkpoint(self, body: Checkpoint, entry: Entry) -> None:
         """Where entries before it were read, it must say what they add up to: it is no way to drop a point unseen."""
         first = not self.store
-        said = (list(body.points), sorted(body.packs), dict(body.locks))
-        known = (list(self.points.values()), sorted(self.packs.values()), self.locks)
+        said = (list(body.points), sorted(body.packs), dict(body.locks), body.place)
+        known = (
+            list(self.points.values()), sorted(self.packs.values()), self.locks, self.place
+        )  # fmt: skip
         if not first and said != known:
             raise Corrupt(
                 f"journal entry {entry.seq}", expected="all that the entries before it say", found="something else",
@@ -130,6 +137,7 @@ class State:
         self.points = {point.id: point for point in body.points}
         self.packs = {row.name: row for row in body.packs}
         self.locks = dict(body.locks)
+        self.place = body.place
 
 
 class Chain:
@@ -160,6 +168,15 @@ class Chain:
         self.seq, self.digest, self.writer = seq, journal.digest(raw), entry.writer
         return entry
 
+    def pass_over(self, seq: int) -> None:
+        """Go on behind the next entry, a checkpoint that cannot be read: it said no more than what holds.
+
+        What comes behind it is taken to follow it: whoever calls knows the ``digest`` that it must end with, b"" when
+        this is the last.
+        """
+        assert seq == self.seq + 1
+        self.seq, self.digest = seq, b""
+
     def next(self, writer: bytes, time_ns: int, body: journal.Body) -> Entry:
         """The entry this writer would append."""
         return Entry(self.seq + 1, self.digest, writer, time_ns, body)
@@ -177,7 +194,7 @@ class Chain:
                 return
         elif entry.seq != self.seq + 1:
             raise Corrupt(what, expected=f"entry {self.seq + 1}", found="another number", do=_DO)
-        if entry.prev != self.digest:
+        if self.digest and entry.prev != self.digest:
             raise Corrupt(
                 what, expected="one that follows what was read before", found="a fork", do=_DO
             )

@@ -5,18 +5,19 @@ Who is sending sees another bandwidth within seconds, and all else with the next
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from engine.chunks import Context
-from engine.copies import connect, outbox
-from engine.copies.rows import DROP, KEEP, LocationRow
-from engine.errors import Corrupt, InvalidRequest
+from engine.copies import connect, outbox, policy
+from engine.copies.rows import LocationRow
+from engine.errors import Corrupt, HoldfastError
 from engine.index import Table, Txn
-from engine.locations import parse_windows
 from engine.nodes.point import decode_point
-from engine.registry import valid_name
+
+log = logging.getLogger("holdfast.engine.copies")
 
 
 def change(context: Context, name: str, fields: Mapping[str, Any]) -> None:
@@ -25,7 +26,7 @@ def change(context: Context, name: str, fields: Mapping[str, Any]) -> None:
 
     Raises NotFound, InvalidRequest, and for credentials what the location raises: they are tried first.
     """
-    found = {field: _checked(field, value) for field, value in fields.items()}
+    found = {field: policy.checked(field, value) for field, value in fields.items()}
     if found.get("object_lock"):
         _try_lock(context, name)
     if "credentials" in found:
@@ -35,53 +36,8 @@ def change(context: Context, name: str, fields: Mapping[str, Any]) -> None:
         outbox.save(txn, name, row)
         if "mounts" in found:
             _queue(txn, row, context.system.time_ns())
-
-
-def _part(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise InvalidRequest("verify", expected="a part from 0 to 1", found=repr(value))
-    return float(value)
-
-
-def _local(value: Any) -> str:
-    if value not in (KEEP, DROP):
-        raise InvalidRequest("local", expected=f"{KEEP} or {DROP}", found=repr(value))
-    return str(value)
-
-
-def _windows(value: Any) -> str:
-    parse_windows(str(value))
-    return str(value)
-
-
-def _yes(value: Any) -> bool:
-    if value is not True:
-        raise InvalidRequest(
-            "object_lock",
-            expected="that it stays: locks were made that rely on it",
-            found=repr(value),
-        )
-    return True
-
-
-_CHECKS: dict[str, Callable[[Any], Any]] = {
-    "verify": _part,
-    "local": _local,
-    "mounts": lambda value: [valid_name(one) for one in value],
-    "credentials": str,
-    "bandwidth": _windows,
-    "read_bandwidth": _windows,
-    "object_lock": _yes,
-}
-"""What may be changed, and what makes a value of it, or says that it is none."""
-
-
-def _checked(field: str, value: Any) -> Any:
-    if field not in _CHECKS:
-        raise InvalidRequest(
-            f"field {field!r} of a location", expected=" or ".join(_CHECKS), found="another"
-        )
-    return _CHECKS[field](value)
+    if "object_lock" in found and not row.paused:
+        _tell(context, name)
 
 
 def _try(context: Context, name: str, credentials: str) -> None:
@@ -105,6 +61,20 @@ def _try_lock(context: Context, name: str) -> None:
         connect.refuse_without_lock(location, location.features())
     finally:
         location.close()
+
+
+def _tell(context: Context, name: str) -> None:
+    """Now, as long as the location answers. Where that cannot be, the next upload tells it."""
+    try:
+        link = connect.open_link(context, name)
+        try:
+            with link.alone():
+                link.catch_up()
+                policy.tell(link)
+        finally:
+            link.close()
+    except HoldfastError as error:
+        log.info("location %s: its journal will be told later: %s", name, error)
 
 
 def _queue(txn: Txn, row: LocationRow, now_ns: int) -> None:

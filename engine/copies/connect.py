@@ -11,10 +11,10 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from engine.chunks import Context
-from engine.copies import journal, marker, outbox
+from engine.copies import journal, marker, outbox, policy
 from engine.copies.link import Link
 from engine.copies.rings import LocationRings, bounded, machine_key, new_machine_key, own_ring
-from engine.copies.rows import KEEP, LocationRow, OutboxRow
+from engine.copies.rows import KEEP, MAKING, LocationRow, OutboxRow
 from engine.errors import AlreadyExists, Corrupt, InvalidRequest, NotFound, Unsupported
 from engine.index import Table, Txn
 from engine.keys import COST, Keyring, Opener, Secret, Vault, bearing, make, unlock
@@ -31,8 +31,6 @@ from engine.locations import (
 )
 from engine.nodes.point import decode_point
 from engine.seam import Os
-
-_MAKING = "it is not finished"
 
 
 @dataclass(frozen=True)
@@ -91,6 +89,7 @@ def add(context: Context, name: str, wanted: Wanted, *, cost: Cost = COST) -> Li
         link.catch_up()
         if not link.row.seq:
             link.append(journal.Begin(context.store_id, b""))
+        policy.tell(link)
         _activate(context, name)
     return open_link(context, name)
 
@@ -184,7 +183,7 @@ def _row(context: Context, name: str, wanted: Wanted) -> LocationRow:
     with context.index.write() as txn:
         known = outbox.locations(txn).get(name)
         if known is not None:
-            if known.paused != _MAKING or known.url != wanted.url:
+            if known.paused != MAKING or known.url != wanted.url:
                 raise AlreadyExists(f"location {name!r}", expected="a new name", found=known.url)
             if known.sealed != wanted.sealed:
                 kind = "sealed" if known.sealed else "not sealed"
@@ -195,13 +194,14 @@ def _row(context: Context, name: str, wanted: Wanted) -> LocationRow:
             again = replace(
                 known, credentials=wanted.credentials, mounts=list(wanted.mounts), verify=float(wanted.verify),
                 local=wanted.local, bandwidth=wanted.bandwidth, read_bandwidth=wanted.read_bandwidth,
+                object_lock=known.object_lock or wanted.object_lock,
             )  # fmt: skip
             outbox.save(txn, name, again)
             return again
         row = LocationRow(
             0, wanted.url, context.system.random(16).hex(), context.system.random(16).hex(),
             wanted.sealed, wanted.credentials, mounts=list(wanted.mounts), verify=float(wanted.verify),
-            local=wanted.local, paused=_MAKING, bandwidth=wanted.bandwidth, read_bandwidth=wanted.read_bandwidth,
+            local=wanted.local, paused=MAKING, bandwidth=wanted.bandwidth, read_bandwidth=wanted.read_bandwidth,
             object_lock=wanted.object_lock,
         )  # fmt: skip
         return outbox.add(txn, name, row)

@@ -34,6 +34,13 @@ class Elsewhere:
         fetcher = self._fetcher or self._needed(number)
         return fetcher is not None and fetcher.ahead(number, parts)
 
+    def bring(
+        self, number: int, parts: Sequence[tuple[int, int, bool]], room: memoryview
+    ) -> list[int] | None:
+        """As ``Fetcher.bring``."""
+        fetcher = self._fetcher or self._needed(number)
+        return None if fetcher is None else fetcher.bring(number, parts, room)
+
     def filled(self) -> tuple[int, int]:
         """Bytes that were fetched so far, and those that the cache takes."""
         fetcher = self._fetcher

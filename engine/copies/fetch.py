@@ -71,6 +71,32 @@ class Fetcher:
         self.cache.ahead(opened[0], [(offset, size + FRAME_OVERHEAD) for offset, size in parts])
         return True
 
+    def bring(
+        self, number: int, parts: Sequence[tuple[int, int, bool]], room: memoryview
+    ) -> list[int] | None:
+        """Records into ``room``, one behind the other, of (offset, length, whether it may be wanted again): of each
+        how long it is there, 0 for one that cannot be opened; None and what is raised as ``ranges``."""
+        opened = self._pack(number)
+        if opened is None:
+            return None
+        pack, seal = opened
+        places = [(offset, size + FRAME_OVERHEAD) for offset, size, _ in parts]
+        frames: dict[int, memoryview] = {}
+        for fetch, kept in ((self.cache.passing, False), (self.cache.ranges, True)):
+            some = [index for index, part in enumerate(parts) if part[2] is kept]
+            if some:
+                frames |= zip(some, fetch(pack, [places[index] for index in some]), strict=True)
+        lengths = []
+        at = 0
+        for index, (offset, length) in enumerate(places):
+            try:
+                lengths.append(seal.open_into(offset, frames.pop(index), room[at:]))
+            except Corrupt:  # whoever reads it finds out whether it is so only here
+                self.cache.drop(pack, offset, length)
+                lengths.append(0)
+            at += lengths[-1]
+        return lengths
+
     def close(self) -> None:
         with self._lock:
             links, self._links = self._links, {}
@@ -119,7 +145,10 @@ class Fetcher:
     def _opened(self, name: str) -> Link:
         try:
             return connect.open_link(self._context, name)
-        except NotFound as error:  # no chunk is damaged because a disk is not mounted
+        except (
+            Corrupt,
+            NotFound,
+        ) as error:  # no chunk is damaged because of a disk that is not the one
             raise LocationUnavailable(f"location {name!r}", found=str(error)) from None
 
 

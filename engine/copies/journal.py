@@ -84,6 +84,13 @@ class Locked:
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """What the store has set for the location itself, from now on."""
+
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Checkpoint:
     """All that holds: entries before it may be deleted."""
 
@@ -91,9 +98,10 @@ class Checkpoint:
     points: tuple[Point, ...]
     packs: tuple[PackRow, ...]
     locks: Mapping[str, int]
+    place: Mapping[str, Any] = field(default_factory=dict)
 
 
-Body = Begin | PointMade | Removed | PacksChanged | Locked | Checkpoint
+Body = Begin | PointMade | Removed | PacksChanged | Locked | Place | Checkpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,8 +210,10 @@ def _fields_of(body: Body) -> tuple[str, dict[str, object]]:
             return "packs", {"packs": [_row_list(row) for row in packs], "gone": list(gone)}
         case Locked(points, until_ns):
             return "lock", {"points": list(points), "until_ns": until_ns}
-        case Checkpoint(store, made, packs, locks):
-            return "checkpoint", {
+        case Place(settings):
+            return "place", {"place": dict(settings)}
+        case Checkpoint(store, made, packs, locks, place):
+            return "checkpoint", ({"place": dict(place)} if place else {}) | {
                 "store": store.hex(),
                 "points": [_point_fields(point) for point in made],
                 "packs": [_row_list(row) for row in packs],
@@ -232,6 +242,7 @@ _FIELDS: dict[str, tuple[str, ...]] = {
     "remove": ("points",),
     "packs": ("packs", "gone"),
     "lock": ("points", "until_ns"),
+    "place": ("place",),
     "checkpoint": ("store", "points", "packs", "locks"),
 }
 
@@ -246,7 +257,10 @@ def _decode_plain(plain: bytes, seq: int) -> Entry:
         raise FormatTooNew(
             what, expected=", ".join(_FIELDS), found=ascii(kind)[:80], do="use the Holdfast that wrote it"
         )  # fmt: skip
-    fields = strict.Fields(value, what, (*_HEAD, *_FIELDS[kind]))
+    names = (*_HEAD, *_FIELDS[kind])
+    if kind == "checkpoint" and "place" in value:
+        names = (*names, "place")
+    fields = strict.Fields(value, what, names)
     if fields.number("seq", 1, _SEQ_MAX) != seq:
         strict.refuse(what, "its own number in it", value["seq"])
     return Entry(
@@ -285,6 +299,10 @@ def _locked(fields: strict.Fields, what: str) -> Body:
     return Locked(_points(fields, what), fields.number("until_ns", 1, strict.I63))
 
 
+def _place(fields: strict.Fields, what: str) -> Body:
+    return Place(fields.free("place", limits.JOURNAL_FREE_MAX))
+
+
 def _checkpoint(fields: strict.Fields, what: str) -> Body:
     made = [
         _point(strict.Fields(one, f"point of {what}", _POINT), what)
@@ -298,7 +316,10 @@ def _checkpoint(fields: strict.Fields, what: str) -> Body:
             strict.refuse(f"lock of {what}", "a point that is there", name)
     if len(ids) != len(made):
         strict.refuse(f"points of {what}", "each once", "one again")
-    return Checkpoint(fields.digits("store", 16), tuple(made), _rows(fields, what), locks)
+    place: Mapping[str, Any] = {}
+    if fields.has("place") and not (place := fields.free("place", limits.JOURNAL_FREE_MAX)):
+        strict.refuse(f"place of {what}", "something in it, or no such field", "nothing")
+    return Checkpoint(fields.digits("store", 16), tuple(made), _rows(fields, what), locks, place)
 
 
 _BODIES: dict[str, Callable[[strict.Fields, str], Body]] = {
@@ -307,6 +328,7 @@ _BODIES: dict[str, Callable[[strict.Fields, str], Body]] = {
     "remove": _removed,
     "packs": _packs_changed,
     "lock": _locked,
+    "place": _place,
     "checkpoint": _checkpoint,
 }
 

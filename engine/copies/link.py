@@ -10,22 +10,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 
-from engine import codec, limits, locks
+from engine import codec, limits
 from engine.chunks import Context
 from engine.chunks.encode import plain
 from engine.copies import journal, outbox, rows
 from engine.copies.journal import Body, Entry
 from engine.copies.rings import LocationRings, machine_key
-from engine.copies.rows import (
-    GOING,
-    NAMED,
-    REMOVED,
-    UNNAMED,
-    VERIFIED,
-    AwayRow,
-    OutboxRow,
-)
+from engine.copies.rows import MAKING, REMOVING, UNNAMED, AwayRow
 from engine.copies.sealed import PackRow
+from engine.copies.taking import take
 from engine.copies.turns import alone
 from engine.errors import (
     Busy,
@@ -36,7 +29,7 @@ from engine.errors import (
     NotFound,
     PermissionDenied,
 )
-from engine.index import Table, Txn
+from engine.index import Table
 from engine.index.rows import KIND_DATA
 from engine.keys import FileSeal, Opener, Vault, bearing, unlock
 from engine.locations import Location
@@ -201,7 +194,11 @@ class Link:
                     f"{self.location.shown}: journal entry {entry.seq}", expected="to be made or to be there",
                     found="neither", do="look whether the server keeps conditional creates",
                 )  # fmt: skip
-            return self.append(body, since_ns)
+            # What is to be said was found out before that was known: said again it would break the journal.
+            raise LocationUnavailable(
+                f"{self.location.shown}: journal entry {entry.seq}", expected="nothing there yet",
+                found="one that this store sent before, and that came late; it counts", do="it is tried again later",
+            )  # fmt: skip
         self._look(entry.seq, raw)
         self._take(entry, raw)
         return entry.seq
@@ -225,12 +222,20 @@ class Link:
             )  # fmt: skip
 
     def take_over(self) -> None:
-        """Become the only writer, in place of who wrote the last entry that is known here. Raises Busy when there are
-        newer ones: this store does not know what they say."""
+        """Become the only writer, in place of who wrote the last entry that is known here; nothing where that is this
+        store. Raises Busy when there are newer ones: this store does not know what they say; and for a location that
+        is not whole here."""
+        if self.row.paused in (MAKING, REMOVING):
+            raise Busy(f"location {self.name!r}", expected="one that was adopted", found=self.row.paused,
+                       do="'holdfast location remove' it, and adopt it anew")  # fmt: skip
         self._see_last()
         seq, known = self.row.seq, bytes.fromhex(self.row.last)
         last = journal.decode(self.vault, seq, journal.fetch(self.location, seq))
         mine = bytes.fromhex(self.row.writer)
+        if last.writer == mine:  # an entry that says so once more is taken by no reader
+            self.nobody_since()
+            self._send_there()
+            return
         entry = Entry(
             seq + 1, known, mine, self.context.system.time_ns(), journal.Begin(self.context.store_id, last.writer)
         )  # fmt: skip
@@ -240,11 +245,13 @@ class Link:
             entry = journal.decode(self.vault, entry.seq, raw)
             self._mine(entry)
         self._look(entry.seq, raw)
-        with self.context.index.write() as txn:
-            outbox.save(
-                txn, self.name, replace(outbox.location(txn, self.name), paused="", ring_here=False)
-            )
+        self._send_there()
         self._take(entry, raw)
+
+    def _send_there(self) -> None:
+        with self.context.index.write() as txn:
+            row = replace(outbox.location(txn, self.name), paused="", ring_here=False)
+            outbox.save(txn, self.name, row)
 
     def _look(self, seq: int, raw: bytes) -> None:
         """See that an entry is there as it was sent: from then on the location counts as having what it names."""
@@ -297,68 +304,7 @@ class Link:
         raise error
 
     def _take(self, entry: Entry, raw: bytes, *, found: bool = False) -> None:
-        """Do what an entry says, in one transaction. ``found``: it was there; it is not relied on to say all."""
-        with self.context.index.write() as txn:
-            row = outbox.location(txn, self.name)
-            row = replace(row, seq=entry.seq, last=journal.digest(raw).hex())
-            if isinstance(entry.body, journal.Checkpoint) and not found:
-                row = replace(row, checkpoints=[*row.checkpoints[-1:], entry.seq])
-            outbox.save(txn, self.name, row)
-            match entry.body:
-                case journal.PointMade(point, packs):
-                    self._name(txn, packs)
-                    self._verified(txn, point, entry.seq)
-                case journal.PacksChanged(packs, gone):
-                    self._name(txn, packs, gone, entry.seq)
-                case journal.Removed(names):
-                    for name in names:
-                        now = self.context.system.time_ns()
-                        outbox.removed_there(txn, row.id, name, entry.time_ns, now)
-                case journal.Locked(names, until_ns):
-                    here = [name for name in names if txn.get(Table.POINTS, name.encode())]
-                    locks.put(self.context, txn, dict.fromkeys(here, until_ns))
-                    for name in names:
-                        known = outbox.get(txn, row.id, name)
-                        if known is not None and known.locked_ns < until_ns:
-                            outbox.put(txn, row.id, name, replace(known, locked_ns=until_ns))
-        self.row = row
-
-    def _name(
-        self, txn: Txn, packs: tuple[PackRow, ...], gone: tuple[str, ...] = (), seq: int = 0
-    ) -> None:
-        """States of packs, as an entry says them. Raises Corrupt when this index is older than the entry: a pack has a
-        row before it is named, and is going before it is gone."""
-        named = {bytes.fromhex(pack.name) for pack in packs}
-        going = {bytes.fromhex(name) for name in gone}
-        known = (
-            [(key, rows.away_row(raw)) for key, raw in txn.scan(Table.AWAY)]
-            if named | going
-            else []
-        )
-        for key, row in known:
-            if row.location != self.row.id:
-                continue
-            if row.name in going and row.state == GOING:
-                txn.put(Table.AWAY, key, row._replace(said=seq).pack_bytes())
-                going.remove(row.name)
-            elif row.name in named and row.state != GOING:
-                txn.put(Table.AWAY, key, row._replace(state=NAMED).pack_bytes())
-                named.remove(row.name)
-        if named | going:
-            raise Corrupt(
-                f"{self.location.shown}: journal", expected="packs that this store's index knows",
-                found=f"{len(named | going)} that it does not",
-                do="if this store was put back from an older copy, adopt the location anew",
-            )  # fmt: skip
-
-    def _verified(self, txn: Txn, point: journal.Point, seq: int) -> None:
-        # One deleted since is there all the same, until an entry says so.
-        state = REMOVED if txn.get(Table.POINTS, point.id.encode()) is None else VERIFIED
-        row = outbox.get(txn, self.row.id, point.id) or OutboxRow()
-        extras = [cid.hex() for cid in point.extras]
-        now = self.context.system.time_ns()
-        row = row.now(state, now, entry=seq, extras=extras, reason="")
-        outbox.put(txn, self.row.id, point.id, row)
+        self.row = take(self.context, self.name, self.location.shown, entry, raw, found=found)
 
     # --- chunks of the service ----------------------------------------------------------------------------
 

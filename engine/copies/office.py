@@ -11,12 +11,13 @@ from typing import Any
 from engine import limits, registry
 from engine.chunks import Context
 from engine.copies import change as changing
-from engine.copies import connect, listing, outbox, ownring, rows
+from engine.copies import connect, listing, outbox, ownring, policy, rows
 from engine.copies.connect import Wanted
 from engine.copies.holding import Brought, Holding
 from engine.copies.link import Link
 from engine.copies.listing import LocationInfo
 from engine.copies.rows import FAILED, QUEUED, UPLOADING, VERIFIED, LocationRow, OutboxRow
+from engine.copies.turns import alone
 from engine.copies.upload import Uploader, UploadReport
 from engine.errors import Busy, HoldfastError, NotFound, ShuttingDown
 from engine.home import OpenStore
@@ -127,6 +128,7 @@ def _sending(context: Context, location: str, stop: Callable[[], bool]) -> Itera
         with link.alone(limits.ALONE_WAIT, stop):
             link.forget_older_rings()
             link.catch_up()
+            policy.tell(link)
             yield link
     finally:
         link.close()
@@ -222,13 +224,21 @@ def take_over(context: Context, name: str) -> None:
     try:
         with link.alone():
             ownring.take_over(link)
+            policy.still_retains(link)
     finally:
         link.close()
 
 
 def remove(context: Context, name: str) -> None:
     """Forget a location, in steps that may be cut off; what lies there stays. Raises NotFound, and Busy while bytes of
-    points are there only."""
+    points are there only, or while something is sent there or given up here."""
+    with context.index.read() as txn:
+        row = outbox.location(txn, name)
+    with alone(context, name, row, limits.REMOVE_WAIT):
+        _remove(context, name)
+
+
+def _remove(context: Context, name: str) -> None:
     with context.index.write() as txn:
         row = outbox.location(txn, name)
         mine = {key for key, raw in txn.scan(Table.AWAY) if rows.away_row(raw).location == row.id}
@@ -237,7 +247,7 @@ def remove(context: Context, name: str) -> None:
                 f"location {name!r}", expected="nothing that is only there",
                 found="bytes of points that were given up here", do="delete those points and collect first",
             )  # fmt: skip
-        outbox.save(txn, name, replace(row, paused="it is being removed"))
+        outbox.save(txn, name, replace(row, paused=rows.REMOVING))
     with context.index.read() as txn:
         copies = list(txn.keys(Table.COPIES, prefix=rows.copy_key(row.id, b"")))
         queued = list(txn.keys(Table.OUTBOX, prefix=rows.U16.pack(row.id)))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, NamedTuple, Self
 from zlib import crc32
 
+from engine import strict
 from engine.codec import ID_LEN
 from engine.errors import Corrupt
 from engine.index.rows import U32, U64, ChunkRow
@@ -23,6 +25,9 @@ _AWAY = struct.Struct("<HBBIQQIIQ32s32s")
 QUEUED, UPLOADING, VERIFIED, FAILED = "queued", "uploading", "verified", "failed"
 REMOVED = "removed"  # the point is deleted here, and the location has not been told
 STATES = (QUEUED, UPLOADING, VERIFIED, FAILED)
+
+MAKING, REMOVING = "it is not finished", "it is being removed"
+"""Why nothing is sent to a location of which not all is in the index."""
 
 KEEP, DROP = "keep", "drop"
 """What becomes of the bytes here once a point is verified there."""
@@ -41,7 +46,7 @@ class LocationRow:
     the store keeps, not the one there; ``object_lock``: what locked points need there is retained; ``held_s``: until
     when (s since the epoch), and of the journal and the rings what up to ``held_seq`` and ``held_ring``;
     ``checkpoints``: numbers of the last two journal entries of that kind; ``needed``: bytes of packs that were needed
-    when that was last found out, -1 never."""
+    when that was last found out, -1 never; ``told``: what the journal there says is set for it, see ``told_of``."""
 
     id: int
     url: str
@@ -68,6 +73,7 @@ class LocationRow:
     held_ring: int = 0
     checkpoints: list[int] = field(default_factory=list)
     needed: int = -1
+    told: str = ""
 
     def takes(self, mount: str) -> bool:
         """Do points of this mount go there?"""
@@ -99,6 +105,11 @@ class OutboxRow:
 def encoded(row: LocationRow | OutboxRow) -> bytes:
     """JSON: there are few, and they get new fields."""
     return json.dumps(asdict(row), separators=(",", ":"), sort_keys=True).encode("ascii")
+
+
+def told_of(place: Mapping[str, Any]) -> str:
+    """What is told of a location, as its row remembers it: "" for nothing."""
+    return strict.dump(dict(place)).decode() if place else ""
 
 
 def _decoded(kind: type[Any], raw: bytes, what: str) -> Any:

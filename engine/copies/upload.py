@@ -163,13 +163,8 @@ class Uploader:
 
     def _want(self, need: Need) -> None:
         self._go_on()
-        flags = WHOLE if need.whole else 0
-        if need.there:
-            self._marks.append(need.cid)
-            self._flight[need.cid] = flags
-            return
-        self._flight[need.cid] = flags
-        if need.whole:
+        self._flight[need.cid] = WHOLE if need.whole else 0
+        if need.whole and not need.there:
             self._whole.add(need.cid)
         self._wanted.append(need)
         if len(self._wanted) >= limits.GATHER_CHUNKS:
@@ -184,8 +179,11 @@ class Uploader:
     def _fetch(self) -> None:
         self._take_done()
         wanted, self._wanted = self._wanted, []
-        found = self._store.reader.records([need.cid for need in wanted])
+        found = self._store.reader.records([need.cid for need in wanted if not need.there])
         for need in wanted:
+            if need.there:  # in its turn: a pack that closes before must not say that it is whole
+                self._marks.append(need.cid)
+                continue
             record, raw = found[need.cid]
             self._add(
                 METADATA if need.node else SMALL if len(raw) < limits.SMALL_RECORD else DATA,

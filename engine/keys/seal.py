@@ -93,6 +93,19 @@ class FileSeal:
             self._damaged(offset, "other bytes")
         return plain
 
+    def open_into(self, offset: int, frame: codec.Bytes, room: memoryview) -> int:
+        """As ``open``, into the start of ``room``; how long it is. After an error there may be anything."""
+        length = len(frame) - FRAME_OVERHEAD
+        if self._aead is None or length < 0:
+            room[:length] = self.open(offset, frame)
+            return length
+        try:
+            return self._aead.decrypt_into(
+                offset.to_bytes(NONCE_LEN, "big"), frame, self.header, room[:length]
+            )
+        except InvalidTag:
+            self._damaged(offset, "other bytes")
+
     def _damaged(self, offset: int, found: str) -> NoReturn:
         what = "journal entry" if self.header.startswith(JOURNAL_MAGIC) else "sealed pack"
         raise Corrupt(

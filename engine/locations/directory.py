@@ -5,6 +5,8 @@ What is stored is written to ``.tmp/RANDOM``, synced, given its name in one step
 - A name leads to nothing, or to a whole file that was synced before it got the name.
 - Below the directory no symbolic link is followed: a folder or file that is one is refused.
 - Folders are 0700, files 0600. Folders are made as needed and never removed: another writer may just be using one.
+- Nothing is written or removed, and nothing counts as written, where another directory has come into the place of the
+  one that was opened: the bare mount point of a disk that is gone has room for everything, too.
 
 Who can write into the directory while we work can put anything anywhere in it; links are refused so that what *lies*
 there, as on a medium that came from elsewhere, leads nowhere else.
@@ -51,6 +53,7 @@ class Directory:
         self._folders: set[str] = set()  # known to be there, synced into their parents
         if not stat.S_ISDIR(self._lstat("", f"directory of {shown}").st_mode):
             raise NotFound(f"directory of {shown}", expected="a directory", found="something else")
+        self._opened = self._identity(f"directory of {shown}")
 
     def features(self) -> Features:
         probe = "probe-" + self._os.random(8).hex()
@@ -68,6 +71,7 @@ class Directory:
 
     def create(self, name: str, data: Buffer) -> bool:
         what = self._what(name)
+        self._same(what)
         self._folder(contract.checked(name), what)
         if self._there(name):
             return False
@@ -95,6 +99,7 @@ class Directory:
 
     def remove(self, names: Sequence[str]) -> None:
         folders = set()
+        self._same(f"directory of {self.shown}")
         for name in names:
             what = self._what(name)
             try:
@@ -151,6 +156,7 @@ class Directory:
     def _store(self, name: str, data: Buffer, *, new: bool) -> bool:
         """Write it whole beside, then give it its name; False when there is something of that name, and ``new``."""
         what = self._what(name)
+        self._same(what)
         self._folder(contract.checked(name), what)
         self._folder(f"{_TEMPORARY}/x", what)
         if not new and self._there(name):  # a link would be replaced, a folder not: neither is ours
@@ -167,6 +173,7 @@ class Directory:
         except OSError as error:
             self._drop(temporary)
             raise self._error(error, what) from None
+        self._same(what)
         return True
 
     def _write(self, path: str, data: Buffer) -> None:
@@ -292,6 +299,25 @@ class Directory:
             return os.lstat(self._path(name)) if name else os.stat(self._root)
         except OSError as error:
             raise self._error(error, what) from None
+
+    def _identity(self, what: str) -> tuple[int, int]:
+        """Which directory it is. It is opened: looking alone does not have an automatic mount be made."""
+        try:
+            fd = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                state = os.fstat(fd)
+            finally:
+                os.close(fd)
+        except OSError as error:
+            raise self._error(error, what) from None
+        return state.st_dev, state.st_ino
+
+    def _same(self, what: str) -> None:
+        """Raises LocationUnavailable when it is another directory than was opened."""
+        if self._identity(what) != self._opened:
+            raise LocationUnavailable(
+                what, expected="the directory that was opened", found="another one in its place", do="mount its disk"
+            )  # fmt: skip
 
     @contextmanager
     def _asking(self, what: str) -> Iterator[None]:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from engine import home, registry
-from engine.copies import outbox, ownring
+from engine.copies import outbox, ownring, policy
 from engine.copies.bare import Bare, open_bare
 from engine.copies.link import Link
 from engine.copies.rows import LocationRow
@@ -66,8 +66,10 @@ def adopt(
         row = LocationRow(
             0, url, bare.vault.location.hex(), system.random(16).hex(), bare.vault.sealed, credentials,
             seq=bare.seq, last=bare.digest.hex(), paused=NOT_TAKEN_OVER, ring=bare.number,
-            ring_mark=bare.vault.mark, ring_here=bare.key is not None,
+            ring_mark=bare.vault.mark, ring_here=bare.key is not None, checkpoints=bare.checkpoints[-2:],
         )  # fmt: skip
+        row, texts = policy.taken(row, bare.state.place)
+        result.done += texts
         try:
             with _building(path, system) as folder:
                 _build(folder, bare, name, row, result, report, seal, system)
@@ -80,6 +82,8 @@ def adopt(
                 link = Link(store.context, name, bare.location, bare.vault)
                 with link.alone():
                     ownring.take_over(link)
+                    if lost := policy.still_retains(link):
+                        result.done.append(lost)
             result.taken_over = True
         return result
     finally:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator
 
 from engine import limits
 from engine.chunks import ChunkReader
-from engine.errors import UNREADABLE, Corrupt
+from engine.errors import UNREADABLE, Away, Corrupt
 from engine.nodes import Entry, dirs, files, xattrs
 
 
@@ -53,12 +53,16 @@ def affected(
 def _attributes(nodes: _Reader, path: bytes, entry: Entry) -> Iterator[tuple[bytes, str]]:
     try:
         xattrs.load(nodes, entry.xattrs)
+    except Away:
+        return
     except UNREADABLE:
         yield path or b".", "extended attributes cannot be read"
 
 
 def _members(nodes: _Reader, folder: Entry, lost: list[str]) -> Iterator[Entry]:
     def note(after: bytes, upto: bytes, error: Exception) -> None:
+        if isinstance(error, Away):
+            return  # told once, of the location
         names = f"names behind {after!r}" + (f" up to {upto!r}" if upto else "")
         lost.append(f"{names} cannot be read")
 
@@ -70,7 +74,8 @@ def _ranges(nodes: _Reader, entry: Entry, damaged: Collection[bytes]) -> Iterato
     pieces: list[tuple[int, int]] = []
 
     def lost(first: int, end: int, error: Exception) -> None:
-        pieces.append((first * limits.SPAN, min(end * limits.SPAN, entry.size)))
+        if not isinstance(error, Away):
+            pieces.append((first * limits.SPAN, min(end * limits.SPAN, entry.size)))
 
     for number, extents in files.spans(nodes, entry.root, 0, lost):
         at = number * limits.SPAN

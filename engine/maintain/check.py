@@ -2,7 +2,8 @@
 
 Nothing is changed, except that with ``read_data`` a chunk found damaged is marked suspect, so that the next write of
 its content stores it again, and a sealed pack too, so that the next collection writes what is needed of it anew.  A
-chunk that was suspect and is whole again, as its base was stored anew or a disk is back, is suspect no longer.
+chunk that was suspect and is whole again, as its base was stored anew or a disk is back, is suspect no longer.  What
+cannot be looked at, as a location does not answer, is told and counted, and is no damage.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field
 
 from engine import limits, locks, registry
 from engine.copies.rows import away_row
-from engine.errors import HoldfastError
+from engine.errors import Away, HoldfastError
 from engine.home import OpenStore
 from engine.index import Table, Txn
 from engine.index.gcstate import Phase
@@ -32,6 +33,7 @@ from engine.index.rows import (
 from engine.live import problems as live_problems
 from engine.maintain import verify
 from engine.maintain.affected import affected
+from engine.maintain.asked import asked_once
 from engine.maintain.mark import Marker
 from engine.maintain.marks import Marks
 from engine.nodes.point import decode_point
@@ -70,9 +72,11 @@ class Checker:
         self._report = report
         self.result = CheckReport()
         self._bad: dict[bytes, str] = {}  # damaged chunks and why
+        self._read_data = False
 
     def run(self, read_data: bool) -> CheckReport:
         """All checks, cheapest first; later ones go on where earlier ones found damage."""
+        self._read_data = read_data
         if self._rows():
             return self.result  # nothing built on damaged rows can be trusted further
         if self._context.seal is not None:
@@ -84,6 +88,17 @@ class Checker:
         self._away = {
             U32.unpack(key)[0]: away_row(raw).trailer for key, raw in self._txn.scan(Table.AWAY)
         }
+        with asked_once(self._store) as self._asked:
+            self._contents(packs, read_data)
+            if read_data:
+                self._journals()
+            if self._asked.unread:
+                self.result.counts["chunks not looked at"] = self._asked.unread
+            for thing, text in self._asked.told():
+                self._found("location", thing, text)
+        return self.result
+
+    def _contents(self, packs: dict[int, PackRow], read_data: bool) -> None:
         self._packs(packs, read_data)
         self._chunks(packs, read_data)
         for mount in registry.every(self._txn):
@@ -96,7 +111,6 @@ class Checker:
         self._reach(read_data)
         if self._bad:
             self._affected()
-        return self.result
 
     def _found(self, code: str, thing: str, text: object) -> None:
         self.result.problems.append(Problem(code, thing, str(text)))
@@ -165,6 +179,16 @@ class Checker:
             sum(bool(r.flags & FLAG_CONDEMNED) for *_, r in placed) if idle else 0
         )
 
+    def _journals(self) -> None:
+        from engine.maintain import journals  # most stores have no location
+
+        if self._txn.count(Table.LOCATIONS) and (
+            unread := journals.look(
+                self._store, self._asked, lambda *one: self._found("location", *one), self._report
+            )
+        ):
+            self.result.counts["journals not looked at"] = unread
+
     def _far(self, placed: list[tuple[int, int, bytes, ChunkRow]]) -> None:
         """All of it is fetched."""
         from engine.maintain.far import Far
@@ -173,14 +197,17 @@ class Checker:
             one for one in placed if one[2] not in self._bad and not one[3].flags & FLAG_CONDEMNED
         ]
         Far(
-            self._store, self._txn, damage=self._damage,
-            away=lambda thing, error: self._found("location", thing, f"cannot be read: {error}"),
+            self._store, self._asked, damage=self._damage,
             done=lambda count: self._report(Progress("check elsewhere", count, len(wanted), "chunks")),
         ).check(wanted)  # fmt: skip
 
     def _record(self, cid: bytes, row: ChunkRow, read_data: bool) -> None:
         if read_data:
-            fault = verify.record_fault(self._store, cid, row)
+            try:
+                fault = verify.record_fault(self._store, cid, row)
+            except Away:  # of what it is a delta of
+                self._asked.unread += 1
+                return
             if fault:
                 self._damage(cid, fault)
             return
@@ -211,9 +238,7 @@ class Checker:
             self._store.reader,
             self._context.key,
             lambda cid: self._damage(cid, "has no row"),
-            lambda cid, error: self._damage(
-                cid, f"is a manifest node that cannot be read: {error}"
-            ),
+            self._no_node,
         )
         try:
             marker.run(lambda done: self._report(Progress("reach", done, None, "references")))
@@ -227,6 +252,12 @@ class Checker:
             found = marks.row(self._txn, at)
             if found is not None and found[0] not in self._bad:
                 self._record(*found, read_data)
+
+    def _no_node(self, cid: bytes, error: HoldfastError) -> None:
+        if not isinstance(error, Away):
+            self._damage(cid, f"is a manifest node that cannot be read: {error}")
+        elif not self._read_data:
+            self._asked.unread += 1
 
     def _affected(self) -> None:
         """Points, files and byte ranges that need a damaged chunk."""

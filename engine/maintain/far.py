@@ -1,7 +1,7 @@
-"""Reading all that lies at storage locations only, for a check: straight from there, so that no cache hides damage.
+"""Reading what lies at storage locations only, for a check: straight from there, so that no cache hides damage.
 
-Records that lie near each other are fetched together.  A location that does not answer is told once, and no chunk is
-damaged by it.
+Records that lie near each other are fetched together.  A location that does not answer is asked once and told once,
+and no chunk is damaged by it: neither what lies there nor what is here as a delta of that.
 """
 
 from __future__ import annotations
@@ -11,51 +11,38 @@ from itertools import groupby
 
 from engine import limits
 from engine.chunks.reader import take_back
-from engine.copies import outbox
 from engine.copies.fetch import Fetcher
-from engine.copies.rows import away_row
-from engine.errors import Corrupt, HoldfastError, NotFound
+from engine.errors import Away, Corrupt, HoldfastError, NotFound
 from engine.home import OpenStore
-from engine.index import Table, Txn
-from engine.index.rows import FLAG_SUSPECT, U32, ChunkRow
+from engine.index.rows import FLAG_SUSPECT, ChunkRow
 from engine.maintain import verify
+from engine.maintain.asked import Asked
 
 Placed = tuple[int, int, bytes, ChunkRow]
 """Pack, offset, id, row."""
 
 
 class Far:
-    """Verifies chunks at locations. ``damage`` hears of each that is not right, ``away`` of a location that cannot be
-    read, ``done`` of the number of chunks that were read."""
+    """Verifies chunks at locations. ``damage`` hears of each that is not right, ``done`` of the number of chunks that
+    were looked at, and ``asked`` counts those that could not be."""
 
     def __init__(
-        self, store: OpenStore, txn: Txn, *, damage: Callable[[bytes, str], None],
-        away: Callable[[str, HoldfastError], None], done: Callable[[int], None],
+        self, store: OpenStore, asked: Asked, *, damage: Callable[[bytes, str], None],
+        done: Callable[[int], None],
     ) -> None:  # fmt: skip
         self._store = store
+        self._asked = asked
         self._damage = damage
-        self._away = away
         self._done = done
-        self._names = {row.id: name for name, row in outbox.locations(txn).items()}
-        self._places = {
-            U32.unpack(key)[0]: away_row(raw).location for key, raw in txn.scan(Table.AWAY)
-        }
 
     def check(self, placed: list[Placed]) -> None:
         """Read these, which are in order of packs and places."""
-        gone: set[int] = set()
         fetcher = Fetcher(self._store.context, 0)
         read = 0
         try:
             for number, rows in groupby(placed, lambda one: one[0]):
-                location = self._places[number]
                 for group in _groups(rows):
-                    if location not in gone:
-                        try:
-                            self._group(fetcher, number, group)
-                        except HoldfastError as error:
-                            gone.add(location)
-                            self._away(f"location {self._names.get(location, location)}", error)
+                    self._group(fetcher, number, group)
                     read += len(group)
                     self._done(read)
         finally:
@@ -64,7 +51,11 @@ class Far:
     def _group(self, fetcher: Fetcher, number: int, group: list[Placed]) -> None:
         parts = [(offset, row.stored) for _, offset, _, row in group]
         try:
-            found = fetcher.ranges(number, parts)
+            with self._asked.asking(self._asked.place_of(number)):
+                found = fetcher.ranges(number, parts)
+        except Away:
+            self._asked.unread += len(group)
+            return
         except (Corrupt, NotFound):
             if len(group) > 1:
                 for one in group:
@@ -72,7 +63,10 @@ class Far:
                 return
             found = None
         for (_, _, cid, row), raw in zip(group, found or [b""] * len(group), strict=True):
-            self._one(cid, row, raw)
+            try:
+                self._one(cid, row, raw)
+            except Away:  # of what it is a delta of
+                self._asked.unread += 1
 
     def _one(self, cid: bytes, row: ChunkRow, raw: bytes) -> None:
         """``raw``: the record, b"" when it could not be had."""

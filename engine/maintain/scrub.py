@@ -8,7 +8,8 @@ then. No transaction stays open while anything is read.
 A sealed pack is read whole and must match its digest and its trailer. That proves that its bytes are those that were
 sealed, and no more: a record may have been damaged while it lay in a segment. So every record in it that a chunk's row
 points to is decoded and must hash to its name, as in ``check --read-data``; in open segments that is all there is.
-A damaged chunk is marked suspect: whoever writes that content next stores it again.
+A damaged chunk is marked suspect: whoever writes that content next stores it again. One that is a delta of what lies at
+a location that does not answer is told as not looked at; the next cycle comes to it again.
 
 META row ``scrub``: cycle u32, running u8, then three times in ns since the epoch, u64 each: begun, last run, and end
 of the last complete cycle (0: none).
@@ -23,7 +24,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from engine.chunks import Context
-from engine.errors import Corrupt, HoldfastError, InvalidRequest
+from engine.errors import Away, Corrupt, HoldfastError, InvalidRequest
 from engine.home import OpenStore
 from engine.index import Table, Txn
 from engine.index.rows import (
@@ -37,6 +38,7 @@ from engine.index.rows import (
     pack_row,
 )
 from engine.maintain import verify
+from engine.maintain.asked import asked_once
 from engine.maintain.check import Problem
 from engine.packs.records import HEADER_LEN, KIND_SKETCH
 from engine.progress import Progress, Report
@@ -127,15 +129,17 @@ class Scrubber:
         result = self.result
         result.begun_ns = state.begun_ns
         self._due(state, every_s)
-        for number, row in self._todo(state.cycle):
-            late = until is not None and self._context.system.monotonic() >= until
-            met = result.due_bytes is not None and result.cycle_bytes >= result.due_bytes
-            if met or (late and result.packs):
-                break
-            self._pack(number, row)
-            self._mark(number, row, state.cycle)
-        else:
-            result.finished = True
+        with asked_once(self._store) as self._asked:
+            for number, row in self._todo(state.cycle):
+                late = until is not None and self._context.system.monotonic() >= until
+                met = result.due_bytes is not None and result.cycle_bytes >= result.due_bytes
+                if met or (late and result.packs):
+                    break
+                self._pack(number, row)
+                self._mark(number, row, state.cycle)
+            else:
+                result.finished = True
+            result.problems += [Problem("location", *one) for one in self._asked.told()]
         self._end(state)
         self._due(state, every_s)
         return result
@@ -220,7 +224,13 @@ class Scrubber:
         for rows in self._rows(number, row):
             for cid, chunk in rows:
                 self.result.records += 1
-                fault = verify.record_fault(self._store, cid, chunk)
+                try:
+                    fault = verify.record_fault(self._store, cid, chunk)
+                except (
+                    Away
+                ):  # of what it is a delta of: what is here was verified as bytes of the pack
+                    self._asked.unread += 1
+                    continue
                 if fault:
                     self.result.problems.append(Problem("chunk", f"chunk {cid.hex()}", fault))
 

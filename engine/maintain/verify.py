@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from engine import codec, limits
 from engine.chunks import Context
 from engine.chunks.reader import mark_suspect, take_back
-from engine.errors import HoldfastError, NoKey
+from engine.errors import Away, HoldfastError, NoKey
 from engine.home import OpenStore
 from engine.index import Table
 from engine.index.rows import (
@@ -81,7 +81,8 @@ def record_fault(store: OpenStore, cid: bytes, row: ChunkRow) -> str:
     """What is wrong with a chunk, read from where it lies; it is marked suspect then. Empty when nothing is, and such a
     mark is taken back.
 
-    A collection may have moved the record or removed it since ``row`` was looked up: then that is judged.
+    A collection may have moved the record or removed it since ``row`` was looked up: then that is judged. Raises Away
+    when what it is a delta of lies at a location that does not answer (see ``far.asked_once``): it is not marked then.
     """
     while True:
         try:
@@ -89,6 +90,8 @@ def record_fault(store: OpenStore, cid: bytes, row: ChunkRow) -> str:
             if row.flags & FLAG_SUSPECT:
                 take_back(store.context, cid, row)
             return ""
+        except Away:
+            raise
         except NoKey as error:
             return str(error)  # there is no key for it: nothing says that it is damaged
         except HoldfastError as error:

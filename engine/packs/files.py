@@ -35,6 +35,12 @@ class Elsewhere(Protocol):
     def ahead(self, number: int, parts: Sequence[tuple[int, int]]) -> bool:
         """Have these be near when they are read soon; False when there is no pack of that number."""
 
+    def bring(
+        self, number: int, parts: Sequence[tuple[int, int, bool]], room: memoryview
+    ) -> list[int] | None:
+        """Have these, of (offset, length, whether it may be wanted again), in ``room``, one behind the other: of each
+        how long it is there, 0 for one that is damaged; None when there is no pack of that number."""
+
 
 class PackFiles:
     """Read access to all packs and segments of a store. Thread-safe."""
@@ -109,6 +115,12 @@ class PackFiles:
     def ahead(self, number: int, parts: Sequence[tuple[int, int]]) -> bool:
         """Have parts of a pack be near that are elsewhere; False when they are not. Raises what a location raises."""
         return self.elsewhere is not None and self.elsewhere.ahead(number, parts)
+
+    def bring(
+        self, number: int, parts: Sequence[tuple[int, int, bool]], room: memoryview
+    ) -> list[int] | None:
+        """As ``Elsewhere.bring``; None when they are not elsewhere. Raises what a location raises."""
+        return None if self.elsewhere is None else self.elsewhere.bring(number, parts, room)
 
     def size(self, number: int) -> int:
         handle = self._acquire(number)

@@ -18,9 +18,13 @@ _BEHIND_FROM = (
 
 
 def write_span(
-    reader: ChunkReader, fd: int, start: int, extents: Sequence[Extent]
+    reader: ChunkReader,
+    fd: int,
+    start: int,
+    extents: Sequence[Extent],
+    brought: Sequence[memoryview] = (),
 ) -> tuple[int, list[str]]:
-    """Write the extents of a span that begins at byte ``start`` of the file.
+    """Write the extents of a span that begins at byte ``start`` of the file. ``brought``: records that were fetched.
 
     Returns the bytes written and, for every extent that cannot be read, what is wrong.  Raises OSError.
     """
@@ -28,7 +32,7 @@ def write_span(
     batch: list[Data] = []
     at = written = 0
     for (offset, length, _, _), data in zip(
-        extents, _read(reader, start, extents, damaged), strict=True
+        extents, _read(reader, start, extents, damaged, brought), strict=True
     ):
         if data is None:
             continue
@@ -46,11 +50,15 @@ def write_span(
 
 
 def _read(
-    reader: ChunkReader, start: int, extents: Sequence[Extent], damaged: list[str]
+    reader: ChunkReader,
+    start: int,
+    extents: Sequence[Extent],
+    damaged: list[str],
+    brought: Sequence[memoryview],
 ) -> Sequence[Data | None]:
     parts = [(cid, inner, length) for _, length, cid, inner in extents]
     try:
-        return reader.read_parts(parts)
+        return reader.read_parts(parts, brought)
     except UNREADABLE:
         pass  # one by one, then: the others are wanted
     found: list[Data | None] = []

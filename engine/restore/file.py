@@ -8,6 +8,7 @@ from contextlib import suppress
 from threading import Lock
 
 from engine import limits
+from engine.chunks import Brought, Want
 from engine.errors import UNREADABLE
 from engine.nodes import Entry, Extent
 from engine.points.view import PointView
@@ -61,10 +62,11 @@ class RestoredFile:
         """All that is to be written of a small file."""
         return list(self._view.spans(self._entry, self._lost))
 
-    def begin_small(self, *, empty: bool) -> None:
-        """Give a small file its size; ``empty``: it has no bytes but zeros. Raises OSError."""
-        os.ftruncate(self._fd, self._entry.size)
-        if empty:
+    def begin_small(self, end: int) -> None:
+        """Give a small file its size, unless writing does; ``end``: where its last extent ends. Raises OSError."""
+        if self._there or end != self._entry.size:
+            os.ftruncate(self._fd, self._entry.size)
+        if not end:
             self._clear(0, self._entry.size)
 
     def missing(self, number: int, extents: list[Extent]) -> list[Extent]:
@@ -82,10 +84,14 @@ class RestoredFile:
         )
         return left
 
-    def write(self, number: int, extents: list[Extent]) -> None:
+    def write(self, number: int, extents: list[Extent], brought: Brought | None) -> None:
         """Write extents of a span. Raises OSError."""
         start = number * limits.SPAN
-        written, damaged = self._job.write_span(self._view.reader, self._fd, start, extents)
+        written, damaged = self._job.write_span(
+            self._view.reader, self._fd, start, extents, brought
+        )
+        if damaged:  # what was not written may be its end
+            os.ftruncate(self._fd, self._entry.size)
         for text in damaged:
             self._job.damaged(self._path, text)
         self._job.wrote(written)
@@ -130,18 +136,18 @@ class _Part:
         self._extents = extents
         self._known = False
 
-    def needs(self) -> list[bytes]:
+    def needs(self) -> list[Want]:
         """Chunks that must be read."""
         if not self._known:
             self._extents = self._file.missing(self._number, self._extents)
             self._known = True
-        return [cid for _, _, cid, _ in self._extents]
+        return [(cid, length) for _, length, cid, _ in self._extents]
 
-    def work(self) -> None:
+    def work(self, brought: Brought | None) -> None:
         """Read and write them."""
         try:
             self.needs()
-            self._file.write(self._number, self._extents)
+            self._file.write(self._number, self._extents, brought)
         finally:
             self._file.done()
 
@@ -155,22 +161,30 @@ class _Small:
         self._file = file
         self._spans: list[tuple[int, list[Extent]]] | None = None
 
-    def needs(self) -> list[bytes]:
+    def needs(self) -> list[Want]:
         """Chunks that must be read."""
         if self._spans is None:
             spans = self._file.spans()
-            self._file.begin_small(empty=not spans)
+            self._file.begin_small(_end(spans))
             self._spans = [(number, self._file.missing(number, one)) for number, one in spans]
-        return [cid for _, extents in self._spans for _, _, cid, _ in extents]
+        return [(cid, length) for _, extents in self._spans for _, length, cid, _ in extents]
 
-    def work(self) -> None:
+    def work(self, brought: Brought | None) -> None:
         """Read and write them."""
         try:
             self.needs()
             for number, extents in self._spans or ():
-                self._file.write(number, extents)
+                self._file.write(number, extents, brought)
         finally:
             self._file.done()
+
+
+def _end(spans: list[tuple[int, list[Extent]]]) -> int:
+    """Where the last extent of a file ends."""
+    if not spans or not spans[-1][1]:
+        return 0
+    number, extents = spans[-1]
+    return number * limits.SPAN + extents[-1][0] + extents[-1][1]
 
 
 def set_attributes(view: PointView, job: Job, fd: int, path: bytes, entry: Entry) -> None:

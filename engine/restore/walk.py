@@ -20,6 +20,8 @@ from engine.restore.file import RestoredFile, set_attributes, set_named_attribut
 from engine.restore.job import Job
 from engine.restore.resume import reopened
 
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
 Wanted = dict[bytes, "Wanted | None"]
 """Names in a directory, each with what is wanted in it: None for all."""
 
@@ -103,12 +105,16 @@ class Walk:
         if there >= 0:
             RestoredFile(self._view, self._job, there, path, entry, there=True).queue()
             return
-        self._clear(fd, name, path)
         if stat.S_ISREG(entry.mode):
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            out = os.open(name, flags, 0o600, dir_fd=fd)
+            try:
+                out = os.open(name, _NEW, 0o600, dir_fd=fd)
+            except FileExistsError:
+                self._clear(fd, name, path)
+                out = os.open(name, _NEW, 0o600, dir_fd=fd)
             RestoredFile(self._view, self._job, out, path, entry).queue()
-        elif stat.S_ISLNK(entry.mode):
+            return
+        self._clear(fd, name, path)
+        if stat.S_ISLNK(entry.mode):
             os.symlink(entry.target, name, dir_fd=fd)
             set_named_attributes(self._view, self._job, fd, name, path, entry)
         else:

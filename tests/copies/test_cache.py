@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import threading
 from pathlib import Path
 
@@ -63,6 +64,16 @@ def test_what_is_read_in_order_is_fetched_ahead(tmp_path: Path, away: Away) -> N
     for at in range(0, len(DATA) - 100_000, 100_000):
         assert one.ranges(away, [(at, 100_000)]) == [DATA[at : at + 100_000]]
     assert fetches(away) <= 6
+
+
+def test_a_folder_that_is_removed_is_made_again(tmp_path: Path, away: Away) -> None:
+    one = cache(tmp_path)
+    for _ in range(2):
+        before = fetches(away)
+        for _ in range(2):
+            assert one.ranges(away, [(0, MIB)]) == [DATA[:MIB]]
+        assert fetches(away) == before + 1  # once, and then it is kept
+        shutil.rmtree(tmp_path / "cache")
 
 
 def test_it_stays_within_its_bound(tmp_path: Path, away: Away) -> None:

@@ -76,20 +76,62 @@ def test_entries_before_the_last_but_one_go(
     assert code == 0 and long in out and "problem" not in err.replace("0 problems", "")
 
 
-def test_one_that_is_damaged_costs_what_came_after_it(
-    engine: Store, link: Link, long: str, place: Path
-) -> None:
-    path = place / journal.path_of(link.row.checkpoints[1])
+def spoil(path: Path, at: int = 100) -> None:
     data = bytearray(path.read_bytes())
-    data[100] ^= 1
+    data[at] ^= 1
     path.chmod(0o600)
     path.write_bytes(data)
+
+
+@pytest.mark.parametrize(("how", "behind"), [("content", 0), ("epoch", 1), ("gone", 1)])
+def test_one_that_is_damaged_costs_nothing_once_the_writer_was_there(
+    engine: Store, make: Maker, link: Link, long: str, place: Path, tmp_path: Path, how: str, behind: int
+) -> None:  # fmt: skip
+    """Readers stop at it until then; the writer goes on from the one before, and loses no entry."""
+    if behind:
+        make.file(b"one more", b"one more")
+        send(engine, link, make.point(engine))
+    assert engine.check(read_data=True).problems == []
+    second = link.row.checkpoints[-1]
+    assert link.row.seq == second + behind
+    path = place / journal.path_of(second)
+    path.unlink() if how == "gone" else spoil(path, 100 if how == "content" else 24)
     bare = open_bare(f"file://{place}", SECRET, "environment", system=REAL, report=silent)
     bare.location.close()
-    assert bare.seq == link.row.checkpoints[1] - 1 and bare.notes and not bare.ends
-    assert len(bare.state.points) > 2
-    with link.alone(), pytest.raises(Corrupt, match="journal"):
+    assert bare.seq == second - 1 and bare.notes and not bare.ends
+    told = engine.check(read_data=True).problems
+    assert [one.code for one in told] == ["location"] and "reclaiming" in told[0].text
+    engine.copies.reclaim("far", NOW)
+    assert ("corrupt", "journal of location far") in [
+        (one.kind, one.thing) for one in engine._open.context.incidents.known()
+    ]
+    again = open_link(engine._open.context, "far")
+    last = again.row.seq
+    assert again.row.checkpoints == [last - 1, last]
+    assert numbers(place) == [1, last - 1, last]
+    assert engine.check(read_data=True).problems == []
+    report = Store.adopt(str(tmp_path / "new"), f"file://{place}", SECRET, take_over=True)
+    assert (report.left_out, report.points) == (0, 7 + behind)
+    code, out, _ = rescue(place, "list", secret="a word or two")
+    assert code == 0 and len(out.splitlines()) == 7 + behind
+    with Store.open(str(tmp_path / "new")) as fresh:  # who adopted knows them too
+        other = open_link(fresh._open.context, "origin")
+        spoil(place / journal.path_of(other.row.checkpoints[-1]))
+        fresh.copies.reclaim("origin", NOW)
+        assert fresh.check(read_data=True).problems == []
+
+
+def test_an_entry_that_is_lost_is_not_made_up(
+    engine: Store, make: Maker, link: Link, long: str, place: Path
+) -> None:
+    """Beside the newest checkpoint another entry is damaged: what that one said is known to nobody."""
+    first, second = link.row.checkpoints
+    spoil(place / journal.path_of(second))
+    spoil(place / journal.path_of(first + 1))
+    with pytest.raises(Corrupt, match="find out who wrote"), link.alone():
         checkpoint.write(link, silent)
+    assert link.row.checkpoints == [first, second]
+    assert "find out who wrote" in engine.check(read_data=True).problems[0].text
 
 
 def test_who_reads_while_entries_go_lists_again(

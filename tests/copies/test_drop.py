@@ -14,13 +14,15 @@ from engine.copies.rows import DROP
 from engine.copies.upload import Uploader
 from engine.errors import LocationUnavailable
 from engine.index import Table
+from engine.index.rows import U32, chunk_row
 from engine.maintain.drop import drop
 from engine.progress import silent
 from engine.restore import job
 from tests.copies.test_reach import grown
 from tests.copies.test_upload import CHEAP, SECRET, place
+from tests.maintain.test_bases import FIRST, two_versions
 from tests.restore.support import Maker, found, restored, seen
-from tests.restore.test_helper import Waited
+from tests.restore.test_helper import Waited, asked_by_all
 
 __all__ = ["grown", "place"]
 
@@ -112,6 +114,8 @@ def test_helping_processes_read_from_there_as_well(
     monkeypatch.setattr(job, "HELP_FROM", 1)
     monkeypatch.setattr("engine.restore.tree.HELP_FROM", 1)
     monkeypatch.setattr(job, "Helper", Waited)
+    monkeypatch.setattr(job.Job, "_take_helper", asked_by_all)
+    Waited.asked = 0
     assert content(engine, grown[0], tmp_path / "after") == before
     with engine._open.context.index.read() as txn:
         assert txn.count(Table.SUSPECTS) == 0
@@ -145,3 +149,39 @@ def test_what_is_here_is_restored_while_the_location_is_gone(
         result = again.restore(grown[0], b"", bytes(tmp_path / "out"))
     names = {one.path for one in result.damaged}
     assert b"big" in names and result.files > len(names)
+
+
+def test_what_is_here_as_a_delta_of_what_does_not_answer_is_no_damage(
+    engine: Store, make: Maker, link: Link, place: Path, tmp_path: Path
+) -> None:
+    """As are new chunks of an adopted store; damage beside them is damage all the same."""
+    make.file(b"users.dbf", FIRST)
+    send_all(engine, link, [make.point(engine)])
+    Store.adopt(str(tmp_path / "new"), f"file://{place}", SECRET)
+    with Store.open(str(tmp_path / "new")) as store:
+        two_versions(store)
+        with store._open.context.index.read() as txn:
+            rows = [chunk_row(raw) for _, raw in txn.scan(Table.CHUNKS)]
+            away = {U32.unpack(key)[0] for key in txn.keys(Table.AWAY)}
+        assert any(row.bases for row in rows if row.pack not in away), "no delta: nothing is tried"
+        place.rename(tmp_path / "away")
+        shutil.rmtree(tmp_path / "new" / "cache", ignore_errors=True)
+    with Store.open(str(tmp_path / "new")) as store:
+        for report in (store.check(read_data=True), store.scrub()):
+            assert [one.code for one in report.problems] == ["location"], report.problems
+            assert "could not be looked at" in report.problems[0].text
+        checked = store.check(read_data=True)
+        assert checked.counts["chunks not looked at"] > checked.counts["chunks elsewhere"]
+        with store._open.context.index.read() as txn:
+            assert txn.count(Table.SUSPECTS) == 0
+        (tmp_path / "away").rename(place)
+        again = store.check(read_data=True)
+        assert again.problems == [] and "chunks not looked at" not in again.counts
+        place.rename(tmp_path / "away")
+        (tmp_path / "other").mkdir()
+        add(engine._open.context, "other", Wanted(f"file://{tmp_path}/other", [SECRET]), cost=CHEAP)
+        (tmp_path / "other").rename(place)
+    with Store.open(str(tmp_path / "new")) as store:  # another disk is mounted there
+        assert {one.code for one in store.check(read_data=True).problems} == {"location"}
+        with store._open.context.index.read() as txn:
+            assert txn.count(Table.SUSPECTS) == 0

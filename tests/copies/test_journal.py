@@ -25,6 +25,7 @@ from engine.copies.journal import (
     Entry,
     Locked,
     PacksChanged,
+    Place,
     Point,
     PointMade,
     Removed,
@@ -62,6 +63,8 @@ BODIES: list[Body] = [
     Begin(STORE, b""), Begin(STORE, OTHER), PointMade(point(1), (row(1), row(2))), PointMade(point(2), ()),
     Removed((pid(1), pid(2))), PacksChanged((row(3),), (row(1).name,)), Locked((pid(1),), 10**18),
     Checkpoint(STORE, (point(1), point(2)), (row(1),), {pid(1): 5}),
+    Place({"object_lock": True, "local": "drop"}), Place({}),
+    Checkpoint(STORE, (), (), {}, {"object_lock": True}),
 ]  # fmt: skip
 
 
@@ -166,6 +169,8 @@ HOSTILE: list[bytes] = [
     forged(text(fields("lock", points=[pid(1)], until_ns=0))),
     forged(text(fields("checkpoint", store="00" * 16, points=[MADE, MADE], packs=[], locks={}))),
     forged(text(fields("checkpoint", store="00" * 16, points=[], packs=[], locks={pid(1): 5}))),
+    forged(text(fields("checkpoint", store="00" * 16, points=[], packs=[], locks={}, place={}))),
+    forged(text(fields("place", place=[]))), forged(text(fields("place", place={"a": "x" * 10**5}))),
 ]  # fmt: skip
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +97,15 @@ def test_a_lock_is_told_though_the_telling_was_cut_off(
     assert kinds.count(Locked((grown[1],), end)) == 1
 
 
+def forge(link: Link, body: journal.Body) -> None:
+    """An entry by this machine's key that this machine's store did not write."""
+    row = link.row
+    last, writer = bytes.fromhex(row.last), bytes.fromhex(row.writer)
+    raw = journal.encode(link.vault, journal.Entry(row.seq + 1, last, writer, time.time_ns(), body))
+    assert link.location.create(journal.path_of(row.seq + 1), raw)
+    link.row = replace(row, seq=row.seq + 1, last=journal.digest(raw).hex())
+
+
 def test_who_removes_a_locked_point_there_is_contested(
     engine: Store, far: Link, grown: list[str], tmp_path: Path, place: Path
 ) -> None:
@@ -103,10 +114,11 @@ def test_who_removes_a_locked_point_there_is_contested(
     end = engine.lock_point(grown[0], for_s=DAY).locked_ns
     engine.copies.send("far")
     link = open_link(engine._open.context, "far")
-    link.append(Removed((grown[0], grown[1])))
-    link.append(Locked((grown[0],), end - 5 * SECOND))  # nor is it made shorter
-    with pytest.raises(Corrupt, match="packs"):  # it is there, and this store takes no such entry
-        link.append(PacksChanged((), tuple(sorted(state(engine).packs))))
+    forge(link, Removed((grown[0], grown[1])))
+    forge(link, Locked((grown[0],), end - 5 * SECOND))  # nor is it made shorter
+    forge(link, PacksChanged((), tuple(sorted(state(engine).packs))))
+    with pytest.raises(Corrupt, match="adopt the location anew"):  # this store takes none of them
+        engine.copies.send("far")
     chain = state(engine)
     assert list(chain.points) == [grown[0], grown[2]] and chain.contested == {grown[0]}
     assert chain.locks == {grown[0]: end}

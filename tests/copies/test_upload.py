@@ -15,8 +15,8 @@ from engine.copies.chain import Chain
 from engine.copies.connect import Wanted, add, open_link
 from engine.copies.link import Link
 from engine.copies.rings import newest_ring
-from engine.copies.rows import CopyRow
-from engine.copies.sealed import path_of, read_pack
+from engine.copies.rows import WHOLE, CopyRow, copy_row
+from engine.copies.sealed import PackBuilder, path_of, read_pack
 from engine.copies.upload import Uploader, UploadReport
 from engine.errors import (
     AlreadyExists,
@@ -31,6 +31,8 @@ from engine.index import Table
 from engine.index.rows import ENC_DELTA, KIND_DATA, chunk_row
 from engine.keys import Passphrase, unlock
 from engine.keys.primitives import Cost
+from engine.nodes import walk
+from engine.nodes.ports import Ref
 from engine.packs.records import Entry
 from engine.progress import silent
 from tests.copies.test_reach import grown, reached, top
@@ -244,6 +246,53 @@ def test_what_is_known_to_be_there_can_be_decoded_there(
     assert bases <= known
     send(engine, link, point)
     assert reached(engine, point) <= read_all(link)[1]
+
+
+def not_whole(engine: Store) -> set[bytes]:
+    """What nodes refer to that count as whole at the location, and is not there."""
+    with engine._open.context.index.read() as txn:
+        there = {key[2:]: copy_row(raw).flags for key, raw in txn.scan(Table.COPIES)}
+    return {
+        child
+        for cid, flags in there.items()
+        if flags & WHOLE
+        for kind, child in walk.children(engine._open.reader.read_node(cid), cid)
+        if child not in there or (kind is Ref.NODE and not there[child] & WHOLE)
+    }
+
+
+def test_a_node_that_was_there_is_whole_when_what_it_needs_has_come(
+    engine: Store, make: Maker, link: Link, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reclaiming leaves nodes as bases of others, without what they refer to."""
+    for number in range(12):
+        for name in (b"a%02d", b"b%02d"):
+            make.folder(name % number)
+            make.file(name % number + b"/x", noise(40_000, 1000 * name[0] + number))
+    send(engine, link, make.point(engine))
+    with engine._open.context.index.write() as txn:
+        for key, raw in list(txn.scan(Table.COPIES)):
+            txn.put(Table.COPIES, key, copy_row(raw)._replace(flags=0).pack_bytes())
+            chunk = txn.get(Table.CHUNKS, key[2:])
+            if chunk is not None and chunk_row(chunk).kind == KIND_DATA:
+                txn.delete(Table.COPIES, key)
+    for number in range(12):  # new nodes and those that are there take turns
+        make.tree.write(make.inodes[b"a%02d/x" % number], 0, b"y" * 100)
+    point = make.point(engine)
+    monkeypatch.setattr(PackBuilder, "fits", lambda self, entry: len(self) < 2)
+    error = LocationUnavailable("a server", found="no answer")
+    for after in (4, 5, 6, 7):
+        faulty = Faulty(link.location)
+        faulty.on("put", Fail(error), after=after, times=-1)
+        again = open_link(engine._open.context, "far")
+        again.location = faulty
+        with pytest.raises(LocationUnavailable):
+            send(engine, again, point)
+        assert not not_whole(engine)
+    send(engine, open_link(engine._open.context, "far"), point)
+    with engine._open.context.index.read() as txn:
+        there = {key[2:] for key in txn.keys(Table.COPIES)}
+    assert not not_whole(engine) and reached(engine, point) <= there
 
 
 def test_a_bucket(engine: Store, grown: list[str], server: Server, tmp_path: Path) -> None:

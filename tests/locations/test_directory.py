@@ -266,6 +266,39 @@ def test_a_disk_that_is_gone(location: Location, root: Path) -> None:
     assert not root.exists()
 
 
+def test_another_directory_in_its_place(location: Location, root: Path) -> None:
+    """The bare mount point of a disk that was taken away."""
+    location.put("packs/x", b"1")
+    root.rename(root.parent / "unmounted")
+    root.mkdir()
+    for change in (
+        lambda: location.put("packs/y", b"1"),
+        lambda: location.create("journal/y", b"1"),
+        lambda: location.remove(["packs/x"]),
+    ):
+        with pytest.raises(LocationUnavailable, match="mount its disk"):
+            change()
+    assert not any(root.iterdir())
+    root.rmdir()
+    (root.parent / "unmounted").rename(root)
+    location.put("packs/y", b"1")
+
+
+def test_a_disk_that_is_taken_away_meanwhile(root: Path) -> None:
+    """Between looking and writing: it does not count as written."""
+
+    class Swapping(Os):
+        def rename(self, old: str, new: str) -> None:
+            super().rename(old, new)
+            root.rename(root.parent / "unmounted")
+            root.mkdir()
+            (root / "packs").mkdir()
+
+    location = open_location(f"file://{root}", system=Swapping())
+    with pytest.raises(LocationUnavailable, match="mount its disk"):
+        location.put("packs/x", b"1")
+
+
 def test_a_file_cut_short_on_the_disk(location: Location, root: Path) -> None:
     location.put("packs/x", bytes(1000))
     os.truncate(root / "packs/x", 400)

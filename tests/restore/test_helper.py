@@ -2,6 +2,8 @@
 
 import os
 import random
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from engine import Store, limits
 from engine.live import ROOT, Ctx
 from engine.restore import helper as helping
 from engine.restore import job as jobs
+from engine.restore.trays import Trays
 
 CTX = Ctx(0, 0)
 SIZE = 9 * limits.SPAN + 12_345
@@ -45,15 +48,23 @@ class Waited(helping.Helper):
     """One that is asked from the start, however long it takes to be ready."""
 
     asked = 0
+    _turn = threading.RLock()
 
     def ready(self) -> bool:
-        while not super().ready():
-            pass
+        with self._turn:
+            while not super().ready():
+                time.sleep(0.001)
         return True
 
     def write_span(self, *arguments: object) -> tuple[int, list[str]]:
-        type(self).asked += 1
-        return super().write_span(*arguments)  # type: ignore[arg-type]
+        with self._turn:
+            type(self).asked += 1
+            return super().write_span(*arguments)  # type: ignore[arg-type]
+
+
+def asked_by_all(job: jobs.Job) -> None:
+    """For ``Job._take_helper``: whichever thread has something to write asks the first helper."""
+    job._mine.helper = job._helpers[0] if job._helpers else None
 
 
 class Dying(Waited):
@@ -69,6 +80,7 @@ def test_helpers_write_what_threads_write(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(jobs, "Helper", Waited)
+    monkeypatch.setattr(jobs.Job, "_take_helper", asked_by_all)
     Waited.asked = 0
     store.restore("m@latest", b"", os.fsencode(tmp_path / "out"))
     assert Waited.asked > 0
@@ -96,13 +108,15 @@ def test_a_helper_says_what_cannot_be_read(store: Store, tmp_path: Path) -> None
     with open(store._open.context.files.segment_path(row.pack), "r+b") as file:
         file.seek(row.offset + row.stored - 20)
         file.write(b"\xff\x00" * 8)
-    helper = Waited(store.path)
+    trays = Trays()
+    helper = Waited(store.path, trays.fd)
     try:
         with (tmp_path / "out").open("wb") as out:
             assert helper.ready()
             written, damaged = helper.write_span(out.fileno(), 0, extents)
     finally:
         helper.close()
+        trays.close()
     assert written == limits.SPAN - limits.SLOT
     first = 5 * limits.SLOT
     assert [
@@ -117,7 +131,8 @@ def test_a_helper_says_what_cannot_be_read(store: Store, tmp_path: Path) -> None
 def test_an_error_of_writing_is_the_restores(store: Store, tmp_path: Path) -> None:
     view = store.view("m@latest")
     extents = view.span(view.find(b"disk.img"), 0)
-    helper = Waited(store.path)
+    trays = Trays()
+    helper = Waited(store.path, trays.fd)
     (tmp_path / "readonly").write_bytes(b"")
     fd = os.open(tmp_path / "readonly", os.O_RDONLY)
     try:
@@ -127,4 +142,5 @@ def test_an_error_of_writing_is_the_restores(store: Store, tmp_path: Path) -> No
     finally:
         os.close(fd)
         helper.close()
+        trays.close()
     assert helper._process.returncode == 0

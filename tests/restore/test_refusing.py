@@ -63,6 +63,8 @@ def test_a_target_that_takes_no_data(
 def test_a_target_that_takes_no_names_or_attributes(
     engine: Store, make: Maker, point: str, out: bytes, call: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    make.tree.setattr(make.inodes[b"file"], size=1000, now_ns=1)  # it ends with a hole
+    point = make.point(engine)
     os.mkdir(out)
     with monkeypatch.context() as patch:
         refuse(patch, call, errno.EROFS)

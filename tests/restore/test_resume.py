@@ -9,7 +9,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,7 @@ from engine import Store, limits
 from engine.copies.connect import Wanted, add
 from engine.errors import AlreadyExists, InvalidRequest, LocationUnavailable, NotFound
 from engine.keys import Key
+from engine.locations import Retry
 from engine.restore import RestoreReport, resume
 from tests.locations.faulty import Fail, Faulty
 from tests.restore.support import Maker, Seen, noise, seen
@@ -146,11 +147,11 @@ def test_clearing_leaves_what_is_beside(tmp_path: Path) -> None:
 
 
 PROGRAM = """
-import sys
+import os, sys
 from engine import Store
 from engine.keys import Key
 def slowly(state):
-    print(state.done, flush=True)
+    os.write(1, b"%d\\n" % state.done)  # whole lines, whoever writes beside
     if state.done >= int(sys.argv[4]):
         sys.stdin.read()
 with Store.borrow(sys.argv[1], Key(bytes(32)), scratch=sys.argv[3]) as store:
@@ -204,16 +205,15 @@ def test_killed_in_its_middle_it_fetches_what_is_missing(
 
 def count(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
     """Bytes that come from locations from now on."""
-    from engine.copies import cache
-
     total = [0]
-    real = cache.BlockCache._keep
+    real = Retry.ranges
 
-    def keep(self: cache.BlockCache, pack: cache.Away, number: int, data: memoryview) -> None:
-        total[0] += len(data)
-        real(self, pack, number, data)
+    def ranges(self: Retry, name: str, parts: Sequence[tuple[int, int]]) -> list[memoryview]:
+        found = real(self, name, parts)
+        total[0] += sum(map(len, found))
+        return found
 
-    monkeypatch.setattr(cache.BlockCache, "_keep", keep)
+    monkeypatch.setattr(Retry, "ranges", ranges)
     return lambda: total[0]
 
 

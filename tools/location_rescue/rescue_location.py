@@ -355,7 +355,7 @@ class Location:
                 )
             else:
                 self.points.pop(name, None)
-        if kind not in ("begin", "point", "remove", "packs", "lock", "checkpoint"):
+        if kind not in ("begin", "point", "remove", "packs", "lock", "place", "checkpoint"):
             self.problem(f"journal entry {entry['seq']} is of the newer kind {kind!a}")
 
     def _checkpoint(self, entry: dict[str, Any]) -> None:
