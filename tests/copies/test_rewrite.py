@@ -244,6 +244,20 @@ def test_packs_that_nobody_knows_go(
     sound(engine, place, sent)
 
 
+def test_packs_that_are_gone_are_told(
+    engine: Store, link: Link, sent: list[str], place: Path
+) -> None:
+    """A rule of the bucket that deletes what is old: points went on to be called verified."""
+    assert engine.copies.reclaim("far").done and not engine.incidents.known()
+    first, second = sorted((place / "packs").glob("*/*"))[:2]
+    first.unlink()
+    second.write_bytes(b"")
+    assert engine.copies.reclaim("far").done
+    [told] = engine.incidents.known()
+    assert (told.kind, told.thing) == ("corrupt", "location far")
+    assert "2 missing or of another size" in told.text
+
+
 def test_a_damaged_pack_is_left(
     engine: Store, link: Link, thin: str, place: Path, expect_log: Callable[..., None]
 ) -> None:
