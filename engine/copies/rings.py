@@ -74,6 +74,10 @@ class LocationRings:
             )  # fmt: skip
         return raw
 
+    def numbers(self) -> list[int]:
+        """Of all rings that are there, the greatest first."""
+        return sorted(self._numbers(), reverse=True)
+
     def create(self, number: int, raw: bytes) -> bool:
         return self._location.create(ring_path(number), raw)
 
