@@ -1,8 +1,10 @@
 """What time it is, for whoever deletes: no clock that was set is believed.
 
 The row ``clock`` of META has the time as this store last knew it, and how long the machine had been up then. Within one
-boot time goes by as the machine has been up, whatever the clock is set to; over a boot nobody knows, and the clock is
-believed. Every process that comes to write looks, so the first one after a boot takes the clock for the rest of it.
+boot time goes by as the machine has been up, whatever the clock is set to. Over a boot nobody here knows how long it
+was off. A store that has ever heard the time from the server of a storage location (row ``clock there``: the newest it
+heard) counts of that only what the machine has been up since the boot, until a server says more; the others believe the
+clock as it is found. Every process that comes to write looks, so the first one after a boot settles it for that boot.
 What the first look of a boot saw is in the file ``clock`` as well: an index made anew, or an older one that was put
 back, does not know it, and within a boot one look is as good as another.
 """
@@ -15,12 +17,14 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from engine.errors import Corrupt
-from engine.index import Table, Txn
+from engine.index import Index, Table, Txn
+from engine.index.rows import U64
 from engine.seam import Os, load, save
 
 FILE = "clock"
 _MOST = 4096
 _KEY = b"clock"
+_THERE = b"clock there"
 _SECOND = 10**9
 
 
@@ -39,12 +43,18 @@ class Seen(NamedTuple):
     boot: str
 
 
-def judged(wall_ns: int, since_boot: float, boot: str, last: Seen | None) -> tuple[Now, Seen]:
-    """What time it may be, and what is to be remembered of this look."""
+def judged(
+    wall_ns: int, since_boot: float, boot: str, last: Seen | None, there_ns: int = 0
+) -> tuple[Now, Seen]:
+    """What time it may be, and what is to be remembered of this look. ``there_ns``: the newest time that a server
+    elsewhere told, 0 where none ever did."""
     known = wall_ns
     if last is not None and last.boot == boot and since_boot >= last.since_boot:
         known = last.time_ns + int((since_boot - last.since_boot) * _SECOND)
-    latest = max(wall_ns, known, 0 if last is None else last.time_ns)
+    elif last is not None and there_ns:
+        known = min(wall_ns, last.time_ns + int(since_boot * _SECOND))
+    known = max(known, min(wall_ns, there_ns))  # to lie takes this machine and that server
+    latest = max(wall_ns, known, there_ns, 0 if last is None else last.time_ns)
     return Now(min(wall_ns, known), latest), Seen(known, since_boot, boot)
 
 
@@ -55,12 +65,30 @@ def look(system: Os, txn: Txn, root: str) -> Now:
     begins = last is None or last.boot != boot
     if begins:
         last = _of_boot(system, root, boot) or last
-    now, seen = judged(system.time_ns(), system.since_boot(), boot, last)
+    now, seen = judged(system.time_ns(), system.since_boot(), boot, last, _heard(txn))
     txn.put(Table.META, _KEY, json.dumps(seen).encode("ascii"))
     if begins and (last is None or last.boot != boot):
         with suppress(OSError):  # where there is no room the row has it
             save(system, os.path.join(root, FILE), json.dumps(seen).encode("ascii"))
     return now
+
+
+def hear(index: Index, there_ns: int) -> None:
+    """A server that is not this machine said that it was so late when it wrote something: it is no earlier now."""
+    with index.read() as txn:
+        if _heard(txn) >= there_ns:
+            return
+    with index.write() as txn:
+        txn.put(Table.META, _THERE, U64.pack(max(there_ns, _heard(txn))))
+
+
+def _heard(txn: Txn) -> int:
+    raw = txn.get(Table.META, _THERE)
+    if raw is None:
+        return 0
+    if len(raw) != U64.size:
+        raise Corrupt("index row of the clock", expected=f"{U64.size} bytes", found=f"{len(raw)}")
+    return int(U64.unpack(raw)[0])
 
 
 def _of_boot(system: Os, root: str, boot: str) -> Seen | None:

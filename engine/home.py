@@ -26,6 +26,7 @@ from engine.errors import (
     HoldfastError,
     InvalidRequest,
     NotFound,
+    PermissionDenied,
     ReadOnly,
     from_os,
 )
@@ -235,6 +236,17 @@ def is_sealed(path: str, system: Os = REAL) -> bool:
     return "id_key" not in _read_format(named(path), system)
 
 
+def refuse_unsealed(path: str, system: Os = REAL) -> None:
+    """Raises PermissionDenied for a store that says it is not sealed, though somebody has what opens it: whoever writes
+    to the disk must not have all that comes be written in clear by saying so."""
+    if not is_sealed(path, system):
+        raise PermissionDenied(
+            f"store {path}", expected="a sealed one, as its passphrase or key was given",
+            found=f"a {_FORMAT_FILE} that says it is not sealed",
+            do="find out who changed it; if it never was sealed, give no key",
+        )  # fmt: skip
+
+
 def sealed_id(path: str, system: Os = REAL) -> bytes:
     """The id of a sealed store. Raises InvalidRequest for one that is not, NotFound, FormatTooNew, Corrupt."""
     data = _read_format(path, system)
@@ -268,6 +280,8 @@ def _identity(path: str, system: Os, key: Opener | None) -> Identity:
     data = _read_format(path, system)
     store_id = bytes.fromhex(data["store_id"])
     if "id_key" in data:
+        if key is not None:
+            refuse_unsealed(path, system)
         return Identity(store_id, bytes.fromhex(data["id_key"]), None)
     from engine import storering
 

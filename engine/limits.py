@@ -268,7 +268,6 @@ RECLAIM_GRACE = (
     86_400.0  # s a pack stays after the journal said it is gone: restores elsewhere take hours
 )
 CHECKPOINT_EVERY = 1_000  # journal entries: who adopts reads up to twice as many
-REMOVE_WAIT = 10.0  # s who removes a location waits for whoever is about to be done with it
 ALONE_WAIT = 60.0  # s who sends waits for its turn: one pack is read, put and read back in less
 
 # --- adopting a location ------------------------------------------------------------------------------------

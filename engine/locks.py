@@ -98,7 +98,7 @@ def refuse_held(context: Context, txn: Txn, points: Iterable[str]) -> clock.Now:
         if end > now.earliest:
             wall = context.system.time_ns()
             by = (
-                f" (the clock says {shown(wall)}, but was set: this store knows of {shown(now.earliest)})"
+                f" (the clock says {shown(wall)}, and may have been set: this store knows of {shown(now.earliest)})"
                 if wall > end
                 else ""
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import re
 from typing import Any, NoReturn
 
@@ -35,8 +36,15 @@ def parse(raw: bytes, what: str) -> Any:
     def no_constant(_: str) -> NoReturn:
         raise ValueError
 
+    def finite(text: str) -> float:  # 1e999 is JSON, and is no number that could be written again
+        if not math.isfinite(number := float(text)):
+            raise ValueError
+        return number
+
     try:
-        value = json.loads(raw, object_pairs_hook=once, parse_constant=no_constant)
+        value = json.loads(
+            raw, object_pairs_hook=once, parse_constant=no_constant, parse_float=finite
+        )
     except (ValueError, RecursionError):
         refuse(what, "JSON", "something else")
     check_depth(value, what)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
-from engine import supply
+from engine import home, supply
 from engine.errors import NotFound, from_os
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ def serve(config: str, leave_mounts: bool) -> None:
     logs.setup(found.log.level, found.log.format)
     opener = supply.named(found.store_key, found.store_passphrase)  # perhaps only root may read it
     if opener is not None:
+        home.refuse_unsealed(found.store)
         supply.give(opener)
     path = os.path.abspath(config)
     exporter = _exporter(path, found)

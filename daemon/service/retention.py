@@ -11,44 +11,31 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
 
-from engine import PointInfo
+from engine import PointInfo, clock
+from engine.clock import Seen
 
 _SECOND = 10**9
-SLACK = 60 * _SECOND  # ns by which clocks may differ over an interval without having been set
-
-
-@dataclass(frozen=True)
-class Seen:
-    """The clock as retention last saw it: ns since the epoch, s since the machine booted, and which boot."""
-
-    time_ns: int
-    since_boot: float
-    boot: str
-
-    def to_json(self) -> str:
-        return json.dumps([self.time_ns, self.since_boot, self.boot])
-
-    @staticmethod
-    def from_json(text: str) -> Seen | None:
-        """None for no mark."""
-        return Seen(*json.loads(text)) if text else None
+SLACK = 60 * _SECOND  # ns by which clocks may differ over a boot without anybody being told
 
 
 def believable(now: Seen, last: Seen | None) -> tuple[int, int, Seen]:
-    """(the time that may be used to delete, by how many ns the clock is wrong, what to remember of this look).
-
-    A clock that was set back gives the earlier time, one that was set forwards the time that has really gone by: until
-    it is right again, the machine boots, or somebody says that it is right. After a boot nobody knows.
+    """(the time that may be used to delete, by how many ns the clock is wrong, what to remember of this look), by the
+    engine's judgment. Over a boot the clock is believed, and when somebody says that it is right (``last`` is None).
     """
-    if last is None or last.boot != now.boot:
-        return now.time_ns, 0, now
-    expected = last.time_ns + int((now.since_boot - last.since_boot) * _SECOND)
-    ahead = now.time_ns - expected
-    if abs(ahead) <= SLACK:
-        return now.time_ns, 0, now
-    return min(now.time_ns, expected), ahead, replace(now, time_ns=expected)
+    judged, seen = clock.judged(*now, last)
+    ahead = now.time_ns - seen.time_ns
+    return judged.earliest, ahead if abs(ahead) > SLACK else 0, seen
+
+
+def to_mark(seen: Seen) -> str:
+    """As a mark of the state keeps it."""
+    return json.dumps(seen)
+
+
+def from_mark(text: str) -> Seen | None:
+    """None for no mark."""
+    return Seen(*json.loads(text)) if text else None
 
 
 def expired(

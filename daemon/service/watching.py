@@ -13,6 +13,7 @@ from daemon.service import retention, returning
 from daemon.service.collapse import MARK, Figures, Watch
 from daemon.service.jobs import Jobs
 from engine import PointInfo
+from engine.clock import Seen
 from engine.errors import Busy, Held, HoldfastError, NotFound
 from engine.seam import REAL
 
@@ -145,10 +146,10 @@ class Watching(Jobs):
         if watch.frozen:
             return []
         keep = self.policy(mount).keep
-        seen = retention.Seen(now, self._since_boot(), REAL.boot())
-        last = retention.Seen.from_json(self.state.marks.get(CLOCK + mount))
+        seen = Seen(now, self._since_boot(), REAL.boot())
+        last = retention.from_mark(self.state.marks.get(CLOCK + mount))
         believed, ahead, seen = retention.believable(seen, last)
-        self.state.marks.put(CLOCK + mount, seen.to_json())
+        self.state.marks.put(CLOCK + mount, retention.to_mark(seen))
         if ahead:
             way = "forwards" if ahead > 0 else "back"
             self.store.incidents.note(

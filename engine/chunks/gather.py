@@ -55,7 +55,7 @@ def gather(
                 make_readable(row.pack, row.offset + row.stored)
         stored = {**here, **_fetch(context, rows)} if rows else here
     except HoldfastError:
-        return {}
+        stored = here
     return {
         cid: Loaded(data, stored[cid][0].depth)
         for cid, data in _verified(context, cids, stored, plain, dictionary)

@@ -149,6 +149,7 @@ class Chain:
     def __init__(self, vault: Vault) -> None:
         self._vault = vault
         self.state = State()
+        self._epoch = 0
         self.seq = 0
         self.digest = journal.FIRST_PREV
         self.writer = b""
@@ -161,7 +162,9 @@ class Chain:
         """
         entry = journal.decode(self._vault, seq, raw)
         self._follows(entry)
+        epoch = journal.refuse_older(raw, self._epoch, seq)
         self.state.apply(entry)
+        self._epoch = epoch
         self.seq, self.digest, self.writer = seq, journal.digest(raw), entry.writer
         return entry
 

@@ -6,6 +6,7 @@ This machine has a key of its own in the ring (``locations/NAME.key``, 0600): se
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -29,6 +30,7 @@ from engine.locations import (
     open_location,
     parse_windows,
 )
+from engine.locations.url import parse
 from engine.nodes.point import decode_point
 from engine.seam import Os
 
@@ -68,6 +70,7 @@ def add(context: Context, name: str, wanted: Wanted, *, cost: Cost = COST) -> Li
             do="the key of the store's chunk ids would lie open there",
         )  # fmt: skip
     parse_windows(wanted.bandwidth), parse_windows(wanted.read_bandwidth)
+    _refuse_own(context, wanted.url)
     location = opened(wanted.url, wanted.credentials, context.system)
     if not wanted.sealed and not location.shown.startswith("file:"):
         raise InvalidRequest(
@@ -92,6 +95,29 @@ def add(context: Context, name: str, wanted: Wanted, *, cost: Cost = COST) -> Li
         policy.tell(link)
         _activate(context, name)
     return open_link(context, name)
+
+
+def _refuse_own(context: Context, url: str) -> None:
+    """Raises InvalidRequest for a directory that is lost with the store: in its own, or in what is mounted of one."""
+    place = parse(url)
+    if place.scheme != "file":
+        return
+    path, own = os.path.realpath(place.path), os.path.realpath(context.root)
+    if os.path.commonpath((path, own)) == own:
+        found = "one in the store's own directory"
+    elif os.path.exists(path) and _is_mounted(os.stat(path).st_dev):
+        found = "one on a mount of Holdfast, whose content would be what is kept of it"
+    else:
+        return
+    raise InvalidRequest(place.shown, expected="a directory that outlives the store", found=found,
+                         do="give one on another disk")  # fmt: skip
+
+
+def _is_mounted(device: int) -> bool:
+    """Whether it is a mount of Holdfast."""
+    number = f"{os.major(device)}:{os.minor(device)}"
+    with open("/proc/self/mountinfo", encoding="latin-1") as table:
+        return any(f" {number} " in line and " - fuse.holdfast " in line for line in table)
 
 
 def refuse_without_lock(location: Location, features: Features) -> None:

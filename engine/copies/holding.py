@@ -8,6 +8,7 @@ what was done: cut off anywhere, the next run goes on. Order: FORMAT-copies.md, 
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -59,10 +60,12 @@ class Holding:
         self._report = report
         self._stop = stop
         self._needs: tuple[int, Needs] | None = None  # and until when what it knows is retained
+        self._until: dict[str, int] = {}  # points whose packs are all retained, and until when
 
     def bring(self) -> Brought:
         """Everything that is owed, longest locks first. Raises ShuttingDown, and what the location raises."""
         made = Brought()
+        self._until.clear()
         now = self._context.system.time_ns()
         with self._context.index.read() as txn:
             found = outbox.owed(txn, self._link.row, now)
@@ -98,17 +101,20 @@ class Holding:
             record = txn.get(Table.POINTS, point.encode())
         if record is None:
             return 0  # its lock has ended, and it was deleted
-        needs = self._known(until, decode_point(record).mount)
         try:
-            return self._extend(record, row, until, needs)
+            made = self._extend(point, record, row, until)
         except BaseException:
             self._needs = None  # what it has met is not all retained
             raise
+        self._until[point] = until
+        return made
 
-    def _extend(self, record: bytes, row: OutboxRow, until: int, needs: Needs) -> int:
+    def _extend(self, point: str, record: bytes, row: OutboxRow, until: int) -> int:
+        needs = self._known(until)
         wanted = needs.packs(
-            codec.chunk_id(self._context.key, record), map(bytes.fromhex, row.extras)
-        )
+            codec.chunk_id(self._context.key, record), map(bytes.fromhex, row.extras),
+            self._before(point, decode_point(record).mount, until),
+        )  # fmt: skip
         with self._context.index.read() as txn:
             packs = {
                 int.from_bytes(key, "big"): away
@@ -134,26 +140,29 @@ class Holding:
                 if known is not None and known.retained_s < until:
                     outbox.put(txn, place, point, replace(known, retained_s=until))
 
-    def _known(self, until: int, mount: str) -> Needs:
-        """What knows the nodes of a point of this mount whose packs are retained that long already: of the next only
-        what is new in it is looked at then."""
-        index, place = self._context.index, self._link.row.id
+    def _known(self, until: int) -> Needs:
+        """What finds packs; what it has met is retained that long already."""
         if self._needs is None or self._needs[0] < until:
-            self._needs = until, Needs(self._store.reader, index, place, self._step)
-            self._known_mounts: set[str] = set()
-        needs = self._needs[1]
-        if mount in self._known_mounts:
-            return needs
-        self._known_mounts.add(mount)
-        newest = b""
+            self._needs = (
+                until, Needs(self._store.reader, self._context.index, self._link, self._step)
+            )  # fmt: skip
+        return self._needs[1]
+
+    def _before(self, point: str, mount: str, until: int) -> bytes:
+        """The record of the nearest point of the mount whose packs are all retained that long, an older one if there is
+        one, b"" when there is none: what a point shares with it needs no look."""
+        index = self._context.index
         with index.read() as txn:
-            for point, row in outbox.of_location(txn, place):
-                raw = txn.get(Table.POINTS, point.encode()) if row.retained_s >= until else None
+            if not self._until:
+                found = outbox.of_location(txn, self._link.row.id)
+                self._until = {other: row.retained_s for other, row in found if row.retained_s}
+            near = sorted(other for other, end in self._until.items() if end >= until)
+            at = bisect_left(near, point)
+            for other in (*reversed(near[:at]), *near[at:]):
+                raw = txn.get(Table.POINTS, other.encode()) if other != point else None
                 if raw is not None and decode_point(raw).mount == mount:
-                    newest = raw
-        if newest:
-            needs.know(codec.chunk_id(self._context.key, newest))
-        return needs
+                    return codec.chunk_id(self._context.key, raw)
+        return b""
 
     def _step(self, done: int) -> None:
         if self._stop():

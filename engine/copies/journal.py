@@ -15,8 +15,8 @@ from typing import Any
 from engine import codec, limits, strict
 from engine.copies.rings import bounded
 from engine.copies.sealed import PackRow
-from engine.errors import Corrupt, FormatTooNew, HoldfastError, InvalidRequest
-from engine.keys import FRAME_OVERHEAD, HEADER_LEN, JOURNAL_MAGIC, Vault
+from engine.errors import Corrupt, FormatTooNew, HoldfastError, InvalidRequest, NotFound
+from engine.keys import FRAME_OVERHEAD, HEADER_LEN, JOURNAL_MAGIC, Vault, epoch_in
 from engine.locations import Location
 from engine.nodes.point import is_point_id
 from engine.registry import valid_name
@@ -129,6 +129,26 @@ def fetch(location: Location, seq: int) -> bytes:
 def seq_of(name: str) -> int | None:
     """The number of an entry by the last part of its name, None when it is none."""
     return int(name) or None if _NAME.fullmatch(name) and name.isascii() else None
+
+
+def epoch_at(location: Location, seq: int) -> int:
+    """The epoch that the entry of this number is sealed in; 0 where it is not there (any more)."""
+    try:
+        return epoch_in(location.read(path_of(seq), 0, HEADER_LEN)) if seq else 0
+    except NotFound:
+        return 0
+
+
+def refuse_older(raw: bytes, epoch: int, seq: int) -> int:
+    """The epoch that an entry is sealed in. Raises Corrupt for one before ``epoch``, that of the entry before it: its
+    keys may be known to somebody who has no others any more."""
+    found = epoch_in(raw)
+    if found < epoch:
+        raise Corrupt(
+            f"journal entry {seq}", expected=f"one of epoch {epoch} or later, as the one before it",
+            found=f"one of epoch {found}", do="find out who wrote to the location",
+        )  # fmt: skip
+    return found
 
 
 def digest(raw: bytes) -> bytes:

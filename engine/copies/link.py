@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 
-from engine import codec, limits
+from engine import clock, codec, limits
 from engine.chunks import Context
 from engine.chunks.encode import plain
 from engine.copies import journal, outbox, rows
@@ -136,7 +136,8 @@ class Link:
     # --- the journal --------------------------------------------------------------------------------------
 
     def catch_up(self) -> None:
-        """Take what is in the journal behind what the index knows. Raises Busy when another writer took over."""
+        """Take what is in the journal behind what the index knows. Raises Busy when another writer took over, Corrupt
+        when the index is older than the journal."""
         while True:
             seq = self.row.seq + 1
             try:
@@ -150,24 +151,36 @@ class Link:
                     f"{self.location.shown}: journal entry {seq}", expected="one that follows what this store wrote",
                     found="another", do="find out who wrote to the location",
                 )  # fmt: skip
+            journal.refuse_older(raw, journal.epoch_at(self.location, self.row.seq), seq)
             if entry.writer.hex() != self.row.writer:
                 self._replaced(entry)
             self._take(entry, raw, found=True)
 
     def _see_last(self) -> None:
-        """Whether the last entry that is known is there: after checkpoints those before are not, and one that does not
-        know that would append where entries were. Raises Corrupt."""
-        if not self.row.seq or self._seen:
+        """Whether the last entry that is known is there, and nothing far behind it: after checkpoints those before are
+        gone, and one that does not know that would append where entries were. Raises Corrupt."""
+        seq = self.row.seq
+        if not seq or self._seen:
             return
         try:
-            self.location.stat(journal.path_of(self.row.seq))
+            there = self.location.stat(journal.path_of(seq)).modified_ns
         except NotFound:
-            raise Corrupt(
-                f"{self.location.shown}: journal entry {self.row.seq}", expected="the last one that is known here",
-                found="none", do="if this store was put back from an older copy, adopt the location anew; else find "
-                "out who removed it",
-            ) from None  # fmt: skip
+            raise self._older("the last one that is known here", "none") from None
+        if not self.location.shown.startswith("file:"):  # a directory's times are this machine's
+            clock.hear(self.context.index, there)
+        if not self.row.object_lock:  # there none ever goes
+            names = (one.name for one in self.location.list(journal.FOLDER, journal.path_of(seq)))
+            found = (journal.seq_of(name.removeprefix(journal.FOLDER)) for name in names)
+            behind = next((one for one in found if one), 0)
+            if behind > seq + 1:  # one who began to write stays, and what he wrote first does not
+                raise self._older("to be the last", f"number {behind} behind it, and none between")
         self._seen = True
+
+    def _older(self, expected: str, found: str) -> Corrupt:
+        return Corrupt(
+            f"{self.location.shown}: journal entry {self.row.seq}", expected=expected, found=found,
+            do="if this store was put back from an older copy, adopt the location anew; else find out who removed it",
+        )  # fmt: skip
 
     def _decoded(self, seq: int, raw: bytes) -> Entry:
         try:
@@ -203,11 +216,12 @@ class Link:
         return entry.seq
 
     def nobody_since(self) -> None:
-        """Raises Busy when another writer has written since what is known here."""
+        """Raises Busy when another writer has written since what is known here, Corrupt as ``catch_up``."""
         seq = self.row.seq + 1
         try:
             raw = journal.fetch(self.location, seq)
         except NotFound:
+            self._see_last()
             return
         self._mine(journal.decode(self.vault, seq, raw))
 

@@ -231,16 +231,21 @@ def take_over(context: Context, name: str) -> None:
 
 def remove(context: Context, name: str) -> None:
     """Forget a location, in steps that may be cut off; what lies there stays. Raises NotFound, and Busy while bytes of
-    points are there only, or while something is sent there or given up here."""
+    points are there only, or while somebody sends there, reclaims or drops local bytes: it waits for its turn, as they
+    do."""
     with context.index.read() as txn:
         row = outbox.location(txn, name)
-    with alone(context, name, row, limits.REMOVE_WAIT):
-        _remove(context, name)
+    with alone(context, name, row, limits.ALONE_WAIT):
+        _forget(context, name, row.id)
 
 
-def _remove(context: Context, name: str) -> None:
+def _forget(context: Context, name: str, number: int) -> None:
     with context.index.write() as txn:
         row = outbox.location(txn, name)
+        if row.id != number:
+            raise Busy(
+                f"location {name!r}", found="another of that name since", do="look, and try again"
+            )
         mine = {key for key, raw in txn.scan(Table.AWAY) if rows.away_row(raw).location == row.id}
         if mine and any(U32.pack(chunk_row(raw).pack) in mine for _, raw in txn.scan(Table.CHUNKS)):
             raise Busy(

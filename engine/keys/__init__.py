@@ -22,7 +22,15 @@ from engine.keys.ring import (
     unlock_store,
     with_slots,
 )
-from engine.keys.seal import FRAME_OVERHEAD, HEADER_LEN, JOURNAL_MAGIC, PACK_MAGIC, FileSeal, Vault
+from engine.keys.seal import (
+    FRAME_OVERHEAD,
+    HEADER_LEN,
+    JOURNAL_MAGIC,
+    PACK_MAGIC,
+    FileSeal,
+    Vault,
+    epoch_in,
+)
 from engine.keys.secrets import (
     Both,
     Identity,
@@ -39,6 +47,6 @@ from engine.keys.secrets import (
 __all__ = [
     "COST", "FRAME_OVERHEAD", "HEADER_LEN", "JOURNAL_MAGIC", "PACK_MAGIC", "Both", "FileSeal", "Identity", "Key",
     "Keyring", "Master", "Opened", "Opener", "Passphrase", "Recipient", "RingFacts", "Rings", "Secret", "SlotFacts",
-    "StoreSeal", "Vault", "alone", "bearing", "facts", "let_in", "load", "load_from", "make", "make_store", "parse",
-    "rotated", "slot_of", "unlock", "unlock_store", "with_slots",
+    "StoreSeal", "Vault", "alone", "bearing", "epoch_in", "facts", "let_in", "load", "load_from", "make", "make_store",
+    "parse", "rotated", "slot_of", "unlock", "unlock_store", "with_slots",
 ]  # fmt: skip

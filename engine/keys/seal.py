@@ -31,6 +31,12 @@ _PURPOSES = {PACK_MAGIC: "pack", JOURNAL_MAGIC: "journal"}
 _UNSEALED = 0  # the epoch in headers of a location that is not sealed
 
 
+def epoch_in(header: bytes) -> int:
+    """The epoch that the first bytes of a file name."""
+    epoch: int = _HEADER.unpack_from(header)[2]
+    return epoch
+
+
 class FileSeal:
     """Seals the frames of one new file, or opens those of one that is there. Opening is thread-safe."""
 

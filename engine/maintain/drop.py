@@ -104,13 +104,12 @@ def _droppable(txn: Txn) -> set[str]:
 
 
 class _There:
-    """What lies at the locations of a store now: each pack is asked for once. Used as a context."""
+    """What lies now at the locations for which bytes are dropped: each pack is asked for once. Used as a context."""
 
     def __init__(self, store: OpenStore, txn: Txn) -> None:
         self._context = store.context
-        self._names = {
-            row.id: name for name, row in outbox.locations(txn).items() if not row.paused
-        }
+        found = outbox.locations(txn).items()
+        self._names = {row.id: name for name, row in found if row.local == DROP and not row.paused}
         self._links: dict[int, Link | None] = {}  # None: not to be relied on now
         self._known: dict[int, bool] = {}  # pack: does it lie there
 

@@ -11,17 +11,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from engine.copies import outbox, rows
-from engine.copies.link import Link, pack_of
-from engine.copies.rows import EXTRA, GOING, REMOVED, AwayRow, CopyRow
-from engine.copies.sealed import path_of, read_trailer
-from engine.errors import Corrupt, NotFound
+from engine.copies.link import Link
+from engine.copies.needs import Records
+from engine.copies.rows import GOING, REMOVED, AwayRow, CopyRow
+from engine.errors import Corrupt
 from engine.home import OpenStore
 from engine.index import Table, Txn
 from engine.index.rows import ChunkRow, chunk_row
 from engine.keys import FRAME_OVERHEAD
 from engine.maintain.mark import Marker
 from engine.maintain.marks import Marks
-from engine.packs.records import Entry
 from engine.progress import Progress, Report
 
 
@@ -62,7 +61,7 @@ class Needed:
         self._store = store
         self._link = link
         self._report = report
-        self._trailers: dict[int, dict[bytes, Entry]] = {}
+        self._records = Records(link)
 
     def mark(self, txn: Txn) -> None:
         """Mark from the points of the location. Raises Corrupt: nothing may be freed then."""
@@ -118,10 +117,11 @@ class Needed:
                 dead[cid] = copy  # the same bytes may be of a tree and the service's as well
                 continue
             found.live[copy.pack] += copy.stored + FRAME_OVERHEAD
-            row = self._row(txn, cid)
-            if row is not None and not _same(row, copy):
+            here = txn.get(Table.CHUNKS, cid)
+            row = None if here is None else chunk_row(here)
+            if row is not None and rows.form_of(row) != copy.form:
                 other.append(cid)
-            elif row is not None and row.pack not in found.packs:
+            elif row is not None and self._is_here(txn, row, copy):
                 found.here[copy.pack] += copy.stored + FRAME_OVERHEAD
         self._bases(txn, found, other, dead)
         found.dead = [(prefix + cid, copy.flags) for cid, copy in dead.items()]
@@ -145,34 +145,15 @@ class Needed:
             copy = rows.copy_row(raw)
             if dead.pop(cid, None) is not None:
                 found.live[copy.pack] += copy.stored + FRAME_OVERHEAD
-            row = self._row(txn, cid)
-            if row is not None and _same(row, copy):
-                bases = row.bases
-            else:
-                bases = () if copy.flags & EXTRA else self._there(found, cid, copy)
-            for base in bases:
+            for base in self._records.bases(txn, cid, copy):
                 if base not in seen:
                     seen.add(base)
                     todo.append(base)
 
-    def _there(self, found: Found, cid: bytes, copy: CopyRow) -> tuple[bytes, ...]:
-        """What the record at the location is a delta of, by its pack's trailer."""
-        entries = self._trailers.get(copy.pack)
-        if entries is None:
-            row = found.packs[copy.pack]
-            pack = pack_of(row)
-            frame = self._link.location.read(path_of(pack.name), row.trailer, row.trailer_len)
-            listed = read_trailer(pack.seal(self._link.vault), row.trailer, frame)
-            entries = self._trailers[copy.pack] = {entry.id: entry for entry in listed}
-        if cid not in entries:
-            raise NotFound(f"chunk {cid.hex()}", expected="in its pack at the location", found="not there",
-                           do="run 'holdfast check'")  # fmt: skip
-        return entries[cid].bases
-
-    @staticmethod
-    def _row(txn: Txn, cid: bytes) -> ChunkRow | None:
-        raw = txn.get(Table.CHUNKS, cid)
-        return None if raw is None else chunk_row(raw)
+    def _is_here(self, txn: Txn, row: ChunkRow, copy: CopyRow) -> bool:
+        """Whether a record of the same form is the one there, and in a file of this store."""
+        same = row.stored - self._store.context.added == copy.stored
+        return same and txn.get(Table.AWAY, rows.away_key(row.pack)) is None
 
 
 def begun(txn: Txn, link: Link) -> dict[str, tuple[int, int, int]]:
@@ -184,10 +165,6 @@ def begun(txn: Txn, link: Link) -> dict[str, tuple[int, int, int]]:
         for point, row in found
         if row.tries or row.entry
     }
-
-
-def _same(row: ChunkRow, copy: CopyRow) -> bool:
-    return (row.stored, rows.form_of(row)) == (copy.stored, copy.form)
 
 
 def removable(row: AwayRow) -> bool:

@@ -18,7 +18,7 @@ from engine.copies import checkpoint, journal, outbox, rows
 from engine.copies.link import Link, put_just_now
 from engine.copies.rows import GOING, WHOLE, AwayRow
 from engine.copies.sealed import name_in, path_of
-from engine.errors import Busy, ShuttingDown
+from engine.errors import Busy, Corrupt, NotFound, ShuttingDown
 from engine.home import OpenStore
 from engine.index import Table, Txn
 from engine.maintain.needed import Found, Needed, removable
@@ -165,6 +165,9 @@ class _Run:
         self._link.tell_removed()
         with self._index.read() as txn:
             found = needed.look(txn)
+        # What a clock here takes for over is so by the server's alone: else what it still holds would be rewritten.
+        held = {number: row.locked_s for number, row in found.packs.items() if row.locked_s}
+        found.locked |= {n for n, until in held.items() if until > self._there() // SECOND}
         self.result = told(self._link, found)
         self._unmark(found)
         for at in range(0, len(found.dead), limits.TXN_DELETES_MAX):
@@ -179,7 +182,7 @@ class _Run:
                     txn.put(Table.AWAY, rows.away_key(number), row.pack_bytes())
             place = outbox.location(txn, self._link.name)
             outbox.save(txn, self._link.name, replace(place, needed=self.result.needed))
-        self._unknown(found)
+        self._compare(found)
         self._say()
         return found
 
@@ -197,17 +200,26 @@ class _Run:
                             Table.COPIES, key, row._replace(flags=row.flags & ~WHOLE).pack_bytes()
                         )
 
-    def _unknown(self, found: Found) -> None:
-        """Packs there that have no row: an upload put them, and was killed, or another store let them go."""
+    def _compare(self, found: Found) -> None:
+        """What lies there with what has a row here."""
         place = self._link.row
-        if place.object_lock or "versions=1" in place.url:
-            return  # what was removed may be listed all the same
+        # What was removed may be listed all the same.
+        hidden = place.object_lock or "versions=1" in place.url
         known = {row.name for row in found.packs.values()}
+        lost = {row.name: row for row in found.packs.values() if row.state != GOING}
         strange = []
         for one in self._link.location.list("packs/"):
             name = name_in(one.name)
-            if name and bytes.fromhex(name) not in known and self._is_old(one.modified_ns):
-                strange.append((bytes.fromhex(name), one.size))
+            digest = bytes.fromhex(name or "")
+            if digest in lost and lost[digest].size == one.size:
+                del lost[digest]
+            if name and digest not in known and not hidden and self._is_old(one.modified_ns):
+                strange.append((digest, one.size))
+        self._unknown(strange)
+        self._lost(list(lost.values()))
+
+    def _unknown(self, strange: list[tuple[bytes, int]]) -> None:
+        """Packs there that have no row: an upload put them, and was killed, or another store let them go."""
         for at in range(0, len(strange), limits.GC_SWEEP_ROWS):
             with self._index.write() as txn:
                 for digest, size in strange[at : at + limits.GC_SWEEP_ROWS]:
@@ -216,6 +228,26 @@ class _Run:
                     )
                     txn.put(Table.AWAY, rows.away_key(next_pack(txn)), row.pack_bytes())
         self.result.unknown = len(strange)
+
+    def _lost(self, packs: list[AwayRow]) -> None:
+        """Packs that were verified there, and that no list names any more: points that need them are not whole."""
+        gone = []
+        for row in packs[: limits.LIST_PAGE]:
+            try:
+                if self._link.location.stat(path_of(row.name.hex())).size == row.size:
+                    continue  # the list was old
+            except NotFound:
+                pass
+            gone.append(row.name.hex())
+        if not gone:
+            return
+        error = Corrupt(
+            f"location {self._link.name!r}", expected="every pack that was verified there",
+            found=f"{len(gone)} missing or of another size, the first {gone[0]}",
+            do="points that need them cannot be restored from there: find out who removed them, and give the store"
+            " another location",
+        )  # fmt: skip
+        self._store.context.incidents.error(error, f"location {self._link.name}")
 
     # --- packs --------------------------------------------------------------------------------------------
 

@@ -208,7 +208,8 @@ class Rewriter:
         row = self._chunk(txn, entry.id)
         if row is None or not row.usable:
             return False
-        same = row.stored == entry.stored and rows.form_of(row) == rows.form_of(entry)
+        bare = row.stored - self._store.context.added  # what travels has no seal of the store
+        same = bare == entry.stored and rows.form_of(row) == rows.form_of(entry)
         return same and txn.get(Table.AWAY, rows.away_key(row.pack)) is None
 
     # --- writing ------------------------------------------------------------------------------------------

@@ -41,6 +41,19 @@ def children(data: bytes, cid: bytes = b"") -> Iterator[Reference]:
         corrupt("kind", "one of " + ", ".join(NodeKind.__members__), data[:1].hex(), cid)
 
 
+def named(data: bytes, cid: bytes = b"") -> Iterator[tuple[bytes, Ref, bytes]]:
+    """What ``children`` gives, each with the name of the entry that refers to it, b"" where none does."""
+    if data[:1] == bytes((NodeKind.DIR,)):
+        node = decode_node(data, cid)
+        if not node.level:
+            for name, record in zip(node.names, node.values, strict=True):
+                for kind, child in of_entry(*record_parts(record)):
+                    yield name, kind, child
+            return
+    for kind, child in children(data, cid):
+        yield b"", kind, child
+
+
 def _of_directory(data: bytes, cid: bytes) -> Iterator[Reference]:
     node = decode_node(data, cid)
     if node.level:

@@ -59,6 +59,22 @@ def test_any_parts_are_those_of_the_pack(tmp_path: Path, away: Away) -> None:
 
 
 @pytest.mark.seldom
+def test_what_passes_is_not_kept_and_what_is_kept_is_used(tmp_path: Path, away: Away) -> None:
+    one = cache(tmp_path)
+    parts = [(5, 50), (3 * MIB, 70_000), (MIB, 600_000), (4 * MIB, 0)]
+    expected = [DATA[offset : offset + length] for offset, length in parts]
+    assert one.passing(away, parts) == expected and one.passing(away, []) == []
+    assert not (tmp_path / "cache").exists() and one.fetched_bytes == 0
+    one.ranges(away, [(MIB, 300_000)])  # a part of one of them, and two blocks
+    assert one.passing(away, parts) == expected
+    one.ahead(away, parts)
+    before = fetches(away)
+    assert one.passing(away, parts) == expected and fetches(away) == before
+    with pytest.raises(Corrupt):
+        one.passing(away, [(len(DATA) - 5, 6)])
+
+
+@pytest.mark.seldom
 def test_what_is_read_in_order_is_fetched_ahead(tmp_path: Path, away: Away) -> None:
     one = cache(tmp_path)
     for at in range(0, len(DATA) - 100_000, 100_000):

@@ -164,6 +164,7 @@ HOSTILE: list[bytes] = [
     forged(text(fields("point", **MADE | {"settings": DEEP}, packs=[]))),
     forged(text(fields("point", **MADE | {"settings": {"a": "x" * 10**5}}, packs=[]))),
     forged(text(fields("point", **MADE | {"settings": {"a": float("nan")}}, packs=[]))),
+    forged(text(fields("point", **MADE | {"settings": {"a": 0}}, packs=[])).replace(b'"a": 0', b'"a": 1e999')),
     forged(text(fields("packs", packs=[ROW], gone=[ROW[0]]))),
     forged(text(fields("lock", points=[pid(1)], until_ns=0))),
     forged(text(fields("checkpoint", store="00" * 16, points=[MADE, MADE], packs=[], locks={}))),

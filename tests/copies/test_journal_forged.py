@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from engine import Store
-from engine.copies.journal import Checkpoint, Entry, Locked, Removed, encode, path_of
+from engine.copies.connect import open_link
+from engine.copies.journal import Begin, Checkpoint, Entry, Locked, Removed, encode, path_of
 from engine.errors import Corrupt
 from tests.copies.made import WRITER
 from tests.copies.test_adopt_hostile import Forge, adopted, forge, sound
+from tests.copies.test_rescue import rescue
 from tests.copies.test_upload import SECRET
 from tests.locations.places import Place
 from tests.restore.support import Maker
@@ -68,3 +70,30 @@ def test_absurd_entries_are_not_fetched(
             ask("far")
     report = Store.adopt(str(tmp_path / "new"), place.url, SECRET)
     assert report.points == 1 and report.left_out == 1
+
+
+def test_who_was_left_out_adds_no_entry(
+    engine: Store, make: Maker, place: Place, tmp_path: Path
+) -> None:
+    """He knows the keys of before the rotation, the writer, and the hash of the last entry."""
+    make.file(b"one", b"1")
+    point = make.point(engine)
+    engine.copies.add("far", place.url, secrets=[SECRET])
+    engine.copies.send("far")
+    old = open_link(engine._open.context, "far").vault
+    engine.copies.rotate_keys("far", master_for=[SECRET])
+    make.file(b"two", b"2")
+    make.point(engine)
+    engine.copies.send("far")
+    row = open_link(engine._open.context, "far").row
+    last, writer = bytes.fromhex(row.last), bytes.fromhex(row.writer)
+    instead = Begin(engine._open.context.store_id, writer)
+    for by, body in ((bytes(16), instead), (writer, Removed((point,)))):
+        raw = encode(old, Entry(row.seq + 1, last, by, 1, body))
+        place.write(path_of(row.seq + 1), raw)
+        with pytest.raises(Corrupt, match="epoch"):
+            engine.copies.send("far")
+    report = Store.adopt(str(tmp_path / "new"), place.url, SECRET)
+    assert report.points == 2 and "epoch" in " ".join(report.done)
+    code, out, err = rescue(place.mirror(tmp_path / "mirror"), "list", secret="a word or two")
+    assert (code, len(out.splitlines())) == (20, 2) and "epoch" in err

@@ -11,15 +11,17 @@ from engine import Store
 from engine.copies import holding, rows
 from engine.copies.connect import open_link
 from engine.copies.holding import Holding, server_time
+from engine.copies.needs import Records
 from engine.copies.sealed import path_of
 from engine.errors import (
+    Corrupt,
     HoldfastError,
     InvalidRequest,
     LocationDenied,
     LocationUnavailable,
     Unsupported,
 )
-from engine.index import Table
+from engine.index import Table, Txn
 from engine.locations import Location
 from engine.maintain.planning import Terms
 from engine.maintain.reclaim import reclaim
@@ -222,7 +224,7 @@ def test_reclaiming_leaves_what_is_retained(
     assert needed <= set(bucket.until())
     monkeypatch.setattr(system, "time_ns", lambda: real_time() + 2 * DAY * SECOND)
     result = reclaim(engine._open, link, at_once, report=silent, stop=lambda: False)
-    assert result.later_packs >= len(needed), "by the server's clock it is retained"
+    assert result.locked >= len(needed), "by the server's clock it is retained"
     assert needed <= set(bucket.until())
 
 
@@ -258,10 +260,10 @@ def test_until_when_a_server_retains() -> None:
     assert len(daily) == 5
 
 
-def test_what_lies_there_in_another_form_keeps_every_pack(
-    engine: Store, bucket: Bucket, grown: list[str]
+def test_what_lies_there_in_another_form_is_told_by_its_pack(
+    engine: Store, bucket: Bucket, grown: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A chunk that was stored again here may be a delta there, of what is not known here any more."""
+    """A chunk that was stored again here may be a delta there; where that cannot be told every pack is kept."""
     engine.copies.send("far")
     context = engine._open.context
     cid = next(iter(reached(engine, grown[0])))
@@ -270,7 +272,16 @@ def test_what_lies_there_in_another_form_keeps_every_pack(
         assert raw is not None
         copy = rows.copy_row(raw)
         txn.put(Table.COPIES, rows.copy_key(1, cid), copy._replace(form=copy.form ^ 1).pack_bytes())
-    end = engine.lock_point(grown[0], for_s=DAY).locked_ns
+    engine.lock_point(grown[0], for_s=DAY)
+    engine.copies.bring_locks("far")
+    held = {name for name, end in bucket.until().items() if name.startswith("packs/") and end}
+    assert held == bucket.needed(grown[0]) < set(bucket.until())
+
+    def unreadable(self: Records, txn: Txn, number: int) -> dict[bytes, tuple[bytes, ...]]:
+        raise Corrupt("trailer of a sealed pack", found="damage")
+
+    monkeypatch.setattr(Records, "_listed", unreadable)
+    end = engine.lock_point(grown[0], for_s=3 * DAY).locked_ns
     engine.copies.bring_locks("far")
     packs = [end for name, end in bucket.until().items() if name.startswith("packs/")]
     assert min(packs) * SECOND >= end

@@ -231,3 +231,20 @@ def test_leftovers_of_uploads_are_removed_once_a_day(
         outbox.save(txn, "far", replace(row, tidied_ns=int(yesterday * 1e9)))
     engine.copies.send("far")
     assert young.exists() and not old.exists()
+
+
+def test_nobody_forgets_a_location_that_another_is_at_work_on(
+    engine: Store, grown: list[str], place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An upload would write rows of a location that is not there; who drops local bytes would name packs of it."""
+    monkeypatch.setattr(limits, "ALONE_WAIT", 0.1)
+    engine.copies.add("far", place.url, secrets=[SECRET])
+    other = open_link(engine._open.context, "far")
+    with other.alone(), pytest.raises(Busy, match="nobody else at work"):
+        engine.copies.remove("far")
+    (found,) = engine.copies.locations()
+    assert (found.paused, found.queued) == ("", 3)
+    engine.copies.remove("far")
+    assert engine.copies.locations() == []
+    with pytest.raises(NotFound), other.alone():
+        raise AssertionError("who waited for his turn finds that it is gone")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,8 @@ from engine.copies import checkpoint, connect, outbox, policy
 from engine.copies.connect import open_link
 from engine.copies.rows import LocationRow
 from engine.incidents import lines
+from engine.index import Table
+from engine.index.rows import U64
 from engine.progress import silent
 from tests.copies.test_adopt import content
 from tests.copies.test_locks import DAY, cheap
@@ -48,6 +51,11 @@ def test_retention_goes_on_after_an_adoption(
         assert all(end >= before.get(name, 0) for name, end in after.items()) and retained
         bucket._engine = store
         assert all(after[name] * 10**9 >= made.locked_ns for name in bucket.needed(made.id))
+        with store._open.context.index.read() as txn:  # and the server's clock was heard
+            assert (
+                abs(U64.unpack(txn.get(Table.META, b"clock there") or b"")[0] - time.time_ns())
+                < 1e11
+            )
 
 
 def test_switched_on_later_it_is_told_at_once(

@@ -18,7 +18,7 @@ from engine.copies import sealed
 from engine.copies.sealed import PackBuilder, SealedPack
 from engine.errors import Corrupt, HoldfastError, InvalidRequest
 from engine.keys import FRAME_OVERHEAD, HEADER_LEN, PACK_MAGIC, Vault
-from engine.packs.records import Base, Entry, encode_record_head
+from engine.packs.records import Base, Entry, encode_entries, encode_record_head
 from tests.keys.support import ID_KEY, LOCATION, Counted
 
 GOLDEN = Path(__file__).parent / "golden" / "pack"
@@ -243,3 +243,29 @@ def test_any_trailer_of_one_who_has_the_keys(body: bytes, count: int) -> None:
         frame = again.seal(64, plain)
         with pytest.raises(Corrupt):
             sealed.read_trailer(vault().file(again.header), 64, frame)
+
+
+BASES = tuple(bytes([9, number]) * 16 for number in range(2))
+ENTRIES = [Entry(bytes([n]) * 32, 0, 60 + n, 50, 1, 2 if n else 1, n, BASES[:n]) for n in range(3)]
+
+
+@given(
+    st.integers(0, 3 * 48 + 3 * 32 - 1),
+    st.sampled_from([b"\0", b"\1", b"\xff", b"\0\0\0\0", b"\xff\xff\xff\xff", b"\x02" * 32]),
+    st.integers(0, 40),
+)
+def test_a_changed_trailer_of_one_who_has_the_keys(at: int, piece: bytes, cut: int) -> None:
+    end, entries = 64, []
+    for entry in ENTRIES:
+        entries.append(entry._replace(offset=end))
+        end += entry.stored + 16
+    body = encode_entries(entries)
+    other = body[:at] + piece + body[at + len(piece) :]
+    other = other[: len(other) - (cut if cut < 5 else 0)]
+    again = vault().new_file(PACK_MAGIC, 1)
+    frame = again.seal(end, struct.pack("<II", len(other), 3) + codec.compress(other))
+    try:
+        found = sealed.read_trailer(vault().file(again.header), end, frame)
+    except Corrupt:
+        return
+    assert encode_entries(found) == other and len({one.id for one in found}) == 3

@@ -16,6 +16,7 @@ from engine.errors import Corrupt, InvalidRequest, NoKey, PermissionDenied
 from engine.home import OpenStore
 from engine.keys import Key
 from engine.maintain.drop import drop
+from engine.maintain.needed import Needed
 from engine.packs.records import Entry, decode_record_head
 from engine.progress import silent
 from tests.copies.test_adopt import content
@@ -196,3 +197,26 @@ def test_what_is_borrowed_of_a_sealed_store_is_sealed(
         engine.path
     ).close()  # the key of a store that is gone is forgotten, that of this one is not
     assert sum(map(len, supply._known.values())) == 1
+
+
+def test_what_is_needed_there_is_known_here(
+    engine: Store, make: Maker, grown: list[str], place: Path
+) -> None:
+    """The store's own seal makes a record longer, and no other one: nothing is read there to find that out."""
+    sent(engine, place)
+    link = open_link(engine._open.context, "far")
+    for dropped in (False, True):
+        if dropped:
+            make.tree.unlink(make.inodes[b""], b"big")
+            make.tree.forgotten(make.inodes.pop(b"big"))
+            make.point(engine)
+            again(engine)
+            assert drop(engine._open, report=silent).chunks
+        looked = Needed(engine._open, link, silent)
+        before = link.location.counts()
+        with engine._open.context.index.read() as txn:
+            looked.mark(txn)
+            found = looked.look(txn)
+        assert link.location.counts() == before
+        assert (found.here == found.live) != dropped and found.here
+    link.close()

@@ -23,6 +23,7 @@ from engine.errors import (
     Busy,
     Corrupt,
     HoldfastError,
+    InvalidRequest,
     LocationDenied,
     LocationUnavailable,
     StoreFull,
@@ -114,6 +115,15 @@ def test_another_store_is_refused(link: Link, place: Place, tmp_path: Path) -> N
             make_link(other, place)
         with other._open.context.index.read() as txn:
             assert outbox.locations(txn) == {}
+
+
+def test_a_directory_of_the_stores_own_is_refused(engine: Store, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(engine.path)
+    for own in (engine.path, f"{engine.path}/run", f"{tmp_path}/link"):
+        with pytest.raises(InvalidRequest, match="outlives the store"):
+            make_link(engine, Path(own))
+    (Path(f"{engine.path}-2")).mkdir()  # one that begins with its name is another
+    make_link(engine, Path(f"{engine.path}-2"))
 
 
 def test_who_was_replaced_stops(engine: Store, link: Link, grown: list[str]) -> None:

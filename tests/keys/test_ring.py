@@ -238,6 +238,7 @@ def ring_with(**slot: object) -> bytes:
         plain_json(json.loads(RING) | {"slots": json.loads(RING)["slots"][:1] * 2}),
         plain_json(json.loads(RING) | {"epochs": json.loads(RING)["epochs"][::-1]}),
         plain_json(json.loads(RING) | {"ring": 2**80}),
+        plain_json(json.loads(RING) | {"ring": 0}).replace(b'"ring":0', b'"ring":1e999'),
         plain_json({name: value for name, value in json.loads(RING).items() if name != "mac"}),
     ],
 )

@@ -18,6 +18,7 @@ from engine.errors import (
     Corrupt,
     FormatTooNew,
     InvalidRequest,
+    PermissionDenied,
 )
 from engine.home import OpenStore
 from engine.seam import Os
@@ -87,6 +88,25 @@ def test_another_program_is_told_that_it_is_too_old(home: Path) -> None:
     (home / "format.json").write_text(json.dumps({**identity, "id_key": "11" * 32}))
     with pytest.raises(Corrupt):
         OpenStore(str(home), key=KEY)
+
+
+def test_who_writes_to_the_disk_has_nothing_be_written_in_clear(home: Path) -> None:
+    """By a store that says it never was sealed, with an id key that he knows."""
+    identity = json.loads((home / "format.json").read_text())
+    (home / "format.json").write_text(json.dumps({**identity, "format": 1, "id_key": "11" * 32}))
+    for name in ("keys.json", "keys.copy.json"):
+        (home / name).unlink()
+    with pytest.raises(PermissionDenied, match="find out who changed it"):
+        OpenStore(str(home), key=KEY)
+    config = home.parent / "holdfast.toml"
+    (home.parent / "key").write_bytes(KEY.data)
+    (home.parent / "key").chmod(0o600)
+    config.write_text(f'store = "{home}"\nstore_key = "file:{home.parent}/key"\n')
+    done = subprocess.run(
+        [sys.executable, "-c", "from daemon.cli.main import main; main()", "serve", "--config", str(config)],
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 14 and "says it is not sealed" in done.stderr
 
 
 def test_golden_store(tmp_path: Path, key_file: Path) -> None:

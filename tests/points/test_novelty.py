@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from engine import Store
+from engine.chunks import ChunkReader
 from engine.live import LiveTree
 from engine.live.inode import Ctx
 from engine.live.tree import ROOT
@@ -94,3 +95,20 @@ def test_many_chunks_are_judged_by_some(path: str, monkeypatch: pytest.MonkeyPat
         drawn = store.novelty("", point)
     assert drawn[:2] == exact[:2] and 30 * SLOT < drawn.plain <= 100 * SLOT
     assert abs(drawn.stored / drawn.plain - exact.stored / exact.plain) < 0.15
+
+
+def test_what_two_points_share_is_not_read(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    many = {f"d{n // 200}/{n}": (0, b"%d" % n) for n in range(800)}
+    first = written(path, {**many, "b": (0, noise(1, 60 * SLOT))})
+    second = written(path, {"d1/new": (0, b"new"), "b": (30 * SLOT, noise(2, SLOT))})
+    read: list[bytes] = []
+    real = ChunkReader.read_node
+    monkeypatch.setattr(
+        ChunkReader, "read_node", lambda self, cid: read.append(cid) or real(self, cid)
+    )
+    with Store.open(path) as store:
+        new = store.novelty(first, second)
+        assert (new.files, new.bytes) == (2, SLOT + 3)
+        some = len(read)
+        assert store.novelty("", second).files == 802
+        assert some < (len(read) - some) / 2

@@ -117,6 +117,28 @@ def test_an_ordinary_user_writes_and_a_point_is_restored_where_it_may_be(machine
     assert machine.run("cat", found[0]) == "hello\n"
 
 
+def test_a_drill_runs_in_the_sandbox_from_here_and_from_a_location(machine: Machine) -> None:
+    """Scratch directory, hook, and what is borrowed from the location: all within what the unit lets it write."""
+    near = "/var/lib/holdfast/near"
+    hook = 'test "$(cat "$HOLDFAST_PATH/file")" = hello && test "$(id -un)" = holdfast && echo verified'
+    for line in (
+        'printf \'[mounts.oracle.hooks.verify]\\ncommand = ["/bin/sh", "-c", %s]\\n\' '
+        f"'{json.dumps(hook)}' >> /etc/holdfast/holdfast.toml",
+        "holdfast config check && holdfast config reload",
+        f"install -d -o holdfast -g holdfast {near}",
+        f"holdfast location add near file://{near} --recovery-key-out /root/near.key",
+        "holdfast snapshot oracle --wait remote",
+    ):
+        machine.run("sh", "-euc", line)
+    for source in ("", " --from near"):
+        said = machine.run("sh", "-euc", f"holdfast drill oracle{source}")
+        assert "verified in" in said, said
+    drills = json.loads(machine.run("holdfast", "drills", "oracle", "--json"))
+    assert [(one["source"], one["error"]) for one in drills] == [("near", ""), ("local", "")]
+    assert machine.run("find", "/srv/holdfast/daemon/drills", "-mindepth", "1") == ""
+    assert machine.run("systemctl", "--failed", "--plain", "--no-legend") == ""
+
+
 def api(machine: Machine, path: str, *options: str) -> dict[str, object]:
     """What the API answers at its socket, where root needs no token."""
     said = machine.run(

@@ -168,6 +168,8 @@ def open_ring(raw: bytes, location: bytes, have: Secrets) -> tuple[dict[int, byt
     try:
         need(bytes.fromhex(ring["location"]) == location, "key ring of another location")
         need(len(ring["slots"]) <= 16, "key ring with too many slots")
+        work = sum(one.get("memory_kib", 0) * one.get("passes", 0) for one in ring["slots"])
+        need(work <= 16 << 20, "key ring that costs more than is sound")
         for slot in ring["slots"]:
             rest = {name: value for name, value in slot.items() if name != "wrapped"}
             key = slot_key(slot, have)
@@ -302,9 +304,14 @@ class Location:
                 )
         if read and not starts and read[0][0] != 1:
             self.problem("the journal's first entries are missing")
+        epoch = 0
         for seq, entry, _ in read:
             try:
+                need(entry["epoch"] >= epoch, f"of epoch {entry['epoch']}, behind one of {epoch}")
+                epoch = entry["epoch"]
                 self._apply(entry)
+            except Damage as error:
+                self.problem(f"journal entry {seq}: {error}")
             except (LookupError, TypeError, ValueError, AttributeError) as error:
                 self.problem(f"journal entry {seq}: {type(error).__name__}")
         if not read:
@@ -319,7 +326,7 @@ class Location:
         entry = read_json(unzstd(body[4:], size), "journal entry")
         need(isinstance(entry, dict) and entry.get("seq") == seq, "another number in it")
         need(isinstance(entry.get("kind"), str) and isinstance(entry.get("prev"), str), "no kind")
-        return dict(entry)
+        return dict(entry) | {"epoch": HEADER.unpack(header)[2]}
 
     def _apply(self, entry: dict[str, Any]) -> None:
         kind = entry["kind"]

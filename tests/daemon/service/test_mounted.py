@@ -176,6 +176,8 @@ def test_parts_of_a_point_are_shown_here_and_from_a_location(place: Place, tmp_p
         session = service.begin("m")
         service.attach_log(session.id, "rman.log", [RMAN])
         point = service.commit(session.id).session.point
+        with pytest.raises(InvalidRequest, match="a mount of Holdfast"):
+            service.add_location(LocationSpec("own", f"file://{where}/db", sealed=False))
         spec = LocationSpec("far", place.url, keys=[Identity.new().recipient.printed()])
         service.add_location(spec)
         with pytest.raises(NotFound, match="copy of point"):
