@@ -134,8 +134,8 @@ def test_a_restore_of_it_all_asks_for_little_twice(
     expect_log("helping process")
     monkeypatch.setattr("engine.restore.tree.HELP_FROM", 1)
     monkeypatch.setattr(jobs, "Helper", Killed)
-    monkeypatch.setattr(Killed, "asked", 0)
-    monkeypatch.setattr(Killed, "gone", Event())
+    Killed.asked = 0
+    Killed.gone.clear()
     expected = wanted(make.tree)
     (tmp_path / "scratch").mkdir()
     stored = place.size("packs/")
@@ -179,8 +179,8 @@ def test_a_record_that_is_damaged_is_named_and_costs_no_other(
         at = sum(size for _, size in every[:20])
         row = store._open.reader.row(cid)
         assert row is not None
-        pack = max(place.location().list("packs/"), key=lambda one: one.size)
-        place.flip(pack.name, row.offset + 5000)
+        pack = max(place.names("packs/"), key=lambda one: len(place.read(one)))
+        place.flip(pack, row.offset + 5000)
         report = store.restore("m@latest", b"", out)
     (one,) = report.damaged
     assert one.path == b"large"

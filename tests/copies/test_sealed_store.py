@@ -200,7 +200,7 @@ def test_what_is_borrowed_of_a_sealed_store_is_sealed(
 
 
 def test_what_is_needed_there_is_known_here(
-    engine: Store, make: Maker, grown: list[str], place: Path
+    engine: Store, make: Maker, grown: list[str], place: Place
 ) -> None:
     """The store's own seal makes a record longer, and no other one: nothing is read there to find that out."""
     sent(engine, place)
