@@ -16,7 +16,16 @@ from engine.copies import journal, marker, outbox, policy
 from engine.copies.link import Link
 from engine.copies.rings import LocationRings, bounded, machine_key, new_machine_key, own_ring
 from engine.copies.rows import KEEP, MAKING, LocationRow, OutboxRow
-from engine.errors import AlreadyExists, Corrupt, InvalidRequest, NotFound, Unsupported
+from engine.errors import (
+    AlreadyExists,
+    Corrupt,
+    FormatTooNew,
+    HoldfastError,
+    InvalidRequest,
+    NotFound,
+    PermissionDenied,
+    Unsupported,
+)
 from engine.index import Table, Txn
 from engine.keys import COST, Keyring, Opener, Secret, Vault, bearing, make, unlock
 from engine.keys.primitives import Cost
@@ -134,8 +143,11 @@ def refuse_without_lock(location: Location, features: Features) -> None:
         )  # fmt: skip
 
 
-def open_link(context: Context, name: str, secret: Opener | None = None) -> Link:
-    """A location of this store. ``secret``: what opens its ring, by default this machine's key."""
+def open_link(
+    context: Context, name: str, secret: Opener | None = None, *, reading: bool = False
+) -> Link:
+    """A location of this store. ``secret``: what opens its ring, by default this machine's key; ``reading``: nothing is
+    to be sealed, so that the ring that was seen last will do where the newest is none."""
     with context.index.read() as txn:
         row = outbox.location(txn, name)
     location = opened(row.url, row.credentials, context.system, lambda: _bandwidth(context, row.id))
@@ -146,10 +158,24 @@ def open_link(context: Context, name: str, secret: Opener | None = None) -> Link
         raw, key = own_ring(context, name), machine_key(context, name)
         return Link(context, name, location, unlock(raw, key, location=found.location))
     opener = secret or machine_key(context, name)
-    number, raw = LocationRings(location).newest()
-    vault = unlock(raw, opener, location=found.location, least=row.ring, system=context.system)
-    bearing(vault, row.ring_mark, f"key ring {number} of {location.shown}")
-    seen_ring(context, name, number, vault)
+    rings = LocationRings(location)
+
+    def unlocked(number: int, raw: bytes) -> Vault:
+        vault = unlock(raw, opener, location=found.location, least=row.ring, system=context.system)
+        return bearing(vault, row.ring_mark, f"key ring {number} of {location.shown}")
+
+    try:
+        number, raw = rings.newest()
+        vault = unlocked(number, raw)
+        seen_ring(context, name, number, vault)
+    except (Corrupt, FormatTooNew, PermissionDenied) as error:
+        if not reading or not row.ring:
+            raise
+        number = row.ring
+        try:
+            vault = unlocked(number, rings.numbered(number))
+        except HoldfastError:
+            raise error from None
     return Link(context, name, location, vault, number, opener)
 
 

@@ -129,8 +129,11 @@ class Link:
         try:
             return pack.seal(self.vault)
         except PermissionDenied:
-            if not self.vault.sealed or not self.renew(self._ring):
-                raise
+            try:
+                if not self.vault.sealed or not self.renew(self._ring):
+                    raise
+            except Corrupt as error:  # the ring is, and no chunk
+                raise LocationUnavailable(self.location.shown, found=str(error)) from None
             return pack.seal(self.vault)
 
     # --- the journal --------------------------------------------------------------------------------------

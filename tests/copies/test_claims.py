@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,11 +16,12 @@ from engine.index import Table
 from engine.maintain import drop as dropping
 from engine.maintain.adopt import NOT_TAKEN_OVER
 from tests.copies.test_reach import grown, reached
-from tests.copies.test_upload import SECRET, link, make_link, place, read_all, send
+from tests.copies.test_upload import SECRET, link, make_link, read_all, send
 from tests.locations.faulty import Call, Fail, Faulty
+from tests.locations.places import Place, in_a_directory
 from tests.restore.support import Maker
 
-__all__ = ["grown", "link", "place"]
+__all__ = ["grown", "link"]
 
 
 def test_taking_over_what_is_this_stores_changes_nothing(
@@ -52,20 +54,21 @@ def test_a_point_of_more_packs_than_an_entry_has_room_for(
         assert len(getattr(body, "packs", ())) <= 2
 
 
+@in_a_directory
 def test_a_server_that_lets_two_write_is_not_taken_over(
-    engine: Store, link: Link, grown: list[str], place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    engine: Store, link: Link, grown: list[str], place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
     """A location may have been copied there: one is only made where that is not so."""
     engine.copies.send("far")
-    before = sorted((place / "journal").iterdir())
+    before = place.names("journal/")
     plain = connect.Features(create=False, lock=False)
     monkeypatch.setattr("engine.locations.directory.Directory.features", lambda self: plain)
     with pytest.raises(Unsupported, match="conditional creates"):
-        Store.adopt(str(tmp_path / "new"), f"file://{place}", SECRET, take_over=True)
+        Store.adopt(str(tmp_path / "new"), place.url, SECRET, take_over=True)
     with Store.open(str(tmp_path / "new")) as store:
         assert store.copies.locations()[0].paused == NOT_TAKEN_OVER
         assert store.check(read_data=True).problems == []
-    assert sorted((place / "journal").iterdir()) == before
+    assert place.names("journal/") == before
 
 
 def test_what_was_half_removed_is_not_taken_over(
@@ -173,29 +176,30 @@ def sound(engine: Store, make: Maker) -> None:
 
 
 def test_the_last_bytes_stay_while_nobody_has_seen_the_copy(
-    engine: Store, make: Maker, old: Link, place: Path
+    engine: Store, make: Maker, old: Link, place: Place
 ) -> None:
     """A disk that is not mounted, and another one in its place: what was verified once may be nowhere."""
-    place.rename(f"{place}.away")
+    place.gone()
     assert not engine.copies.drop_local().chunks
-    place.mkdir()
+    place.back()
+    kept = place.everything()
+    place.clear()
     assert not engine.copies.drop_local().chunks
     sound(engine, make)
-    place.rmdir()
-    Path(f"{place}.away").rename(place)
+    for name, data in kept.items():
+        place.write(name, data)
     assert engine.copies.drop_local().chunks
     sound(engine, make)
 
 
 def test_the_last_bytes_stay_where_packs_are_gone(
-    engine: Store, make: Maker, old: Link, place: Path
+    engine: Store, make: Maker, old: Link, place: Place
 ) -> None:
-    packs = sorted((place / "packs").glob("*/*"))
-    for number, pack in enumerate(packs):
+    for number, pack in enumerate(place.names("packs/")):
         if number % 2:
-            pack.unlink()
+            place.delete(pack)
         else:
-            pack.write_bytes(pack.read_bytes()[:-1])
+            place.write(pack, place.read(pack)[:-1])
     assert not engine.copies.drop_local().chunks
     sound(engine, make)
     [told] = [one for one in engine.incidents.known() if one.thing == "location far"]
@@ -217,11 +221,11 @@ def test_the_last_bytes_stay_where_another_store_writes_now(
 
 
 def test_what_is_dropped_is_read_from_where_its_points_go(
-    engine: Store, make: Maker, link: Link, tmp_path: Path, place: Path
+    engine: Store, make: Maker, link: Link, place: Place, another: Callable[[], Place]
 ) -> None:
     """Not from a place that keeps something else, which may be carried away."""
-    (tmp_path / "near").mkdir()
-    make_link(engine, tmp_path / "near", "near")
+    near = another()
+    make_link(engine, near, "near")
     make.tree.unlink(1, b"big")
     make.tree.forgotten(make.inodes.pop(b"big"))
     make.point(engine)
@@ -230,29 +234,28 @@ def test_what_is_dropped_is_read_from_where_its_points_go(
     engine.copies.change("far", mounts=["another"])
     engine.copies.change("near", local="drop")
     assert engine.copies.drop_local().chunks
-    (tmp_path / "near").rename(tmp_path / "away")
-    place.rename(tmp_path / "carried")
-    (tmp_path / "away").rename(tmp_path / "near")
+    place.gone()
     sound(engine, make)
 
 
+@in_a_directory
 def test_nothing_counts_that_went_beside_the_disk(
-    engine: Store, link: Link, grown: list[str], place: Path
+    engine: Store, link: Link, grown: list[str], place: Place
 ) -> None:
     """A disk that is taken away in the middle leaves its bare mount point, which takes everything."""
 
     def take_away(*_: object) -> None:
-        place.rename(f"{place}.away")
-        place.mkdir()
+        place.gone()
+        place.root.mkdir()
 
     again = open_link(engine._open.context, "far")
-    faulty = again.location = Faulty(connect.open_location(f"file://{place}"))
+    faulty = again.location = Faulty(place.location())
     faulty.on("put", Call(take_away), name="packs/", after=1)
     with pytest.raises((LocationUnavailable, NotFound)):  # the second: it was just being written
         send(engine, again, grown[0])
-    assert not any(place.iterdir())
-    place.rmdir()
-    Path(f"{place}.away").rename(place)
+    assert not place.names()
+    place.root.rmdir()
+    place.back()
     engine.copies.send("far")
     chain, ids = read_all(link)
     assert list(chain.state.points) == grown
