@@ -87,8 +87,7 @@ class OpenStore:
         self._lock_fd = _take_lock(self.path, system, exclusive)
         try:
             inspect(os.path.join(self.path, "index"))
-            sealed = known.seal is not None
-            index = shared.acquire(os.path.join(self.path, "index"), clean=sealed)
+            index = shared.acquire(os.path.join(self.path, "index"))
         except BaseException as error:
             if isinstance(error, HoldfastError):
                 journal = Journal()
@@ -187,7 +186,7 @@ def init(
         for folder in _FOLDERS:
             if not system.exists(os.path.join(path, folder)):
                 system.mkdir(os.path.join(path, folder))
-        Index(os.path.join(path, "index"), create=True, clean=bool(seal)).close()
+        Index(os.path.join(path, "index"), create=True).close()
         for folder in ("index", "."):  # LMDB does not sync the directory of a new file
             system.fsync_dir(os.path.join(path, folder))
         system.fsync_dir(os.path.dirname(path))
@@ -265,7 +264,7 @@ def without_key(path: str, system: Os = REAL) -> Iterator[tuple[bytes, Index, Pa
     lock = _take_lock(path, system, exclusive=False)
     try:
         inspect(os.path.join(path, "index"))
-        index = shared.acquire(os.path.join(path, "index"), clean="id_key" not in data)
+        index = shared.acquire(os.path.join(path, "index"))
         files = PackFiles(path, system)
         try:
             yield store_id, index, files

@@ -8,6 +8,7 @@ test's own directory should go is undone and fails the test. Tests marked ``need
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import re
@@ -37,6 +38,13 @@ hypothesis.settings.register_profile(
     print_blob=True,
 )
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "dev")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """One set of servers for all tests that need one: whoever imported the fixtures would start his own."""
+    if (Path(__file__).parent / "locations").is_dir():
+        places = importlib.import_module("tests.locations.places")
+        config.pluginmanager.register(places, "places")
 
 
 # --- log records --------------------------------------------------------------------------------
@@ -248,14 +256,20 @@ def why_no_boot() -> str:
 
 ASKED = ("needs_ceph", "needs_azurite")
 """Markers of tests that start large servers: they run where the markers are asked for, and nowhere else."""
+SPARED = ("over_s3", "needs_azurite")
+"""Markers of tests that run, if they are ``seldom`` as well, where that is asked for: ``(over_s3 and seldom)``."""
 NEEDS: dict[str, Callable[[], str]] = {"needs_fuse": why_no_fuse, "needs_boot": why_no_boot}
 SKIPPED = pytest.StashKey[dict[str, list[str]]]()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what was not asked for, skip what needs what this machine does not have, and note its names."""
-    unasked = [marker for marker in ASKED if marker not in str(config.option.markexpr)]
-    left_out = [item for item in items if any(item.get_closest_marker(one) for one in unasked)]
+    asked = str(config.option.markexpr)
+    unasked: list[tuple[str, ...]] = [(marker,) for marker in ASKED if marker not in asked]
+    unasked += [(one, "seldom") for one in SPARED if f"({one} and seldom)" not in asked]
+    left_out = [
+        item for item in items if any(all(map(item.get_closest_marker, one)) for one in unasked)
+    ]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]

@@ -197,12 +197,8 @@ class Reading:
 class Index:
     """The index of one store in one process. Thread-safe."""
 
-    def __init__(
-        self, path: str, *, create: bool = False, clean: bool = False, map_size: int = limits.MAP_SIZE
-    ) -> None:  # fmt: skip
-        """``clean``, of a sealed store: else LMDB writes what was in memory before in unused parts of pages."""
+    def __init__(self, path: str, *, create: bool = False, map_size: int = limits.MAP_SIZE) -> None:
         self.path = path
-        self._clean = clean
         self._map_size = map_size
         self._create = create
         self._write_lock = threading.Lock()  # LMDB's own blocks threads in C, uninterruptibly
@@ -244,9 +240,10 @@ class Index:
     def _open_env(self) -> None:
         self._pid = os.getpid()
         try:
+            # Without ``meminit`` LMDB writes what was in memory before, secrets too, in unused parts of pages.
             self._env = lmdb.open(
                 self.path, map_size=self._map_size, max_dbs=len(Table) + 4, max_readers=limits.MAX_READERS,
-                create=self._create, mode=0o600, subdir=True, readahead=False, meminit=self._clean, max_spare_txns=8,
+                create=self._create, mode=0o600, subdir=True, readahead=False, meminit=True, max_spare_txns=8,
             )  # fmt: skip
             self._hand_over()
             self._env.reader_check()  # before the dead have all slots: then opening itself fails

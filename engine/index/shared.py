@@ -11,12 +11,11 @@ _lock = threading.Lock()
 _open: dict[tuple[int, str], tuple[Index, int]] = {}  # (pid, path) -> environment, users
 
 
-def acquire(path: str, *, clean: bool = False) -> Index:
-    """The index at ``path``, opened if this process has not; ``release`` it once for every call. ``clean``: as of
-    ``Index``, the same at each call."""
+def acquire(path: str) -> Index:
+    """The index at ``path``, opened if this process has not; ``release`` it once for every call."""
     key = (os.getpid(), os.path.realpath(path))
     with _lock:
-        index, users = _open.get(key) or (Index(path, clean=clean), 0)
+        index, users = _open.get(key) or (Index(path), 0)
         _open[key] = (index, users + 1)
         return index
 

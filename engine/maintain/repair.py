@@ -108,7 +108,7 @@ def rebuild_index(
         if system.exists(fresh):
             shutil.rmtree(fresh)
         system.mkdir(fresh)
-        index = Index(fresh, create=True, clean=known.seal is not None)
+        index = Index(fresh, create=True)
         files = PackFiles(path, system)
         context = Context(path, known.store_id, known.id_key, index, files, system, known.seal)
         try:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,23 +14,30 @@ from engine.copies.connect import Wanted, add
 from engine.keys import Key, Passphrase
 from tests.cli.support import good, holdfast, refused
 from tests.keys.support import CHEAP
+from tests.locations.places import KINDS, Place, laid
 
 KEY = Key(bytes(range(32)))
 
 
+@pytest.fixture(scope="module", params=KINDS)
+def place(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Place]:
+    with laid(request.param, request, tmp_path_factory.mktemp("place") / "there") as one:
+        yield one
+
+
 @pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> str:
+def url(place: Place, tmp_path_factory: pytest.TempPathFactory) -> str:
     base = tmp_path_factory.mktemp("adopt")
-    (base / "there").mkdir()
-    found = f"file://{base / 'there'}"
     Store.init(str(base / "store"))
     with Store.open(str(base / "store")) as store:
         store.create_mount("m")
         store.snapshot("m", "only")
-        wanted = Wanted(found, [Passphrase("a word"), KEY])
+        wanted = Wanted(place.url, [Passphrase("a word"), KEY])
         add(store._open.context, "far", wanted, cost=CHEAP).location.close()
         store.copies.send("far")
-    return found
+    return place.url
 
 
 def secret(path: Path, text: str, mode: int = 0o600) -> Path:
@@ -65,7 +74,7 @@ def test_taking_over_later_and_freeing_there(url: str, tmp_path: Path) -> None:
     assert "no problems found" in good(holdfast(new, "check", "--read-data"))
 
 
-def test_what_is_refused(url: str, tmp_path: Path) -> None:
+def test_what_is_refused(url: str, place: Place, tmp_path: Path) -> None:
     new = tmp_path / "new"
     wrong = secret(tmp_path / "wrong", "another word")
     refused(holdfast(new, "adopt", url, "--passphrase-file", str(wrong)), 14, "opens none")
@@ -73,6 +82,11 @@ def test_what_is_refused(url: str, tmp_path: Path) -> None:
     refused(holdfast(new, "adopt", url, "--passphrase-file", str(public)), 14, "chmod 600")
     refused(holdfast(new, "adopt", url), 2, "--passphrase-file, --key-file, or a terminal")
     refused(holdfast(new, "adopt", url, "--unsealed"), 2, "passphrase or key")
-    refused(holdfast(new, "adopt", f"file://{tmp_path / 'no'}", "--unsealed"), 10, "mount its disk")
     refused(holdfast(new, "adopt", f"file://{tmp_path}", "--unsealed"), 10, "holdfast.json")
+    place.gone()
+    try:
+        none = holdfast(new, "adopt", url, "--passphrase-file", str(wrong))
+        assert none.returncode == 10 and re.search(place.absent, none.stderr)
+    finally:
+        place.back()
     assert not new.exists() and not (tmp_path / "new.adopting").exists()

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from engine.copies.connect import Wanted, add
 from engine.keys import Key, Passphrase
 from tests.cli.support import good, holdfast, new_store, noise, put, refused, write
 from tests.keys.support import CHEAP
+from tests.locations.places import KINDS, Place, laid
 
 KEY = Key(bytes(range(32)))
 FILES = {b"a.dbf": noise(3_000_000, 1), b"b.dbf": noise(20_000, 2), b"c.dbf": b"c"}
@@ -28,9 +30,8 @@ LOG = KeptText("log", "rman.log", 1, {"ORCL": ["/u01/b.dbf", "/u01/c.dbf", "/u01
 class There:
     """A location with a point of three files and a log of a database, and its store."""
 
-    def __init__(self, base: Path) -> None:
-        (base / "there").mkdir()
-        self.store, self.url = base / "store", f"file://{base / 'there'}"
+    def __init__(self, base: Path, place: Place) -> None:
+        self.store, self.url = base / "store", place.url
         Store.init(str(self.store))
         with Store.open(str(self.store)) as store:
             store.create_mount("m")
@@ -44,9 +45,13 @@ class There:
             store.copies.send("far", extras=lambda point: extras.encode(Kept(attachments=[LOG])))
 
 
-@pytest.fixture(scope="module")
-def there(tmp_path_factory: pytest.TempPathFactory) -> There:
-    return There(tmp_path_factory.mktemp("from"))
+@pytest.fixture(scope="module", params=KINDS)
+def there(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[There]:
+    base = tmp_path_factory.mktemp("from")
+    with laid(request.param, request, base / "there") as place:
+        yield There(base, place)
 
 
 @pytest.fixture
@@ -93,6 +98,7 @@ def test_from_a_location_of_the_store_by_name(there: There, tmp_path: Path) -> N
     assert alone.read_bytes() == b"c"
 
 
+@pytest.mark.seldom
 def test_the_files_of_a_database(there: There, key: str, tmp_path: Path) -> None:
     out = tmp_path / "out"
     words = ("restore", there.point, str(out), "--from", there.url, "--key-file", key, "--database")
@@ -122,6 +128,7 @@ def test_what_is_refused(there: There, key: str, tmp_path: Path, scratch: Path) 
     assert not os.path.exists(out) and list(scratch.iterdir()) == []
 
 
+@pytest.mark.seldom
 def test_ended_by_a_signal_it_leaves_no_scratch(
     there: There, key: str, tmp_path: Path, scratch: Path
 ) -> None:
@@ -177,6 +184,7 @@ def test_a_point_is_mounted_and_streams_in(
 
 
 @pytest.mark.needs_fuse
+@pytest.mark.seldom
 def test_a_small_cache_says_so_and_all_is_read(there: There, tmp_path: Path, scratch: Path) -> None:
     where, log = tmp_path / "mnt", tmp_path / "log"
     where.mkdir()

@@ -9,6 +9,7 @@ import pytest
 
 from engine import supply
 from tests.cli.support import good, holdfast, mounted, refused, unmounted
+from tests.locations.places import Place
 
 
 @pytest.fixture
@@ -86,11 +87,10 @@ def test_of_a_store_that_is_not_sealed(empty: Path) -> None:
 
 
 def test_adopted_as_a_sealed_store(
-    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: Path, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From what a sealed store has sent, which is sealed with the location's keys alone."""
-    (tmp_path / "there").mkdir()
-    where, paper = f"file://{tmp_path}/there", str(tmp_path / "paper")
+    where, paper = place.url, str(tmp_path / "paper")
     good(holdfast(store, "location", "add", "far", where, "--recovery-key-out", paper))
     point = good(holdfast(store, "snapshot", "m")).split()[-1]
     good(holdfast(store, "upload"))

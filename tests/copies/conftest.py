@@ -1,6 +1,5 @@
-"""Fixtures of the tests of copies: a store, a mount, its tree, as those of restoring have them; and servers."""
+"""Fixtures of the tests of copies: a store, a mount, its tree, as those of restoring have them."""
 
-from tests.locations.conftest import ceph, moto, server
 from tests.restore.conftest import engine, home, make, out
 
-__all__ = ["ceph", "engine", "home", "make", "moto", "out", "server"]
+__all__ = ["engine", "home", "make", "out"]

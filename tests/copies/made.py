@@ -6,8 +6,7 @@ What the uploader does in steps, with retries and a network, is here a few lines
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 
 from engine import Store, codec, keys
 from engine.copies import marker, sealed
@@ -23,6 +22,7 @@ from engine.nodes.point import encode_point
 from engine.packs.records import Entry, decode_record_head
 from engine.points import snapshot
 from tests.keys.support import CHEAP
+from tests.locations.places import Place
 
 LOCATION = b"location" * 2
 WRITER = b"writer.." * 2
@@ -30,18 +30,18 @@ WRITER = b"writer.." * 2
 
 @dataclass
 class Made:
-    """A location in a directory, and what is known of it. ``chain``: to append further entries with ``append``."""
+    """What lies at a place, and what is known of it. ``chain``: to append further entries with ``append``."""
 
-    root: Path
+    place: Place
     vault: Vault
     chain: Chain
     rows: list[PackRow]
+    names: set[str] = field(default_factory=set)
 
     def put(self, path: str, data: bytes) -> None:
-        target = self.root / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with target.open("xb") as file:
-            file.write(data)
+        assert path not in self.names, "nothing is written twice"
+        self.names.add(path)
+        self.place.write(path, data)
 
     def append(self, body: Body, time_ns: int = 1, writer: bytes = WRITER) -> None:
         """One more journal entry."""
@@ -52,9 +52,9 @@ class Made:
 
 
 def location(
-    root: Path, store: Store, secrets: list[Secret], *, pack_size: int = 200_000, checkpoint: bool = False
+    place: Place, store: Store, secrets: list[Secret], *, pack_size: int = 200_000, checkpoint: bool = False
 ) -> Made:  # fmt: skip
-    """Everything of the store at a location in ``root``; without secrets it is not sealed."""
+    """Everything of the store at a place; without secrets it is not sealed."""
     opened = store._open
     id_key, store_id = opened.context.key, opened.context.store_id
     ring = b""
@@ -62,7 +62,7 @@ def location(
         ring, vault = keys.make(LOCATION, id_key, secrets, now_ns=1, cost=CHEAP)
     else:
         vault = Vault(LOCATION, id_key, None)
-    made = Made(root, vault, Chain(vault), [])
+    made = Made(place, vault, Chain(vault), [])
     mark = Marker(LOCATION, store_id, bool(secrets), b"" if secrets else id_key)
     made.put(marker.NAME, marker.encode(mark))
     if ring:

@@ -13,16 +13,15 @@ from engine.copies.connect import Wanted, add
 from engine.copies.rings import newest_ring
 from engine.errors import AlreadyExists, Busy, InvalidRequest, LocationDenied, PermissionDenied
 from engine.keys import Both, Identity, Key, Passphrase, Secret
-from engine.locations import open_location
 from engine.maintain.adopt import NOT_TAKEN_OVER
 from engine.maintain.refill import AdoptReport
 from tests.copies.test_reach import grown
-from tests.copies.test_upload import CHEAP, SECRET, place
-from tests.locations.conftest import Server
+from tests.copies.test_upload import CHEAP, SECRET
+from tests.locations.places import Place, Server, in_a_directory
 from tests.maintain.test_killed import scratch
 from tests.restore.support import Maker, Seen, found, noise, restored, seen
 
-__all__ = ["grown", "place", "scratch"]
+__all__ = ["grown", "scratch"]
 SETTINGS = {"policy": {"keep_last": 7}}
 LIMITS = {"quota": 1 << 40, "max_files": 5000, "chunking": "auto"}  # the engine's own
 
@@ -38,16 +37,14 @@ def content(store: Store, point: str, out: Path) -> Seen:
     return seen(bytes(out))
 
 
-def filled(engine: Store, place: Path, secrets: list[Secret]) -> None:
+def filled(engine: Store, place: Place, secrets: list[Secret]) -> None:
     engine.change_mount("m", quota=1 << 40, files=5000)
-    add(
-        engine._open.context, "far", Wanted(f"file://{place}", secrets), cost=CHEAP
-    ).location.close()
+    add(engine._open.context, "far", Wanted(place.url, secrets), cost=CHEAP).location.close()
     upload(engine)
 
 
-def adopted(tmp_path: Path, place: Path, **other: object) -> AdoptReport:
-    return Store.adopt(str(tmp_path / "new"), f"file://{place}", SECRET, **other)  # type: ignore[arg-type]
+def adopted(tmp_path: Path, place: Place, **other: object) -> AdoptReport:
+    return Store.adopt(str(tmp_path / "new"), place.url, SECRET, **other)  # type: ignore[arg-type]
 
 
 def paused(store: Store) -> str:
@@ -55,7 +52,7 @@ def paused(store: Store) -> str:
 
 
 def test_a_store_comes_back_and_goes_on(
-    engine: Store, grown: list[str], place: Path, tmp_path: Path
+    engine: Store, grown: list[str], place: Place, tmp_path: Path
 ) -> None:
     filled(engine, place, [SECRET])
     identity = engine._open.context.store_id, engine._open.context.key
@@ -93,8 +90,9 @@ def test_a_store_comes_back_and_goes_on(
         assert store.check(read_data=True).problems == []
 
 
+@pytest.mark.seldom
 def test_the_old_writer_is_refused(
-    engine: Store, make: Maker, grown: list[str], place: Path, tmp_path: Path
+    engine: Store, make: Maker, grown: list[str], place: Place, tmp_path: Path
 ) -> None:
     filled(engine, place, [SECRET])
     adopted(tmp_path, place, take_over=True)
@@ -106,7 +104,7 @@ def test_the_old_writer_is_refused(
 
 
 def test_without_taking_over_it_only_reads(
-    engine: Store, make: Maker, grown: list[str], place: Path, tmp_path: Path
+    engine: Store, make: Maker, grown: list[str], place: Place, tmp_path: Path
 ) -> None:
     filled(engine, place, [SECRET])
     report = adopted(tmp_path, place, name="bucket")
@@ -133,27 +131,23 @@ def test_without_taking_over_it_only_reads(
             assert paused(store) == "" and upload(store, "origin") == 0
 
 
-def everything(place: Path) -> dict[str, bytes]:
-    return {str(one): one.read_bytes() for one in place.rglob("*") if one.is_file()}
-
-
-def slots(place: Path) -> int:
-    return len(keys.facts(newest_ring(open_location(f"file://{place}"))[1]).slots)
+def slots(place: Place) -> int:
+    return len(keys.facts(newest_ring(place.location())[1]).slots)
 
 
 def test_nothing_is_written_there_before_it_is_taken_over(
-    engine: Store, grown: list[str], place: Path, tmp_path: Path
+    engine: Store, grown: list[str], place: Place, tmp_path: Path
 ) -> None:
     filled(engine, place, [SECRET])
-    before, own = everything(place), tmp_path / "new" / "locations"
+    before, own = place.everything(), tmp_path / "new" / "locations"
     adopted(tmp_path, place)
     with Store.open(str(tmp_path / "new")) as store:
         assert store.check(read_data=True).problems == []
-    assert everything(place) == before and slots(place) == 2
+    assert place.everything() == before and slots(place) == 2
     assert {one.name for one in own.glob("origin*")} == {"origin.key", "origin.ring"}
     assert {one.stat().st_mode & 0o777 for one in own.iterdir()} == {0o600}
     # The ring there is another by now: of another passphrase, and with a new epoch.
-    location = open_location(f"file://{place}")
+    location = place.location()
     ring = keys.with_slots(newest_ring(location)[1], SECRET, add=[Key.new()], now_ns=1)[0]
     assert location.create("keys/00000002.json", ring)
     assert location.create("keys/00000003.json", keys.rotated(ring, SECRET, now_ns=1)[0])
@@ -169,28 +163,31 @@ def test_nothing_is_written_there_before_it_is_taken_over(
         assert store.check(read_data=True).problems == []
 
 
+@pytest.mark.seldom
 def test_another_master_key_since_is_said(
-    engine: Store, grown: list[str], place: Path, tmp_path: Path
+    engine: Store, grown: list[str], place: Place, tmp_path: Path
 ) -> None:
     filled(engine, place, [SECRET])
     adopted(tmp_path, place)
-    location = open_location(f"file://{place}")
+    location = place.location()
     ring = keys.rotated(newest_ring(location)[1], SECRET, master_for=[SECRET], now_ns=1, cost=CHEAP)
     assert location.create("keys/00000002.json", ring[0])
-    before = everything(place)
+    before = place.everything()
     with Store.open(str(tmp_path / "new")) as store:
         with pytest.raises(PermissionDenied, match="adopt the location anew"):
             store.copies.take_over("origin")
         assert store.check(read_data=True).problems == []
         assert paused(store) == NOT_TAKEN_OVER
-    assert everything(place) == before
+    assert place.everything() == before
 
 
+@in_a_directory
 def test_leave_to_read_is_enough(
-    engine: Store, grown: list[str], place: Path, scratch: Path
+    engine: Store, grown: list[str], place: Place, scratch: Path
 ) -> None:
+    """Of its folders, that is; who may do what at a server is the server's business."""
     filled(engine, place, [SECRET])
-    there = shutil.copytree(place, scratch / "there")
+    there = place.mirror(scratch / "there")
     for one in [there, *there.rglob("*")]:
         one.chmod(0o555 if one.is_dir() else 0o444)
     (scratch / "mine").mkdir(mode=0o777)
@@ -202,7 +199,8 @@ def test_leave_to_read_is_enough(
             os.seteuid(65534)
         with pytest.raises(PermissionError):
             (there / "probe").touch()
-        assert adopted(scratch / "mine", there).points == 3
+        url = f"file://{there}"
+        assert Store.adopt(str(scratch / "mine" / "new"), url, SECRET).points == 3
         with Store.open(str(scratch / "mine" / "new")) as store:
             assert store.check(read_data=True).problems == []
     finally:
@@ -211,19 +209,38 @@ def test_leave_to_read_is_enough(
             one.chmod(0o700)
 
 
-@pytest.mark.parametrize("kind", ["key", "both", "identity", "none"])
-def test_whatever_opens_it(
-    engine: Store, grown: list[str], place: Path, tmp_path: Path, kind: str
+@in_a_directory  # whatever leaves the machine is sealed
+def test_nothing_opens_what_is_not_sealed(
+    engine: Store, grown: list[str], place: Place, tmp_path: Path
 ) -> None:
-    key, identity = Key.new(), Identity.new()
-    opener = {"key": key, "both": Both(SECRET, key), "identity": identity, "none": None}[kind]
+    opens(engine, place, tmp_path, None)
+
+
+@pytest.mark.parametrize("kind", ["key", "both", "identity"])
+@pytest.mark.seldom
+def test_whatever_opens_it(
+    engine: Store, grown: list[str], place: Place, tmp_path: Path, kind: str
+) -> None:
+    key = Key.new()
+    opens(
+        engine,
+        place,
+        tmp_path,
+        {"key": key, "both": Both(SECRET, key), "identity": Identity.new()}[kind],
+    )
+
+
+def opens(
+    engine: Store, place: Place, tmp_path: Path, opener: Key | Both | Identity | None
+) -> None:
+    """This opens it, and nothing else does."""
     secrets: list[Secret] = (
-        [identity.recipient if isinstance(opener, Identity) else opener] if opener else []
+        [opener.recipient if isinstance(opener, Identity) else opener] if opener else []
     )  # type: ignore[list-item]
-    wanted = Wanted(f"file://{place}", secrets, sealed=bool(opener))
+    wanted = Wanted(place.url, secrets, sealed=bool(opener))
     add(engine._open.context, "far", wanted, cost=CHEAP)
     upload(engine)
-    url = f"file://{place}"
+    url = place.url
     wrong = None if opener else SECRET
     with pytest.raises((InvalidRequest, PermissionDenied), match=r"sealed|passphrase"):
         Store.adopt(str(tmp_path / "new"), url, wrong)
@@ -236,11 +253,12 @@ def test_whatever_opens_it(
     assert not (tmp_path / "new.adopting").exists()
 
 
+@pytest.mark.seldom
 def test_a_place_in_use_is_left_alone(
-    engine: Store, grown: list[str], place: Path, tmp_path: Path
+    engine: Store, grown: list[str], place: Place, tmp_path: Path
 ) -> None:
     filled(engine, place, [SECRET])
-    before = sorted(os.walk(place))
+    before = place.everything()
     for name, inside in (("new", "mine"), ("new.adopting", "mine"), ("new.adopting", "store")):
         folder = tmp_path / name
         folder.mkdir()
@@ -249,18 +267,19 @@ def test_a_place_in_use_is_left_alone(
             adopted(tmp_path, place)
         assert (folder / inside).read_text() == "x"
         shutil.rmtree(folder)
-    assert sorted(os.walk(place)) == before
+    assert place.everything() == before
     (tmp_path / "new").mkdir()
     assert adopted(tmp_path, place).points == 3
     with pytest.raises(AlreadyExists):
         adopted(tmp_path, place)
 
 
+@pytest.mark.seldom
 def test_another_writer_while_adopting(
     engine: Store,
     make: Maker,
     grown: list[str],
-    place: Path,
+    place: Place,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -282,27 +301,13 @@ def test_another_writer_while_adopting(
         assert paused(store) == NOT_TAKEN_OVER and len(store.points()) == 3
 
 
-def test_from_a_server(
+def test_wrong_credentials(
     engine: Store, grown: list[str], server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for key, value in server.credentials.items():
         monkeypatch.setenv(key, value)
     url = server.url()
     add(engine._open.context, "far", Wanted(url, [SECRET]), cost=CHEAP).location.close()
-    upload(engine)
-    report = Store.adopt(str(tmp_path / "new"), url, SECRET, take_over=True)
-    assert report.points == 3 and report.taken_over
-    with Store.open(str(tmp_path / "new")) as store:
-        assert store.check(read_data=True).problems == []
-        for point in grown:
-            before = content(engine, point, tmp_path / f"before-{point}")
-            assert content(store, point, tmp_path / f"after-{point}") == before
-        tree = store.open_live("m")
-        again = Maker(tree)
-        again.file(b"once more", noise(50_000, 77))
-        again.point(store)
-        assert 50_000 < upload(store, "origin") < 150_000
-        tree.close()
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     with pytest.raises(LocationDenied):
         Store.adopt(str(tmp_path / "more"), url, SECRET)

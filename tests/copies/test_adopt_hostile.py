@@ -15,7 +15,7 @@ import pytest
 from backports import zstd
 
 from engine import Store, codec
-from engine.copies import sealed
+from engine.copies import marker, sealed
 from engine.copies.journal import PacksChanged, PointMade, path_of
 from engine.copies.journal import Point as PointCopy
 from engine.copies.sealed import PackBuilder, PackRow
@@ -29,6 +29,7 @@ from tests.copies import made as by_hand
 from tests.copies.made import Made
 from tests.copies.test_reach import top
 from tests.copies.test_upload import SECRET
+from tests.locations.places import Place
 from tests.restore.support import Maker
 
 NAMES = (b"aaaaaaaa", b"bbbbbbbb")
@@ -79,12 +80,11 @@ class Forge:
 
 
 @pytest.fixture
-def forge(engine: Store, make: Maker, tmp_path: Path) -> Forge:
+def forge(engine: Store, make: Maker, place: Place) -> Forge:
     for name in NAMES:
         make.file(name, name * 100)
     point = make.point(engine)
-    (tmp_path / "there").mkdir()
-    made = by_hand.location(tmp_path / "there", engine, [SECRET])
+    made = by_hand.location(place, engine, [SECRET])
     data = engine._open.reader.read(top(engine, point))
     return Forge(made, engine, decode_point(data))
 
@@ -93,20 +93,21 @@ def everything(root: Path) -> set[str]:
     return {os.path.join(folder, name) for folder, _, names in os.walk(root) for name in names}
 
 
-def adopted(tmp_path: Path) -> AdoptReport:
+def adopted(forge: Forge, tmp_path: Path) -> AdoptReport:
     """Adopt; whatever comes of it, nothing is made but the store and a ring."""
-    before = everything(tmp_path)
+    place = forge.made.place
+    before, there = everything(tmp_path), place.names()
     try:
-        return Store.adopt(str(tmp_path / "new"), f"file://{tmp_path / 'there'}", SECRET)
+        return Store.adopt(str(tmp_path / "new"), place.url, SECRET)
     finally:
         new = everything(tmp_path) - before
-        inside = (str(tmp_path / "new" / ""), str(tmp_path / "there" / "keys" / ""))
-        assert all(path.startswith(inside) for path in new)
+        assert place.names() == there
+        assert all(path.startswith(str(tmp_path / "new" / "")) for path in new)
 
 
-def refused(tmp_path: Path, text: str) -> None:
+def refused(forge: Forge, tmp_path: Path, text: str) -> None:
     with pytest.raises(HoldfastError, match=text):
-        adopted(tmp_path)
+        adopted(forge, tmp_path)
     assert not (tmp_path / "new").exists() and not (tmp_path / "new.adopting").exists()
 
 
@@ -115,6 +116,7 @@ def sound(tmp_path: Path) -> None:
         assert store.check(read_data=True).problems == []
 
 
+@pytest.mark.seldom
 def test_of_two_records_the_one_that_can_be_read_wins(forge: Forge, tmp_path: Path) -> None:
     cid, _ = forge.node()
     pack = forge.builder()
@@ -124,11 +126,12 @@ def test_of_two_records_the_one_that_can_be_read_wins(forge: Forge, tmp_path: Pa
     forge.name(gone=tuple(row.name for row in genuine))
     forge.name(false)
     forge.name(*genuine)  # a reader meets the false one first
-    report = adopted(tmp_path)
+    report = adopted(forge, tmp_path)
     assert report.points == 1 and not report.left_out
     sound(tmp_path)
 
 
+@pytest.mark.seldom
 def test_a_record_under_anothers_id_is_not_taken_for_it(
     forge: Forge, tmp_path: Path, expect_log: Expect
 ) -> None:
@@ -141,12 +144,13 @@ def test_a_record_under_anothers_id_is_not_taken_for_it(
     forge.add(pack, point, kind=KIND_POINT)
     forge.add(pack, data + b"\0", cid)
     forge.name(forge.put(pack))
-    report = adopted(tmp_path)
+    report = adopted(forge, tmp_path)
     assert any("is not whole" in text for text in report.done)
     with Store.open(str(tmp_path / "new")) as store, pytest.raises(Corrupt):
         store.glance(forge.point.id).lookup(NAMES[0])
 
 
+@pytest.mark.seldom
 def test_a_trailer_of_other_ids_is_found_when_it_is_read(
     forge: Forge, tmp_path: Path, expect_log: Expect
 ) -> None:
@@ -158,13 +162,14 @@ def test_a_trailer_of_other_ids_is_found_when_it_is_read(
     pack.entries[1] = pack.entries[1]._replace(id=cid)
     forge.name(gone=tuple(row.name for row in forge.made.rows))
     forge.name(forge.put(pack))
-    report = adopted(tmp_path)
+    report = adopted(forge, tmp_path)
     assert any("is not whole" in text for text in report.done)
 
 
 @pytest.mark.parametrize(
     ("field", "value"), [("plain", 2**32 - 1), ("depth", 200), ("bases", tuple([bytes(32)] * 17))]
 )
+@pytest.mark.seldom
 def test_absurd_records_leave_their_pack_out(
     forge: Forge, tmp_path: Path, field: str, value: object
 ) -> None:
@@ -172,7 +177,7 @@ def test_absurd_records_leave_their_pack_out(
     forge.add(pack, b"one")
     pack.entries[0] = pack.entries[0]._replace(**{field: value})
     forge.name(forge.put(pack))
-    report = adopted(tmp_path)
+    report = adopted(forge, tmp_path)
     assert report.left_out == 1 and "is left out" in report.done[0] and report.points == 1
     sound(tmp_path)
 
@@ -181,15 +186,14 @@ def test_absurd_records_leave_their_pack_out(
 def test_absurd_sizes_are_refused_before_they_are_fetched(
     forge: Forge, tmp_path: Path, name: str
 ) -> None:
-    with (tmp_path / "there" / name).open("ab") as file:
-        file.truncate(1 << 40)
+    forge.made.place.swell(name)
     if name == path_of(9):
-        assert adopted(tmp_path).points == 1  # behind a gap: it says nothing
+        assert adopted(forge, tmp_path).points == 1  # behind a gap: it says nothing
     elif name.startswith("keys/"):
-        report = adopted(tmp_path)  # the one that is a ring is there as well
+        report = adopted(forge, tmp_path)  # the one that is a ring is there as well
         assert report.points == report.left_out == 1 and "at most" in report.done[0]
     else:
-        refused(tmp_path, "at most")
+        refused(forge, tmp_path, "at most")
 
 
 def _dots(node: bytes) -> bytes:
@@ -205,11 +209,12 @@ def _cut(node: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("change", [_dots, _twice, _cut])
+@pytest.mark.seldom
 def test_names_that_lead_away_are_refused(
     forge: Forge, tmp_path: Path, change: Callable[[bytes], bytes]
 ) -> None:
     forge.point_with(change(forge.node()[1]))
-    report = adopted(tmp_path)
+    report = adopted(forge, tmp_path)
     assert report.points == 2 and report.left_out
     with Store.open(str(tmp_path / "new")) as store:
         tree = store.open_live("m")
@@ -225,6 +230,7 @@ def test_names_that_lead_away_are_refused(
         assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
 
 
+@pytest.mark.seldom
 def test_a_tree_that_contains_itself_is_refused(
     forge: Forge, tmp_path: Path, expect_log: Expect
 ) -> None:
@@ -238,9 +244,10 @@ def test_a_tree_that_contains_itself_is_refused(
     other = dataclasses.replace(forge.point, id="1" + forge.point.id[1:], sequence=9, root=root)
     record = forge.add(pack, encode_point(other), kind=KIND_POINT)
     forge.made.append(PointMade(PointCopy(other.id, "m", record), (forge.put(pack),)))
-    assert any("is not whole" in text for text in adopted(tmp_path).done)
+    assert any("is not whole" in text for text in adopted(forge, tmp_path).done)
 
 
+@pytest.mark.seldom
 def test_deltas_of_each_other_end(forge: Forge, tmp_path: Path, expect_log: Expect) -> None:
     expect_log("suspect")
     one, two = bytes([1]) * 32, bytes([2]) * 32
@@ -250,7 +257,7 @@ def test_deltas_of_each_other_end(forge: Forge, tmp_path: Path, expect_log: Expe
         entry = Entry(cid, 0, len(head) + 20, 100, KIND_NODE, ENC_DELTA, 1, (base,))
         pack.add(head, bytes(20), entry)
     forge.made.append(PointMade(PointCopy("1" + forge.point.id[1:], "m", one), (forge.put(pack),)))
-    report = adopted(tmp_path)
+    report = adopted(forge, tmp_path)
     assert report.points == 1 and "is left out" in report.done[0]
     with (
         Store.open(str(tmp_path / "new")) as store,
@@ -259,20 +266,22 @@ def test_deltas_of_each_other_end(forge: Forge, tmp_path: Path, expect_log: Expe
         store.copies.reclaim("origin", dry_run=True)
 
 
+@pytest.mark.seldom
 def test_more_inodes_than_the_point_says_are_refused(forge: Forge, tmp_path: Path) -> None:
     few = dataclasses.replace(forge.point, id="1" + forge.point.id[1:], sequence=9, files=1)
     pack = forge.builder()
     record = forge.add(pack, encode_point(few), kind=KIND_POINT)
     forge.made.append(PointMade(PointCopy(few.id, "m", record), (forge.put(pack),)))
-    refused(tmp_path, "inodes")
+    refused(forge, tmp_path, "inodes")
 
 
+@pytest.mark.seldom
 def test_two_mounts_of_one_number_are_refused(forge: Forge, tmp_path: Path) -> None:
     other = dataclasses.replace(forge.point, id="1" + forge.point.id[1:], mount="n")
     pack = forge.builder()
     record = forge.add(pack, encode_point(other), kind=KIND_POINT)
     forge.made.append(PointMade(PointCopy(other.id, "n", record), (forge.put(pack),)))
-    refused(tmp_path, "number")
+    refused(forge, tmp_path, "number")
 
 
 def test_bombs_do_not_go_off(forge: Forge, tmp_path: Path, expect_log: Expect) -> None:
@@ -294,39 +303,41 @@ def test_bombs_do_not_go_off(forge: Forge, tmp_path: Path, expect_log: Expect) -
     entry = seal.seal(64, struct.pack("<I", 1 << 20) + bomb)
     forge.made.put(path_of(forge.made.chain.seq + 1), seal.header + entry)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    report = adopted(tmp_path)
+    report = adopted(forge, tmp_path)
     assert any("is not whole" in text for text in report.done)
     assert any("journal entry" in text and "left out" in text for text in report.done)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 256 << 10  # KiB
 
 
 def _newer_marker(forge: Forge) -> None:
-    path = forge.made.root / "holdfast.json"
-    path.write_bytes(path.read_bytes().replace(b'"holdfast":1', b'"holdfast":2'))
+    place = forge.made.place
+    place.write(marker.NAME, place.read(marker.NAME).replace(b'"holdfast":1', b'"holdfast":2'))
 
 
 def _newer_slot(forge: Forge) -> None:
-    ring = json.loads((forge.made.root / "keys" / "00000001.json").read_bytes())
+    ring = json.loads(forge.made.place.read("keys/00000001.json"))
     ring["ring"], ring["slots"][0]["kind"] = 2, "quantum"
     raw = json.dumps(ring, sort_keys=True, separators=(",", ":")).encode()
     forge.made.put("keys/00000002.json", raw)
 
 
 def _newer_journal(forge: Forge) -> None:
-    path = forge.made.root / path_of(1)
-    path.write_bytes(path.read_bytes().replace(b"HFJRNL01", b"HFJRNL02"))
+    place = forge.made.place
+    place.write(path_of(1), place.read(path_of(1)).replace(b"HFJRNL01", b"HFJRNL02"))
 
 
 @pytest.mark.parametrize("change", [_newer_marker, _newer_slot, _newer_journal])
+@pytest.mark.seldom
 def test_what_is_newer_is_refused(
     forge: Forge, tmp_path: Path, change: Callable[[Forge], None]
 ) -> None:
     change(forge)
     with pytest.raises(FormatTooNew, match=r"Holdfast that wrote it|newer"):
-        adopted(tmp_path)
+        adopted(forge, tmp_path)
     assert not (tmp_path / "new").exists() and not (tmp_path / "new.adopting").exists()
 
 
+@pytest.mark.seldom
 def test_a_link_out_of_the_target_is_not_followed(forge: Forge, tmp_path: Path) -> None:
     """Neither one that lies in the target, nor one of the tree itself: of two entries of a name there is none."""
     outside = tmp_path / "outside"
@@ -334,7 +345,7 @@ def test_a_link_out_of_the_target_is_not_followed(forge: Forge, tmp_path: Path) 
     node = forge.node()[1]
     first = node.index(NAMES[0])
     forge.point_with(node[:first] + node[first:].replace(NAMES[1], NAMES[0]))
-    adopted(tmp_path)
+    adopted(forge, tmp_path)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / NAMES[0].decode()).symlink_to(outside)
     with Store.open(str(tmp_path / "new")) as store:
@@ -346,8 +357,8 @@ def test_a_link_out_of_the_target_is_not_followed(forge: Forge, tmp_path: Path) 
 
 def test_a_missing_pack_is_told_and_nothing_else_lost(forge: Forge, tmp_path: Path) -> None:
     data = [row for row in forge.made.rows if row.kind == sealed.DATA]
-    (tmp_path / "there" / sealed.path_of(data[0].name)).unlink()
-    report = adopted(tmp_path)
+    forge.made.place.delete(sealed.path_of(data[0].name))
+    report = adopted(forge, tmp_path)
     assert report.points == 1 and report.left_out == 2
     with Store.open(str(tmp_path / "new")) as store:
         assert [name for name, *_ in store.glance(forge.point.id).scan(forge.point.root)]
@@ -361,27 +372,27 @@ def test_a_journal_cut_in_two_is_read_as_far_as_it_goes(forge: Forge, tmp_path: 
     forge.point_with(forge.node()[1])
     forge.point = dataclasses.replace(forge.point, id="2" + forge.point.id[1:])
     forge.name()
-    there = tmp_path / "there"
-    (there / path_of(3)).unlink()
+    place = forge.made.place
+    place.delete(path_of(3))
     with pytest.raises(Corrupt, match="gap"):
-        Store.adopt(str(tmp_path / "new"), f"file://{there}", SECRET, take_over=True)
-    report = adopted(tmp_path)
+        Store.adopt(str(tmp_path / "new"), place.url, SECRET, take_over=True)
+    report = adopted(forge, tmp_path)
     assert report.points == 1 and "3 is missing" in report.done[0]
 
 
+@pytest.mark.seldom
 def test_a_checkpoint_goes_before_what_lies_behind_a_gap(forge: Forge, tmp_path: Path) -> None:
     forge.name()
     forge.made.append(forge.made.chain.state.checkpoint())
-    (tmp_path / "there" / path_of(2)).unlink()
-    report = adopted(tmp_path)
+    forge.made.place.delete(path_of(2))
+    report = adopted(forge, tmp_path)
     assert report.points == 1 and not report.left_out
     sound(tmp_path)
 
 
 def test_another_stores_marker_is_refused(forge: Forge, tmp_path: Path) -> None:
-    path = tmp_path / "there" / "holdfast.json"
-    store_id = forge.store._open.context.store_id.hex()
-    path.write_bytes(path.read_bytes().replace(store_id.encode(), b"ab" * 16))
-    refused(tmp_path, "find out who changed it")
-    path.write_bytes(b'{"holdfast":2}')
-    refused(tmp_path, "format 1")
+    place, store_id = forge.made.place, forge.store._open.context.store_id.hex()
+    place.write(marker.NAME, place.read(marker.NAME).replace(store_id.encode(), b"ab" * 16))
+    refused(forge, tmp_path, "find out who changed it")
+    place.write(marker.NAME, b'{"holdfast":2}')
+    refused(forge, tmp_path, "format 1")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -18,16 +17,15 @@ from engine.copies.connect import Wanted, add
 from engine.copies.rings import newest_ring
 from engine.errors import Corrupt, NotFound, PermissionDenied, ReadOnly, StoreFull
 from engine.keys import Key, Passphrase
-from engine.locations import open_location
 from engine.maintain import borrow
 from engine.restore import tree
-from tests.copies.test_adopt import SETTINGS, content, everything, filled, upload
+from tests.copies.test_adopt import SETTINGS, content, filled, upload
 from tests.copies.test_reach import grown
-from tests.copies.test_upload import CHEAP, SECRET, place
-from tests.locations.conftest import Server
+from tests.copies.test_upload import CHEAP, SECRET
+from tests.locations.places import Place, in_a_directory
 from tests.restore.support import Maker
 
-__all__ = ["grown", "place"]
+__all__ = ["grown"]
 
 
 @pytest.fixture
@@ -37,12 +35,12 @@ def scratch(tmp_path: Path) -> Path:
 
 
 def test_all_is_read_nothing_is_written_nothing_is_left(
-    engine: Store, grown: list[str], place: Path, scratch: Path, tmp_path: Path
+    engine: Store, grown: list[str], place: Place, scratch: Path, tmp_path: Path
 ) -> None:
     filled(engine, place, [SECRET])
-    before, infos = everything(place), engine.points()
+    before, infos = place.everything(), engine.points()
     expected = [content(engine, point, tmp_path / f"before-{point}") for point in grown]
-    with Store.borrow(f"file://{place}", SECRET, scratch=str(scratch)) as store:
+    with Store.borrow(place.url, SECRET, scratch=str(scratch)) as store:
         (folder,) = scratch.iterdir()
         assert folder.stat().st_mode & 0o777 == 0o700
         assert store.points() == infos and store.point("m@latest").id == grown[-1]
@@ -53,16 +51,16 @@ def test_all_is_read_nothing_is_written_nothing_is_left(
             assert content(store, point, tmp_path / f"after-{point}") == tree
             assert list(store.copies.extras(point)) == [b"a log"]
         assert list((folder / "store" / "cache").iterdir())
-    assert list(scratch.iterdir()) == [] and everything(place) == before
+    assert list(scratch.iterdir()) == [] and place.everything() == before
 
 
 def test_from_a_location_of_the_store(
-    engine: Store, grown: list[str], place: Path, scratch: Path, tmp_path: Path
+    engine: Store, grown: list[str], place: Place, scratch: Path, tmp_path: Path
 ) -> None:
     """With this machine's key, taken over or not; what the store knows of it must be so."""
     filled(engine, place, [SECRET])
     assert [list(engine.copies.extras(point)) for point in grown] == [[b"a log"]] * 3
-    Store.adopt(str(tmp_path / "new"), f"file://{place}", SECRET)
+    Store.adopt(str(tmp_path / "new"), place.url, SECRET)
     with Store.open(str(tmp_path / "new")) as adopted:
         for store, name in ((engine, "far"), (adopted, "origin")):
             store.copies.change(name, read_bandwidth="100M")
@@ -71,28 +69,28 @@ def test_from_a_location_of_the_store(
                 assert found.copies.locations()[0].read_bandwidth == "100M"
             with pytest.raises(NotFound, match="nowhere"), store.copies.borrow("nowhere"):
                 pass
-        (place / "journal" / f"{4:016d}").unlink()
+        place.delete(f"journal/{4:016d}")
         with (
             pytest.raises(Corrupt, match="which this store knows"),
             adopted.copies.borrow("origin", scratch=str(scratch)),
         ):
             pass
-    shutil.rmtree(place)
-    place.mkdir()
+    place.clear()
     with Store.open(str(engine.path)) as again, pytest.raises(NotFound):
         again.copies.borrow("far", scratch=str(scratch)).__enter__()
     assert list(scratch.iterdir()) == []
 
 
+@pytest.mark.seldom
 def test_newer_keys_than_an_adopted_store_has(
-    engine: Store, make: Maker, grown: list[str], place: Path, tmp_path: Path, scratch: Path
+    engine: Store, make: Maker, grown: list[str], place: Place, tmp_path: Path, scratch: Path
 ) -> None:
     from engine import keys
 
     filled(engine, place, [SECRET])
-    Store.adopt(str(tmp_path / "new"), f"file://{place}", SECRET)
-    ring = keys.rotated(newest_ring(open_location(f"file://{place}"))[1], SECRET, now_ns=1)[0]
-    open_location(f"file://{place}").create("keys/00000002.json", ring)
+    Store.adopt(str(tmp_path / "new"), place.url, SECRET)
+    ring = keys.rotated(newest_ring(place.location())[1], SECRET, now_ns=1)[0]
+    place.location().create("keys/00000002.json", ring)
     make.file(b"late", b"late")
     make.point(engine)
     upload(engine)
@@ -104,11 +102,12 @@ def test_newer_keys_than_an_adopted_store_has(
         pass
 
 
+@pytest.mark.seldom
 def test_every_change_is_refused(
-    engine: Store, grown: list[str], place: Path, scratch: Path
+    engine: Store, grown: list[str], place: Place, scratch: Path
 ) -> None:
     filled(engine, place, [SECRET])
-    with Store.borrow(f"file://{place}", SECRET, scratch=str(scratch)) as store:
+    with Store.borrow(place.url, SECRET, scratch=str(scratch)) as store:
         copies = store.copies
         changes: list[Callable[[], object]] = [
             lambda: store.create_mount("n"),
@@ -133,8 +132,9 @@ def test_every_change_is_refused(
                 change()
 
 
+@pytest.mark.seldom
 def test_what_goes_wrong_leaves_nothing(
-    engine: Store, grown: list[str], place: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch
+    engine: Store, grown: list[str], place: Place, scratch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     filled(engine, place, [SECRET])
 
@@ -143,17 +143,17 @@ def test_what_goes_wrong_leaves_nothing(
             raise RuntimeError("while it is read")
 
     with pytest.raises(PermissionDenied):
-        borrowed(f"file://{place}", Key.new())
+        borrowed(place.url, Key.new())
     with pytest.raises(NotFound):
         borrowed(f"file://{scratch}", SECRET)
     with pytest.raises(RuntimeError, match="while it is read"):
-        borrowed(f"file://{place}", SECRET)
+        borrowed(place.url, SECRET)
     monkeypatch.setattr(limits, "BORROW_ROOM", 1 << 60)
     with pytest.raises(StoreFull, match="--scratch"):
-        borrowed(f"file://{place}", SECRET)
+        borrowed(place.url, SECRET)
     assert list(scratch.iterdir()) == []
     monkeypatch.setenv("TMPDIR", str(scratch / "none"))
-    with pytest.raises(NotFound, match="scratch"), Store.borrow(f"file://{place}", SECRET):
+    with pytest.raises(NotFound, match="scratch"), Store.borrow(place.url, SECRET):
         pass
 
 
@@ -168,29 +168,30 @@ with Store.borrow(sys.argv[1], Passphrase("a word or two")) as store:
 
 
 def test_what_the_killed_left_is_removed_and_nothing_else(
-    engine: Store, grown: list[str], place: Path, scratch: Path
+    engine: Store, grown: list[str], place: Place, scratch: Path
 ) -> None:
     filled(engine, place, [SECRET])
     others = [scratch / name for name in ("mine", "holdfast-borrowed-open", "holdfast-borrowed-x")]
     for one in others:
         one.mkdir(mode=0o755)
-    (scratch / "holdfast-borrowed-link").symlink_to(place)
-    command = [sys.executable, "-c", PROGRAM, f"file://{place}"]
+    (scratch / "holdfast-borrowed-link").symlink_to(others[0])
+    command = [sys.executable, "-c", PROGRAM, place.url]
     environment = {**os.environ, "TMPDIR": str(scratch)}
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as child:
         assert child.stdout is not None and child.stdout.readline() == b"there\n"
         there = set(scratch.iterdir())
         assert len(there) == 5
-        with Store.borrow(f"file://{place}", SECRET, scratch=str(scratch)):
+        with Store.borrow(place.url, SECRET, scratch=str(scratch)):
             assert there < set(scratch.iterdir()), "one that lives is left alone"
         child.send_signal(signal.SIGKILL)
-    with Store.borrow(f"file://{place}", SECRET, scratch=str(scratch)):
+    with Store.borrow(place.url, SECRET, scratch=str(scratch)):
         assert len(there & set(scratch.iterdir())) == 4
-    assert place.exists() and all(one.exists() for one in others)
+    assert all(one.exists() for one in others)
 
 
+@pytest.mark.seldom
 def test_helpers_open_it_too(
-    engine: Store, make: Maker, grown: list[str], place: Path, scratch: Path, tmp_path: Path,
+    engine: Store, make: Maker, grown: list[str], place: Place, scratch: Path, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     from engine.restore.helper import Helper
@@ -217,24 +218,21 @@ def test_helpers_open_it_too(
     monkeypatch.setattr(tree, "HELP_FROM", 1)
     expected = content(engine, point, tmp_path / "before")
     asked.clear()
-    with Store.borrow(f"file://{place}", SECRET, scratch=str(scratch)) as store:
+    with Store.borrow(place.url, SECRET, scratch=str(scratch)) as store:
         assert content(store, point, tmp_path / "after") == expected
     assert asked and not any(damaged for _, damaged in asked)
 
 
-def test_from_a_server_and_unsealed(
-    engine: Store, grown: list[str], server: Server, place: Path, scratch: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    for key, value in server.credentials.items():
-        monkeypatch.setenv(key, value)
-    for name, url, secret in (("far", server.url(), SECRET), ("near", f"file://{place}", None)):
-        wanted = Wanted(url, [secret] if secret else [], sealed=secret is not None)
-        add(engine._open.context, name, wanted, cost=CHEAP).location.close()
-        upload(engine, name)
-        with Store.borrow(url, secret, scratch=str(scratch)) as store:
-            assert store.points() == engine.points()
-            assert list(store.copies.extras(grown[1])) == [b"a log"]
+@in_a_directory  # whatever leaves the machine is sealed
+def test_from_one_that_is_not_sealed(
+    engine: Store, grown: list[str], place: Place, scratch: Path
+) -> None:
+    wanted = Wanted(place.url, [], sealed=False)
+    add(engine._open.context, "near", wanted, cost=CHEAP).location.close()
+    upload(engine, "near")
+    with Store.borrow(place.url, None, scratch=str(scratch)) as store:
+        assert store.points() == engine.points()
+        assert list(store.copies.extras(grown[1])) == [b"a log"]
 
 
 def test_the_scratch_is_where_it_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,26 +19,25 @@ from engine.restore import job as jobs
 from engine.restore.helper import Helper
 from engine.restore.trays import Shared, Trays
 from tests.copies.test_stream import through
-from tests.copies.test_upload import CHEAP, SECRET, place
+from tests.copies.test_upload import CHEAP, SECRET
 from tests.locations.faulty import Faulty
+from tests.locations.places import Place
 from tests.restore.support import Maker, noise, seen, wanted
-
-__all__ = ["place"]
 
 MIB = 1 << 20
 LARGE = 3 * limits.SPAN + 54_321
 
 
-def send(engine: Store, make: Maker, place: Path) -> str:
+def send(engine: Store, make: Maker, place: Place) -> str:
     make.point(engine)
-    there = Wanted(f"file://{place}", [SECRET])
+    there = Wanted(place.url, [SECRET])
     add(engine._open.context, "far", there, cost=CHEAP).location.close()
     engine.copies.send("far")
-    return f"file://{place}"
+    return place.url
 
 
 @pytest.fixture
-def url(engine: Store, make: Maker, place: Path) -> str:
+def url(engine: Store, make: Maker, place: Place) -> str:
     """A location with a point of large files, one twice, and deltas."""
     make.file(b"once", noise(LARGE, 9))
     make.file(b"large", noise(LARGE, 1))
@@ -127,16 +126,18 @@ class Killed(Helper):
 
 
 def test_a_restore_of_it_all_asks_for_little_twice(
-    url: str, make: Maker, out: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    url: str, place: Place, make: Maker, out: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     expect_log: Callable[[str], None],
 ) -> None:  # fmt: skip
     """With helpers, one of which is killed; these ask the location for nothing."""
     expect_log("helping process")
     monkeypatch.setattr("engine.restore.tree.HELP_FROM", 1)
     monkeypatch.setattr(jobs, "Helper", Killed)
+    Killed.asked = 0
+    Killed.gone.clear()
     expected = wanted(make.tree)
     (tmp_path / "scratch").mkdir()
-    stored = sum(one.stat().st_size for one in Path(url[7:], "packs").rglob("*") if one.is_file())
+    stored = place.size("packs/")
     total = [0]
     ranges = Faulty.ranges
 
@@ -163,7 +164,7 @@ def test_a_restore_of_it_all_asks_for_little_twice(
 
 
 def test_a_record_that_is_damaged_is_named_and_costs_no_other(
-    engine: Store, make: Maker, place: Path, out: bytes, expect_log: Callable[[str], None],
+    engine: Store, make: Maker, place: Place, out: bytes, expect_log: Callable[[str], None],
     tmp_path: Path,
 ) -> None:  # fmt: skip
     expect_log("suspect")
@@ -177,10 +178,8 @@ def test_a_record_that_is_damaged_is_named_and_costs_no_other(
         at = sum(size for _, size in every[:20])
         row = store._open.reader.row(cid)
         assert row is not None
-        pack = max(place.glob("packs/*/*"), key=lambda one: one.stat().st_size)
-        raw = bytearray(pack.read_bytes())
-        raw[row.offset + 5000] ^= 1
-        pack.write_bytes(raw)
+        pack = max(place.names("packs/"), key=lambda one: len(place.read(one)))
+        place.flip(pack, row.offset + 5000)
         report = store.restore("m@latest", b"", out)
     (one,) = report.damaged
     assert one.path == b"large"

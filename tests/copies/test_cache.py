@@ -13,18 +13,17 @@ import pytest
 from engine import limits
 from engine.copies.cache import Away, BlockCache
 from engine.errors import Corrupt, LocationUnavailable
-from engine.locations import open_location
 from engine.seam import REAL
 from tests.locations.faulty import Fail, Faulty
+from tests.locations.places import Place
 
 MIB = 1 << 20
 DATA = random.Random(1).randbytes(5 * MIB + 12_345)
 
 
 @pytest.fixture
-def away(tmp_path: Path) -> Away:
-    (tmp_path / "there").mkdir()
-    location = Faulty(open_location(f"file://{tmp_path / 'there'}"))
+def away(place: Place) -> Away:
+    location = Faulty(place.location())
     location.put("packs/aa/pack", DATA)
     return Away(location, "packs/aa/pack", len(DATA))
 
@@ -74,6 +73,7 @@ def test_what_passes_is_not_kept_and_what_is_kept_is_used(tmp_path: Path, away: 
         one.passing(away, [(len(DATA) - 5, 6)])
 
 
+@pytest.mark.seldom
 def test_what_is_read_in_order_is_fetched_ahead(tmp_path: Path, away: Away) -> None:
     one = cache(tmp_path)
     for at in range(0, len(DATA) - 100_000, 100_000):
@@ -81,6 +81,7 @@ def test_what_is_read_in_order_is_fetched_ahead(tmp_path: Path, away: Away) -> N
     assert fetches(away) <= 6
 
 
+@pytest.mark.seldom
 def test_a_folder_that_is_removed_is_made_again(tmp_path: Path, away: Away) -> None:
     one = cache(tmp_path)
     for _ in range(2):
@@ -91,6 +92,7 @@ def test_a_folder_that_is_removed_is_made_again(tmp_path: Path, away: Away) -> N
         shutil.rmtree(tmp_path / "cache")
 
 
+@pytest.mark.seldom
 def test_it_stays_within_its_bound(tmp_path: Path, away: Away) -> None:
     most = 3 * MIB
     one = cache(tmp_path, most)
@@ -102,6 +104,7 @@ def test_it_stays_within_its_bound(tmp_path: Path, away: Away) -> None:
         assert held <= most
 
 
+@pytest.mark.seldom
 def test_blocks_that_are_torn_or_gone_are_fetched_again(tmp_path: Path, away: Away) -> None:
     one = cache(tmp_path)
     one.ranges(away, [(0, len(DATA))])
@@ -112,11 +115,13 @@ def test_blocks_that_are_torn_or_gone_are_fetched_again(tmp_path: Path, away: Aw
     assert list((tmp_path / "cache").iterdir()) == []
 
 
+@pytest.mark.seldom
 def test_a_cache_that_cannot_be_written_is_only_slow(tmp_path: Path, away: Away) -> None:
     (tmp_path / "cache").write_text("in the way")
     assert cache(tmp_path).ranges(away, [(5, 50)]) == [DATA[5:55]]
 
 
+@pytest.mark.seldom
 def test_an_absent_location_is_told_and_what_is_here_is_had(tmp_path: Path, away: Away) -> None:
     assert isinstance(away.location, Faulty)
     one = cache(tmp_path)
@@ -127,6 +132,7 @@ def test_an_absent_location_is_told_and_what_is_here_is_had(tmp_path: Path, away
         one.ranges(away, [(4 * MIB, 10)])
 
 
+@pytest.mark.seldom
 def test_many_at_once(tmp_path: Path, away: Away) -> None:
     one = cache(tmp_path, 4 * MIB)
     wrong = []

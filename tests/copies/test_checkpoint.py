@@ -21,10 +21,11 @@ from tests.copies.test_adopt import content
 from tests.copies.test_reach import grown
 from tests.copies.test_reclaim import NOW
 from tests.copies.test_rescue import rescue
-from tests.copies.test_upload import SECRET, link, place
+from tests.copies.test_upload import SECRET, link
+from tests.locations.places import Place
 from tests.restore.support import Maker
 
-__all__ = ["grown", "link", "place"]
+__all__ = ["grown", "link"]
 
 
 def send(engine: Store, link: Link, point: str) -> None:
@@ -55,37 +56,30 @@ def grow(engine: Store, make: Maker, link: Link, entries: int) -> str:
     return last
 
 
-def numbers(place: Path) -> list[int]:
-    return sorted(int(one.name) for one in (place / "journal").iterdir())
+def numbers(place: Place) -> list[int]:
+    return [int(name.rpartition("/")[2]) for name in place.names("journal/")]
 
 
 def test_entries_before_the_last_but_one_go(
-    engine: Store, make: Maker, link: Link, long: str, place: Path, tmp_path: Path
+    engine: Store, make: Maker, link: Link, long: str, place: Place, tmp_path: Path
 ) -> None:
     first, second = link.row.checkpoints
     assert numbers(place) == [1, *range(first, link.row.seq + 1)] and second > first > 2
     points = [one.id for one in engine.points()]
-    report = Store.adopt(str(tmp_path / "new"), f"file://{place}", SECRET)
+    report = Store.adopt(str(tmp_path / "new"), place.url, SECRET)
     assert report.left_out == 0 and report.points == 7
     with Store.open(str(tmp_path / "new")) as fresh:
         assert [one.id for one in fresh.points() if one.id in points[3:]] == points[3:]
         assert fresh.check(read_data=True).problems == []
         expected = content(engine, long, tmp_path / "here")
         assert content(fresh, long, tmp_path / "back") == expected
-    code, out, err = rescue(place, "list", secret="a word or two")
+    code, out, err = rescue(place.mirror(tmp_path / "mirror"), "list", secret="a word or two")
     assert code == 0 and long in out and "problem" not in err.replace("0 problems", "")
-
-
-def spoil(path: Path, at: int = 100) -> None:
-    data = bytearray(path.read_bytes())
-    data[at] ^= 1
-    path.chmod(0o600)
-    path.write_bytes(data)
 
 
 @pytest.mark.parametrize(("how", "behind"), [("content", 0), ("epoch", 1), ("gone", 1)])
 def test_one_that_is_damaged_costs_nothing_once_the_writer_was_there(
-    engine: Store, make: Maker, link: Link, long: str, place: Path, tmp_path: Path, how: str, behind: int
+    engine: Store, make: Maker, link: Link, long: str, place: Place, tmp_path: Path, how: str, behind: int
 ) -> None:  # fmt: skip
     """Readers stop at it until then; the writer goes on from the one before, and loses no entry."""
     if behind:
@@ -94,9 +88,9 @@ def test_one_that_is_damaged_costs_nothing_once_the_writer_was_there(
     assert engine.check(read_data=True).problems == []
     second = link.row.checkpoints[-1]
     assert link.row.seq == second + behind
-    path = place / journal.path_of(second)
-    path.unlink() if how == "gone" else spoil(path, 100 if how == "content" else 24)
-    bare = open_bare(f"file://{place}", SECRET, "environment", system=REAL, report=silent)
+    name = journal.path_of(second)
+    place.delete(name) if how == "gone" else place.flip(name, 100 if how == "content" else 24)
+    bare = open_bare(place.url, SECRET, "environment", system=REAL, report=silent)
     bare.location.close()
     assert bare.seq == second - 1 and bare.notes and not bare.ends
     told = engine.check(read_data=True).problems
@@ -110,24 +104,24 @@ def test_one_that_is_damaged_costs_nothing_once_the_writer_was_there(
     assert again.row.checkpoints == [last - 1, last]
     assert numbers(place) == [1, last - 1, last]
     assert engine.check(read_data=True).problems == []
-    report = Store.adopt(str(tmp_path / "new"), f"file://{place}", SECRET, take_over=True)
+    report = Store.adopt(str(tmp_path / "new"), place.url, SECRET, take_over=True)
     assert (report.left_out, report.points) == (0, 7 + behind)
-    code, out, _ = rescue(place, "list", secret="a word or two")
+    code, out, _ = rescue(place.mirror(tmp_path / "mirror"), "list", secret="a word or two")
     assert code == 0 and len(out.splitlines()) == 7 + behind
     with Store.open(str(tmp_path / "new")) as fresh:  # who adopted knows them too
         other = open_link(fresh._open.context, "origin")
-        spoil(place / journal.path_of(other.row.checkpoints[-1]))
+        place.flip(journal.path_of(other.row.checkpoints[-1]), 100)
         fresh.copies.reclaim("origin", NOW)
         assert fresh.check(read_data=True).problems == []
 
 
 def test_an_entry_that_is_lost_is_not_made_up(
-    engine: Store, make: Maker, link: Link, long: str, place: Path
+    engine: Store, make: Maker, link: Link, long: str, place: Place
 ) -> None:
     """Beside the newest checkpoint another entry is damaged: what that one said is known to nobody."""
     first, second = link.row.checkpoints
-    spoil(place / journal.path_of(second))
-    spoil(place / journal.path_of(first + 1))
+    for number in (second, first + 1):
+        place.flip(journal.path_of(number), 100)
     with pytest.raises(Corrupt, match="find out who wrote"), link.alone():
         checkpoint.write(link, silent)
     assert link.row.checkpoints == [first, second]
@@ -135,7 +129,7 @@ def test_an_entry_that_is_lost_is_not_made_up(
 
 
 def test_who_reads_while_entries_go_lists_again(
-    engine: Store, make: Maker, link: Link, long: str, place: Path, monkeypatch: pytest.MonkeyPatch
+    engine: Store, make: Maker, link: Link, long: str, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
     inner = type(open_link(engine._open.context, "far").location)
@@ -149,19 +143,20 @@ def test_who_reads_while_entries_go_lists_again(
         return found
 
     monkeypatch.setattr(inner, "list", list_)
-    bare = open_bare(f"file://{place}", SECRET, "environment", system=REAL, report=silent)
+    bare = open_bare(place.url, SECRET, "environment", system=REAL, report=silent)
     bare.location.close()
     assert asked and bare.seq == link.row.seq and bare.notes == [] and bare.ends
     assert len(bare.state.points) == 14
 
 
+@pytest.mark.seldom
 def test_who_was_replaced_long_ago_finds_who_did(
-    engine: Store, make: Maker, link: Link, grown: list[str], place: Path, tmp_path: Path
+    engine: Store, make: Maker, link: Link, grown: list[str], place: Place, tmp_path: Path
 ) -> None:
     """Where he would append lies the entry that replaced him, though all others of its time are gone."""
     send(engine, link, grown[0])
     seq = link.row.seq
-    Store.adopt(str(tmp_path / "new"), f"file://{place}", SECRET, take_over=True)
+    Store.adopt(str(tmp_path / "new"), place.url, SECRET, take_over=True)
     with Store.open(str(tmp_path / "new")) as fresh:
         other = open_link(fresh._open.context, "origin")
         tree = fresh.open_live("m")
@@ -172,9 +167,10 @@ def test_who_was_replaced_long_ago_finds_who_did(
         send(engine, open_link(engine._open.context, "far"), grown[1])
 
 
+@pytest.mark.seldom
 @pytest.mark.parametrize("sent", [True, False])
 def test_an_index_from_before_a_checkpoint_is_refused(
-    engine: Store, make: Maker, link: Link, grown: list[str], place: Path, sent: bool
+    engine: Store, make: Maker, link: Link, grown: list[str], place: Place, sent: bool
 ) -> None:
     """Also one whose last entry says who began to write: that stays, and behind it is room where entries were."""
     if sent:
@@ -199,8 +195,9 @@ def test_an_index_from_before_a_checkpoint_is_refused(
     assert numbers(place) == before
 
 
+@pytest.mark.seldom
 def test_a_journal_too_large_for_one_stays(
-    engine: Store, link: Link, long: str, place: Path, monkeypatch: pytest.MonkeyPatch
+    engine: Store, link: Link, long: str, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = numbers(place)
 

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
 from engine import Store
-from engine.copies import connect, journal
+from engine.copies import journal
 from engine.copies.connect import open_link
 from engine.copies.link import Link
 from engine.errors import Busy, LocationUnavailable, NotFound
 from engine.index import Table
 from engine.maintain import drop as dropping
 from tests.copies.test_reach import grown, reached
-from tests.copies.test_upload import link, make_link, place, read_all, send
+from tests.copies.test_upload import link, make_link, read_all, send
 from tests.locations.faulty import Call, Faulty
+from tests.locations.places import Place, in_a_directory
 from tests.restore.support import Maker
 
-__all__ = ["grown", "link", "place"]
+__all__ = ["grown", "link"]
 
 
 def test_taking_over_what_is_this_stores_changes_nothing(
@@ -136,29 +137,30 @@ def sound(engine: Store, make: Maker) -> None:
 
 
 def test_the_last_bytes_stay_while_nobody_has_seen_the_copy(
-    engine: Store, make: Maker, old: Link, place: Path
+    engine: Store, make: Maker, old: Link, place: Place
 ) -> None:
     """A disk that is not mounted, and another one in its place: what was verified once may be nowhere."""
-    place.rename(f"{place}.away")
+    place.gone()
     assert not engine.copies.drop_local().chunks
-    place.mkdir()
+    place.back()
+    kept = place.everything()
+    place.clear()
     assert not engine.copies.drop_local().chunks
     sound(engine, make)
-    place.rmdir()
-    Path(f"{place}.away").rename(place)
+    for name, data in kept.items():
+        place.write(name, data)
     assert engine.copies.drop_local().chunks
     sound(engine, make)
 
 
 def test_the_last_bytes_stay_where_packs_are_gone(
-    engine: Store, make: Maker, old: Link, place: Path
+    engine: Store, make: Maker, old: Link, place: Place
 ) -> None:
-    packs = sorted((place / "packs").glob("*/*"))
-    for number, pack in enumerate(packs):
+    for number, pack in enumerate(place.names("packs/")):
         if number % 2:
-            pack.unlink()
+            place.delete(pack)
         else:
-            pack.write_bytes(pack.read_bytes()[:-1])
+            place.write(pack, place.read(pack)[:-1])
     assert not engine.copies.drop_local().chunks
     sound(engine, make)
     [told] = [one for one in engine.incidents.known() if one.thing == "location far"]
@@ -180,11 +182,11 @@ def test_the_last_bytes_stay_where_another_store_writes_now(
 
 
 def test_what_is_dropped_is_read_from_where_its_points_go(
-    engine: Store, make: Maker, link: Link, tmp_path: Path, place: Path
+    engine: Store, make: Maker, link: Link, place: Place, another: Callable[[], Place]
 ) -> None:
     """Not from a place that keeps something else, which may be carried away."""
-    (tmp_path / "near").mkdir()
-    make_link(engine, tmp_path / "near", "near")
+    near = another()
+    make_link(engine, near, "near")
     make.tree.unlink(1, b"big")
     make.tree.forgotten(make.inodes.pop(b"big"))
     make.point(engine)
@@ -193,29 +195,28 @@ def test_what_is_dropped_is_read_from_where_its_points_go(
     engine.copies.change("far", mounts=["another"])
     engine.copies.change("near", local="drop")
     assert engine.copies.drop_local().chunks
-    (tmp_path / "near").rename(tmp_path / "away")
-    place.rename(tmp_path / "carried")
-    (tmp_path / "away").rename(tmp_path / "near")
+    place.gone()
     sound(engine, make)
 
 
+@in_a_directory
 def test_nothing_counts_that_went_beside_the_disk(
-    engine: Store, link: Link, grown: list[str], place: Path
+    engine: Store, link: Link, grown: list[str], place: Place
 ) -> None:
     """A disk that is taken away in the middle leaves its bare mount point, which takes everything."""
 
     def take_away(*_: object) -> None:
-        place.rename(f"{place}.away")
-        place.mkdir()
+        place.gone()
+        place.root.mkdir()
 
     again = open_link(engine._open.context, "far")
-    faulty = again.location = Faulty(connect.open_location(f"file://{place}"))
+    faulty = again.location = Faulty(place.location())
     faulty.on("put", Call(take_away), name="packs/", after=1)
     with pytest.raises((LocationUnavailable, NotFound)):  # the second: it was just being written
         send(engine, again, grown[0])
-    assert not any(place.iterdir())
-    place.rmdir()
-    Path(f"{place}.away").rename(place)
+    assert not place.names()
+    place.root.rmdir()
+    place.back()
     engine.copies.send("far")
     chain, ids = read_all(link)
     assert list(chain.state.points) == grown

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,17 +20,18 @@ from engine.maintain.drop import drop
 from engine.progress import silent
 from engine.restore import job
 from tests.copies.test_reach import grown
-from tests.copies.test_upload import CHEAP, SECRET, place
+from tests.copies.test_upload import CHEAP, SECRET
+from tests.locations.places import Place
 from tests.maintain.test_bases import FIRST, two_versions
 from tests.restore.support import Maker, found, restored, seen
 from tests.restore.test_helper import Waited, asked_by_all
 
-__all__ = ["grown", "place"]
+__all__ = ["grown"]
 
 
 @pytest.fixture
-def link(engine: Store, grown: list[str], place: Path) -> Link:
-    wanted = Wanted(f"file://{place}", [SECRET], local=DROP)
+def link(engine: Store, grown: list[str], place: Place) -> Link:
+    wanted = Wanted(place.url, [SECRET], local=DROP)
     return add(engine._open.context, "far", wanted, cost=CHEAP)
 
 
@@ -77,7 +79,7 @@ def test_a_location_that_is_gone_is_an_error_of_reading(
     make: Maker,
     link: Link,
     grown: list[str],
-    place: Path,
+    place: Place,
     tmp_path: Path,
     home: Path,
 ) -> None:
@@ -85,17 +87,18 @@ def test_a_location_that_is_gone_is_an_error_of_reading(
     remove(make, b"big")
     send_all(engine, link, [make.point(engine)])
     assert drop(engine._open, report=silent).chunks
-    place.rename(tmp_path / "away")
+    place.gone()
     with Store.open(str(home)) as fresh:
         view = fresh.glance(grown[0])
         big = view.lookup(b"big")
         assert big is not None
-        with pytest.raises(LocationUnavailable, match="mount its disk"):
+        with pytest.raises(LocationUnavailable, match=place.absent):
             view.read(big, 0, 1000)
-        (tmp_path / "away").rename(place)
+        place.back()
         assert len(view.read(big, 0, 1000)) == 1000
 
 
+@pytest.mark.seldom
 def test_helping_processes_read_from_there_as_well(
     engine: Store,
     make: Maker,
@@ -123,6 +126,7 @@ def test_helping_processes_read_from_there_as_well(
     assert engine.check(read_data=True).problems == []
 
 
+@pytest.mark.seldom
 def test_an_index_made_anew_says_what_it_cannot_know(
     engine: Store, link: Link, grown: list[str], tmp_path: Path
 ) -> None:
@@ -134,8 +138,9 @@ def test_an_index_made_anew_says_what_it_cannot_know(
     )
 
 
+@pytest.mark.seldom
 def test_what_is_here_is_restored_while_the_location_is_gone(
-    engine: Store, make: Maker, link: Link, grown: list[str], place: Path, tmp_path: Path
+    engine: Store, make: Maker, link: Link, grown: list[str], place: Place, tmp_path: Path
 ) -> None:
     send_all(engine, link, grown)
     remove(make, b"big")
@@ -144,7 +149,7 @@ def test_what_is_here_is_restored_while_the_location_is_gone(
     assert engine.copies.drop_local().chunks
     make.tree.barrier()
     engine.collect()
-    place.rename(tmp_path / "away")
+    place.gone()
     with Store.open(engine.path) as again:
         result = again.restore(grown[0], b"", bytes(tmp_path / "out"))
     names = {one.path for one in result.damaged}
@@ -152,19 +157,19 @@ def test_what_is_here_is_restored_while_the_location_is_gone(
 
 
 def test_what_is_here_as_a_delta_of_what_does_not_answer_is_no_damage(
-    engine: Store, make: Maker, link: Link, place: Path, tmp_path: Path
-) -> None:
+    engine: Store, make: Maker, link: Link, place: Place, another: Callable[[], Place], tmp_path: Path
+) -> None:  # fmt: skip
     """As are new chunks of an adopted store; damage beside them is damage all the same."""
     make.file(b"users.dbf", FIRST)
     send_all(engine, link, [make.point(engine)])
-    Store.adopt(str(tmp_path / "new"), f"file://{place}", SECRET)
+    Store.adopt(str(tmp_path / "new"), place.url, SECRET)
     with Store.open(str(tmp_path / "new")) as store:
         two_versions(store)
         with store._open.context.index.read() as txn:
             rows = [chunk_row(raw) for _, raw in txn.scan(Table.CHUNKS)]
             away = {U32.unpack(key)[0] for key in txn.keys(Table.AWAY)}
         assert any(row.bases for row in rows if row.pack not in away), "no delta: nothing is tried"
-        place.rename(tmp_path / "away")
+        place.gone()
         shutil.rmtree(tmp_path / "new" / "cache", ignore_errors=True)
     with Store.open(str(tmp_path / "new")) as store:
         for report in (store.check(read_data=True), store.scrub()):
@@ -174,13 +179,14 @@ def test_what_is_here_as_a_delta_of_what_does_not_answer_is_no_damage(
         assert checked.counts["chunks not looked at"] > checked.counts["chunks elsewhere"]
         with store._open.context.index.read() as txn:
             assert txn.count(Table.SUSPECTS) == 0
-        (tmp_path / "away").rename(place)
+        place.back()
         again = store.check(read_data=True)
         assert again.problems == [] and "chunks not looked at" not in again.counts
-        place.rename(tmp_path / "away")
-        (tmp_path / "other").mkdir()
-        add(engine._open.context, "other", Wanted(f"file://{tmp_path}/other", [SECRET]), cost=CHEAP)
-        (tmp_path / "other").rename(place)
+        other = another()
+        add(engine._open.context, "other", Wanted(other.url, [SECRET]), cost=CHEAP)
+        place.clear()
+        for name, data in other.everything().items():
+            place.write(name, data)
     with Store.open(str(tmp_path / "new")) as store:  # another disk is mounted there
         assert {one.code for one in store.check(read_data=True).problems} == {"location"}
         with store._open.context.index.read() as txn:

@@ -5,19 +5,21 @@ Ceph's gateway with ``make test-distributed``. ``proxy`` is between the store an
 
 | fault | proved by |
 |---|---|
-| server killed in the middle of a part | ``test_the_server_is_killed_in_the_middle_of_a_part``; of Ceph's gateway, tests/locations/test_ceph.py |
+| server killed in the middle of a part | test_faults_servers.py, Ceph's gateway as well; tests/locations/test_ceph.py |
+| whoever sends, frees or adopts killed at any request | test_killed_at_requests.py |
 | server away for longer than anybody waits | ``STAYING`` gone |
 | 500, 503, a conflict that nobody won | ``PASSING``; for longer than anybody waits: ``STAYING`` |
 | connections cut in a request, an answer, before an answer | ``PASSING`` |
 | timeouts | ``PASSING`` late; ``STAYING`` timeouts |
+| the same while something is read, adopted or freed | ``test_reading_goes_on_through_what_passes`` |
 | slow answers | ``PASSING`` slow |
 | wrong credentials | ``test_wrong_credentials``; a right that is missing: ``STAYING`` denied |
-| clock skew (RequestTimeTooSkewed) | ``STAYING`` clock |
-| a full bucket (QuotaExceeded, 507) | ``STAYING`` quota, full |
+| clock skew (RequestTimeTooSkewed) | ``test_what_does_not_pass_…``; judged by Ceph itself: ``test_a_clock_that_is_wrong`` |
+| a full bucket (QuotaExceeded, 507) | ``STAYING`` quota, full; by a quota of Ceph's: ``test_a_bucket_that_is_full`` |
 | object truncated, bit flipped, pack missing, before the look at it | ``test_a_pack_that_is_not_as_it_was_sent`` |
 | the same, of what was verified | ``test_what_is_damaged_there_later``; tests/copies/test_adopt_hostile.py, test_rescue.py |
 | a bit flipped, an answer cut short on the way | tests/locations/test_server.py |
-| lists of more than 2,500 objects | tests/locations/test_server.py; ``test_a_journal_of_many_pages`` (of Ceph; of moto, whose pages are short there) |
+| lists of more than 2,500 objects | tests/locations/test_server.py; test_faults_servers.py (of Ceph; of moto, whose pages are short there) |
 | any change cut off, at any step | ``test_cut_off_at_any_change_it_goes_on`` and others in test_upload.py, test_keyring.py, test_adopt_killed.py |
 
 | bad input | proved by |
@@ -34,21 +36,17 @@ Ceph's gateway with ``make test-distributed``. ``proxy`` is between the store an
 
 from __future__ import annotations
 
-import functools
 import re
 import shutil
-import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from engine import Store, limits
+from engine import Store
 from engine.copies import connect, rows, sealed
 from engine.copies.connect import Wanted, add
-from engine.copies.journal import PacksChanged, Removed
 from engine.copies.sealed import path_of
 from engine.errors import (
     HoldfastError,
@@ -57,15 +55,13 @@ from engine.errors import (
 )
 from engine.index import Table
 from engine.index.rows import U32, chunk_row
-from engine.locations import Location, Retry, open_location
-from tests.copies import made as by_hand
+from engine.locations import Location, Retry
 from tests.copies.test_adopt import content
 from tests.copies.test_reach import grown
 from tests.copies.test_upload import CHEAP, SECRET
-from tests.locations.conftest import BUCKET, Server
-from tests.locations.moto_server import MotoServer, client
-from tests.locations.proxy import Call, CutAnswer, CutRequest, Delay, Fault, Proxy, Status
-from tests.restore.support import Maker, noise
+from tests.locations.places import BUCKET, Server
+from tests.locations.proxy import Call, CutAnswer, CutRequest, Delay, Fault, Proxy, Redate, Status
+from tests.restore.support import Maker
 
 __all__ = ["grown"]
 SHORT = 0.3  # s that a location may be gone, instead of minutes
@@ -224,6 +220,74 @@ def test_wrong_credentials(far: Far, monkeypatch: pytest.MonkeyPatch) -> None:
     far.is_there()
 
 
+def test_reading_goes_on_through_what_passes(far: Far) -> None:
+    """Of whoever adopts, restores, borrows, fetches what was dropped, and frees."""
+    assert far.send() == ""
+    assert far.engine.copies.drop_local().chunks
+    newest, oldest = far.engine.points()[-1].id, far.engine.points()[0].id
+    url = far.url.replace(far.server.endpoint, far.proxy.endpoint) + "&timeout=0.5"
+
+    def trouble() -> None:
+        for path in ("/packs/", "/journal/", ""):
+            for fault in (
+                Status(500),
+                error(503, "SlowDown"),
+                CutAnswer(500),
+                CutAnswer(-1),
+                Delay(0.7),
+            ):
+                far.proxy.next(fault, method="GET", path=path)
+
+    trouble()
+    assert Store.adopt(str(far.tmp / "through"), url, SECRET).points == 4
+    trouble()
+    with Store.open(str(far.tmp / "through")) as store:
+        expected = content(store, newest, far.tmp / "restored")
+    trouble()
+    with Store.borrow(url, SECRET, scratch=str(far.tmp)) as store:
+        assert content(store, newest, far.tmp / "borrowed") == expected
+    trouble()
+    shutil.rmtree(Path(far.engine.path, "cache"), ignore_errors=True)
+    content(far.engine, oldest, far.tmp / "fetched")
+    trouble()
+    far.engine.remove_points([one.id for one in far.engine.points()[:2]])
+    assert far.engine.copies.reclaim("far").done
+    far.proxy.clear()
+    assert far.engine.check(read_data=True).problems == []
+
+
+@pytest.mark.needs_ceph
+@pytest.mark.parametrize("server", ["ceph"], indirect=True)
+def test_a_clock_that_is_wrong(far: Far) -> None:
+    """The server judges it, before anything else of a request."""
+    far.proxy.next(Redate("20200101T000000Z"), times=-1)
+    assert "RequestTimeTooSkewed" in far.send() + far.reasons()
+    assert "set the clock" in far.send() + far.reasons() and "verified" not in far.states()
+    far.is_here()
+    far.proxy.clear()
+    far.engine.copies.retry("far")
+    assert far.send() == ""
+    far.is_there()
+
+
+@pytest.mark.needs_ceph
+@pytest.mark.parametrize("server", ["ceph"], indirect=True)
+def test_a_bucket_that_is_full(far: Far) -> None:
+    """By a quota, which somebody makes larger."""
+    far.wait_s = SHORT
+    cluster = far.server.cluster
+    assert cluster is not None
+    cluster.fill(BUCKET)
+    try:
+        told = far.send() + far.reasons()
+        assert "QuotaExceeded" in told and "free space" in told and far.states() == {"queued"}
+        far.is_here()
+    finally:
+        cluster.free(BUCKET)
+    assert far.send() == ""
+    far.is_there()
+
+
 DAMAGE = ("truncated", "flipped", "missing")
 
 
@@ -293,77 +357,3 @@ def _hurt(far: Far, key: str, damage: str) -> None:
     else:
         data[len(data) * 3 // 4] ^= 4
     admin.put_object(Bucket=BUCKET, Key=key, Body=bytes(data))
-
-
-@pytest.fixture(scope="module")
-def revivable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MotoServer]:
-    """A server that can be killed, and gives lists in pages of 20."""
-    with MotoServer(tmp_path_factory.mktemp("kept"), page=20) as one:
-        client(one.endpoint, one.credentials).create_bucket(Bucket=BUCKET)
-        yield one
-
-
-@pytest.mark.parametrize(
-    ("kind", "count"),
-    [("revivable", 70), pytest.param("ceph", 2_600, marks=pytest.mark.needs_ceph)],
-)
-def test_a_journal_of_many_pages(
-    engine: Store, grown: list[str], kind: str, count: int, request: pytest.FixtureRequest, tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    """Lists of more objects than a server gives at once: who adopts sees the last of them."""
-    server: MotoServer | Server = request.getfixturevalue(kind)
-    for name, value in server.credentials.items():
-        monkeypatch.setenv(name, value)
-    made = by_hand.location(tmp_path / "there", engine, [SECRET])
-    for _ in range(count):
-        made.append(PacksChanged((), ()))
-    made.append(Removed((grown[0],)))
-    url = f"s3://{BUCKET}/pages?endpoint={server.endpoint}"
-    location = open_location(url, server.credentials)
-    files = [one for one in (tmp_path / "there").rglob("*") if one.is_file()]
-    with ThreadPoolExecutor(8) as pool:
-        names = [str(one.relative_to(tmp_path / "there")) for one in files]
-        list(pool.map(location.put, names, (one.read_bytes() for one in files)))
-    assert len(list(location.list("journal/"))) > count
-    location.close()
-    report = Store.adopt(str(tmp_path / "new"), url, SECRET, take_over=True)
-    assert (report.points, report.left_out) == (2, 0)
-
-
-def test_the_server_is_killed_in_the_middle_of_a_part(
-    engine: Store, make: Maker, revivable: MotoServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:  # fmt: skip
-    """Once it comes back while it is waited for, once it does not."""
-    make.file(b"large", noise(limits.PUT_PART + (1 << 20), 5))
-    make.point(engine)
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "anything")
-    monkeypatch.setattr(connect, "Retry", functools.partial(Retry, limit_s=10.0))
-    moto = revivable
-    with Proxy(moto.endpoint) as proxy:
-        url = f"s3://{BUCKET}/x?endpoint={proxy.endpoint}"
-        wanted = Wanted(url, [SECRET], verify=1.0, local="drop")
-        add(engine._open.context, "far", wanted, cost=CHEAP).location.close()
-
-        def again(path: str) -> None:
-            moto.kill()
-            threading.Thread(target=moto.start).start()
-
-        proxy.next(Call(again, after=1 << 19), method="PUT", path="partNumber")
-        assert len(engine.copies.send("far")) == 1
-        make.file(b"another", noise(limits.PUT_PART + (1 << 20), 6))
-        make.point(engine)
-        monkeypatch.setattr(connect, "Retry", functools.partial(Retry, limit_s=SHORT))
-        proxy.next(Call(lambda path: moto.kill(), after=1 << 19), method="PUT", path="partNumber")
-        with pytest.raises(LocationUnavailable):
-            engine.copies.send("far")
-        (waiting,) = engine.copies.uploads("far", "queued")
-        assert waiting.reason
-        assert engine.check(read_data=True).problems == [] and not engine.copies.drop_local().chunks
-        moto.start()
-        assert len(engine.copies.send("far")) == 1
-        assert {one.state for one in engine.copies.uploads("far")} == {"verified"}
-        Store.adopt(str(tmp_path / "new"), f"s3://{BUCKET}/x?endpoint={moto.endpoint}", SECRET)
-        with Store.open(str(tmp_path / "new")) as store:
-            assert store.check(read_data=True).problems == []

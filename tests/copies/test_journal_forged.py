@@ -14,10 +14,11 @@ from engine.errors import Corrupt
 from tests.copies.made import WRITER
 from tests.copies.test_adopt_hostile import Forge, adopted, forge, sound
 from tests.copies.test_rescue import rescue
-from tests.copies.test_upload import SECRET, place
+from tests.copies.test_upload import SECRET
+from tests.locations.places import Place
 from tests.restore.support import Maker
 
-__all__ = ["forge", "place"]
+__all__ = ["forge"]
 
 
 def _bare(forge: Forge, entry: Entry) -> None:
@@ -45,7 +46,7 @@ def test_no_checkpoint_behind_a_gap_forgets_a_locked_point(
     _bare(forge, Entry(seq + 1, bytes(32), WRITER, 999, Removed((forge.point.id,))))
     time_ns = 1000 if keep == "a later time" else 999
     _bare(forge, Entry(seq + 2, bytes(32), WRITER, time_ns, kept))
-    report = adopted(tmp_path)
+    report = adopted(forge, tmp_path)
     if keep == "a later time":  # the lock is over then
         assert report.points == 0
         return
@@ -56,30 +57,28 @@ def test_no_checkpoint_behind_a_gap_forgets_a_locked_point(
 
 
 def test_absurd_entries_are_not_fetched(
-    engine: Store, make: Maker, place: Path, tmp_path: Path
+    engine: Store, make: Maker, place: Place, tmp_path: Path
 ) -> None:
     """By who writes there, either, whose index says what the next one is called."""
     make.file(b"one", b"1")
     make.point(engine)
-    engine.copies.add("far", f"file://{place}", secrets=[SECRET])
+    engine.copies.add("far", place.url, secrets=[SECRET])
     engine.copies.send("far")
-    last = max((place / "journal").iterdir())
-    with (place / path_of(int(last.name) + 1)).open("wb") as file:
-        file.truncate(1 << 42)
+    place.swell(path_of(len(place.names("journal/")) + 1))
     for ask in (engine.copies.send, engine.copies.reclaim):
         with pytest.raises(Corrupt, match="at most"):
             ask("far")
-    report = Store.adopt(str(tmp_path / "new"), f"file://{place}", SECRET)
+    report = Store.adopt(str(tmp_path / "new"), place.url, SECRET)
     assert report.points == 1 and report.left_out == 1
 
 
 def test_who_was_left_out_adds_no_entry(
-    engine: Store, make: Maker, place: Path, tmp_path: Path
+    engine: Store, make: Maker, place: Place, tmp_path: Path
 ) -> None:
     """He knows the keys of before the rotation, the writer, and the hash of the last entry."""
     make.file(b"one", b"1")
     point = make.point(engine)
-    engine.copies.add("far", f"file://{place}", secrets=[SECRET])
+    engine.copies.add("far", place.url, secrets=[SECRET])
     engine.copies.send("far")
     old = open_link(engine._open.context, "far").vault
     engine.copies.rotate_keys("far", master_for=[SECRET])
@@ -91,10 +90,10 @@ def test_who_was_left_out_adds_no_entry(
     instead = Begin(engine._open.context.store_id, writer)
     for by, body in ((bytes(16), instead), (writer, Removed((point,)))):
         raw = encode(old, Entry(row.seq + 1, last, by, 1, body))
-        (place / path_of(row.seq + 1)).write_bytes(raw)
+        place.write(path_of(row.seq + 1), raw)
         with pytest.raises(Corrupt, match="epoch"):
             engine.copies.send("far")
-    report = Store.adopt(str(tmp_path / "new"), f"file://{place}", SECRET)
+    report = Store.adopt(str(tmp_path / "new"), place.url, SECRET)
     assert report.points == 2 and "epoch" in " ".join(report.done)
-    code, out, err = rescue(place, "list", secret="a word or two")
+    code, out, err = rescue(place.mirror(tmp_path / "mirror"), "list", secret="a word or two")
     assert (code, len(out.splitlines())) == (20, 2) and "epoch" in err

@@ -24,12 +24,12 @@ from engine.errors import (
 from engine.maintain.planning import Terms
 from engine.progress import silent
 from tests.copies.test_reach import grown
-from tests.copies.test_upload import CHEAP, SECRET, place, read_all
-from tests.locations.conftest import moto
+from tests.copies.test_upload import CHEAP, SECRET, read_all
 from tests.locations.faulty import Fail, Faulty
+from tests.locations.places import Place
 from tests.restore.support import Maker
 
-__all__ = ["grown", "moto", "place"]
+__all__ = ["grown"]
 
 DAY, SECOND = 86_400, 10**9
 
@@ -41,8 +41,8 @@ def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def far(engine: Store, grown: list[str], place: Path) -> Link:
-    engine.copies.add("far", f"file://{place}", secrets=[SECRET])
+def far(engine: Store, grown: list[str], place: Place) -> Link:
+    engine.copies.add("far", place.url, secrets=[SECRET])
     return open_link(engine._open.context, "far")
 
 
@@ -79,6 +79,7 @@ def test_the_journal_says_what_is_locked(
 
 
 @pytest.mark.parametrize("done", [False, True])
+@pytest.mark.seldom
 def test_a_lock_is_told_though_the_telling_was_cut_off(
     engine: Store, far: Link, grown: list[str], done: bool
 ) -> None:
@@ -107,7 +108,7 @@ def forge(link: Link, body: journal.Body) -> None:
 
 
 def test_who_removes_a_locked_point_there_is_contested(
-    engine: Store, far: Link, grown: list[str], tmp_path: Path, place: Path
+    engine: Store, far: Link, grown: list[str], tmp_path: Path, place: Place
 ) -> None:
     """By the journal alone: whoever has this machine's key can write there, but not bring a deletion about."""
     engine.copies.send("far")
@@ -122,7 +123,7 @@ def test_who_removes_a_locked_point_there_is_contested(
     chain = state(engine)
     assert list(chain.points) == [grown[0], grown[2]] and chain.contested == {grown[0]}
     assert chain.locks == {grown[0]: end}
-    report = Store.adopt(str(tmp_path / "new"), f"file://{place}", SECRET)
+    report = Store.adopt(str(tmp_path / "new"), place.url, SECRET)
     assert any("it was locked" in one for one in report.done) and report.points == 2
     with Store.open(str(tmp_path / "new")) as store:
         assert store.point(grown[0]).locked_ns == end and store.point(grown[2]).locked_ns == 0
@@ -132,6 +133,7 @@ def test_who_removes_a_locked_point_there_is_contested(
         assert store.check(read_data=True).problems == []
 
 
+@pytest.mark.seldom
 def test_a_deletion_after_a_lock_is_told_with_its_time(
     engine: Store, far: Link, grown: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -151,7 +153,7 @@ def test_a_deletion_after_a_lock_is_told_with_its_time(
 
 
 def test_a_deletion_that_this_store_never_made_frees_nothing(
-    engine: Store, far: Link, grown: list[str], tmp_path: Path, place: Path
+    engine: Store, far: Link, grown: list[str], tmp_path: Path, place: Place
 ) -> None:
     """Somebody had this machine's key: what is here is there, or is sent again."""
     engine.copies.send("far")
@@ -163,7 +165,7 @@ def test_a_deletion_that_this_store_never_made_frees_nothing(
     engine.copies.send("far")
     assert sorted(state(engine).points) == sorted(grown)
     assert {one.state for one in engine.copies.uploads()} == {"verified"}
-    report = Store.adopt(str(tmp_path / "new"), f"file://{place}", SECRET)
+    report = Store.adopt(str(tmp_path / "new"), place.url, SECRET)
     assert report.points == 3 and not report.left_out
     with Store.open(str(tmp_path / "new")) as store:
         assert store.point(grown[0]).locked_ns == end

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import random
-import stat
-from pathlib import Path
 
 import pytest
 
@@ -17,10 +15,9 @@ from engine.copies.needs import Needs, Records
 from engine.index import Table
 from engine.index.rows import KIND_DATA, chunk_row
 from tests.copies.test_reach import reached, top
-from tests.copies.test_upload import SECRET, place
+from tests.copies.test_upload import SECRET
+from tests.locations.places import Place
 from tests.restore.support import Maker, noise
-
-__all__ = ["place"]
 
 
 def finder(engine: Store, link: Link) -> Needs:
@@ -83,10 +80,10 @@ class Life:
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_by_what_differs_nothing_is_missed(
-    engine: Store, make: Maker, place: Path, seed: int, monkeypatch: pytest.MonkeyPatch
+    engine: Store, make: Maker, place: Place, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("engine.limits.SEALED_PACK", 200_000)
-    engine.copies.add("far", f"file://{place}", secrets=[SECRET])
+    engine.copies.add("far", place.url, secrets=[SECRET])
     life = Life(make, seed)
     points = []
     for round_ in range(8):
@@ -114,8 +111,8 @@ def test_by_what_differs_nothing_is_missed(
         assert packs[at] <= met
 
 
-def test_what_is_new_is_all_that_costs(engine: Store, make: Maker, place: Path) -> None:
-    engine.copies.add("far", f"file://{place}", secrets=[SECRET])
+def test_what_is_new_is_all_that_costs(engine: Store, make: Maker, place: Place) -> None:
+    engine.copies.add("far", place.url, secrets=[SECRET])
     for folder in range(4):
         make.folder(b"d%d" % folder)
         for number in range(300):
@@ -134,11 +131,11 @@ def test_what_is_new_is_all_that_costs(engine: Store, make: Maker, place: Path) 
 
 
 def test_the_base_of_a_record_there_is_needed_though_it_is_none_here(
-    engine: Store, make: Maker, place: Path, monkeypatch: pytest.MonkeyPatch
+    engine: Store, make: Maker, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A chunk that was stored again here is no delta; at the location it is, of what is not here any more."""
     monkeypatch.setattr("engine.limits.SEALED_PACK", 100_000)
-    engine.copies.add("far", f"file://{place}", secrets=[SECRET])
+    engine.copies.add("far", place.url, secrets=[SECRET])
     context = engine._open.context
     base = make.file(b"base", noise(65_536, 30))
     points = [make.point(engine)]
@@ -168,9 +165,7 @@ def test_the_base_of_a_record_there_is_needed_though_it_is_none_here(
             for one in bases:
                 raw = txn.get(Table.COPIES, rows.copy_key(1, one))
                 assert raw is not None and rows.copy_row(raw).pack in packs
-    for path in (place / "packs").rglob("*"):
-        if path.is_file() and stat.S_ISREG(path.stat().st_mode):
-            path.unlink()
+    place.delete(*place.names("packs/"))
     needs = finder(engine, open_link(context, "far"))
     needs.packs(top(engine, points[1]))
     assert needs.unsure, "a trailer that is not there: every pack is taken for needed"

@@ -28,12 +28,12 @@ from engine.maintain.reclaim import reclaim
 from engine.progress import silent
 from tests.copies.test_locks import DAY, SECOND, cheap, owed, state
 from tests.copies.test_reach import grown, reached
-from tests.copies.test_upload import SECRET, place, read_all
-from tests.locations.conftest import BUCKET, LOCKED, Server, moto
+from tests.copies.test_upload import SECRET, read_all
 from tests.locations.faulty import Fail, Faulty
+from tests.locations.places import BUCKET, LOCKED, Place, Server, in_a_directory
 from tests.restore.support import Maker, noise
 
-__all__ = ["cheap", "grown", "moto", "place"]
+__all__ = ["cheap", "grown"]
 
 
 class Bucket:
@@ -41,7 +41,7 @@ class Bucket:
 
     def __init__(self, engine: Store, server: Server) -> None:
         self._engine, self._server = engine, server
-        self.url = server.url(LOCKED)
+        self.url = server.url(LOCKED, options=server.locking)
         self.prefix = self.url.removeprefix(f"s3://{LOCKED}/").partition("?")[0] + "/"
         engine.copies.add("far", self.url, secrets=[SECRET], object_lock=True)
 
@@ -71,12 +71,12 @@ class Bucket:
 
 @pytest.fixture
 def bucket(
-    engine: Store, grown: list[str], moto: Server, monkeypatch: pytest.MonkeyPatch
+    engine: Store, grown: list[str], server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> Bucket:
-    for key, value in moto.credentials.items():
+    for key, value in server.credentials.items():
         monkeypatch.setenv(key, value)
     monkeypatch.setattr("engine.limits.SEALED_PACK", 300_000)
-    return Bucket(engine, moto)
+    return Bucket(engine, server)
 
 
 @pytest.fixture
@@ -228,17 +228,18 @@ def test_reclaiming_leaves_what_is_retained(
     assert needed <= set(bucket.until())
 
 
+@in_a_directory
 def test_only_where_the_server_has_it(
-    engine: Store, grown: list[str], place: Path, moto: Server, monkeypatch: pytest.MonkeyPatch
+    engine: Store, grown: list[str], place: Place, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for key, value in moto.credentials.items():
+    for key, value in server.credentials.items():
         monkeypatch.setenv(key, value)
-    for url in (f"file://{place}", moto.url(BUCKET)):
+    for url in (place.url, server.url(BUCKET)):
         with pytest.raises(Unsupported, match="Object Lock"):
             engine.copies.add("far", url, secrets=[SECRET], object_lock=True)
     assert engine.copies.locations() == []
-    engine.copies.add("near", f"file://{place}", secrets=[SECRET])
-    engine.copies.add("far", moto.url(LOCKED), secrets=[SECRET])
+    engine.copies.add("near", place.url, secrets=[SECRET])
+    engine.copies.add("far", server.url(LOCKED, options=server.locking), secrets=[SECRET])
     with pytest.raises(Unsupported, match="Object Lock"):
         engine.copies.change("near", object_lock=True)
     assert engine.copies.change("far", object_lock=True).object_lock
@@ -318,8 +319,8 @@ def attacked(engine: Store, server: Server, points: list[str], new: Path) -> Non
 
 
 def test_whoever_has_the_credentials_destroys_nothing_that_is_locked(
-    engine: Store, grown: list[str], moto: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    engine: Store, grown: list[str], server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for key, value in moto.credentials.items():
+    for key, value in server.credentials.items():
         monkeypatch.setenv(key, value)
-    attacked(engine, moto, grown, tmp_path / "new")
+    attacked(engine, server, grown, tmp_path / "new")

@@ -6,7 +6,6 @@ import os
 import threading
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -17,10 +16,11 @@ from engine.copies.upload import requests
 from engine.errors import Busy, InvalidRequest, LocationUnavailable, NotFound, ShuttingDown
 from engine.locations import Retry
 from tests.copies.test_reach import grown
-from tests.copies.test_upload import CHEAP, SECRET, place, read_all
+from tests.copies.test_upload import CHEAP, SECRET, read_all
+from tests.locations.places import Place, in_a_directory
 from tests.restore.support import Maker
 
-__all__ = ["grown", "place"]
+__all__ = ["grown"]
 
 
 @pytest.fixture(autouse=True)
@@ -34,9 +34,9 @@ def states(engine: Store) -> list[str]:
 
 
 def test_what_waits_is_sent_oldest_first(
-    engine: Store, make: Maker, grown: list[str], place: Path
+    engine: Store, make: Maker, grown: list[str], place: Place
 ) -> None:
-    info = engine.copies.add("far", f"file://{place}", secrets=[SECRET])
+    info = engine.copies.add("far", place.url, secrets=[SECRET])
     assert (info.queued, info.verified, info.paused) == (3, 0, "")
     sent = engine.copies.send("far", extras=lambda point: [point.encode()])
     assert [one.point for one in sent] == grown and states(engine) == ["verified"] * 3
@@ -50,23 +50,24 @@ def test_what_waits_is_sent_oldest_first(
         engine.copies.uploads("near")
 
 
+@in_a_directory  # a name keeps no others away at a server; what does not pass there: test_faults.py
 def test_what_failed_says_why_and_is_sent_when_asked(
-    engine: Store, grown: list[str], place: Path
+    engine: Store, grown: list[str], place: Place
 ) -> None:
-    engine.copies.add("far", f"file://{place}", secrets=[SECRET])
-    (place / "packs").write_text("in the way")
+    engine.copies.add("far", place.url, secrets=[SECRET])
+    place.write("packs", b"in the way")
     assert engine.copies.send("far") == [] and states(engine) == ["failed"] * 3
     assert "packs" in engine.copies.uploads("far")[0].reason
-    (place / "packs").unlink()
+    place.delete("packs")
     assert engine.copies.send("far") == []
     assert engine.copies.retry("far") == 3
     assert len(engine.copies.send("far")) == 3
 
 
 def test_a_pack_that_was_put_and_is_not_there_is_put_again(
-    engine: Store, grown: list[str], place: Path, monkeypatch: pytest.MonkeyPatch
+    engine: Store, grown: list[str], place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine.copies.add("far", f"file://{place}", secrets=[SECRET])
+    engine.copies.add("far", place.url, secrets=[SECRET])
     with monkeypatch.context() as broken:
         broken.setattr(Retry, "put", lambda *_: None)
         with pytest.raises(LocationUnavailable, match="what was put just now, found nothing"):
@@ -75,10 +76,11 @@ def test_a_pack_that_was_put_and_is_not_there_is_put_again(
     assert len(engine.copies.send("far")) == 3
 
 
+@pytest.mark.seldom
 def test_what_may_pass_stays_queued(
-    engine: Store, grown: list[str], place: Path, monkeypatch: pytest.MonkeyPatch
+    engine: Store, grown: list[str], place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine.copies.add("far", f"file://{place}", secrets=[SECRET])
+    engine.copies.add("far", place.url, secrets=[SECRET])
 
     def put(*_: object) -> None:
         raise LocationUnavailable("a server", found="no answer")
@@ -93,10 +95,11 @@ def test_what_may_pass_stays_queued(
     assert len(engine.copies.send("far")) == 3
 
 
+@pytest.mark.seldom
 def test_a_location_is_forgotten_unless_something_is_only_there(
-    engine: Store, make: Maker, grown: list[str], place: Path
+    engine: Store, make: Maker, grown: list[str], place: Place
 ) -> None:
-    engine.copies.add("far", f"file://{place}", secrets=[SECRET], local="drop")
+    engine.copies.add("far", place.url, secrets=[SECRET], local="drop")
     engine.copies.send("far")
     make.tree.unlink(1, b"big")
     make.tree.forgotten(make.inodes.pop(b"big"))
@@ -114,13 +117,14 @@ def test_a_location_is_forgotten_unless_something_is_only_there(
     engine.collect()
     engine.copies.remove("far")
     assert engine.copies.locations() == [] and engine.check(read_data=True).problems == []
-    assert (place / "holdfast.json").exists()
+    assert place.names("holdfast.json")
 
 
+@pytest.mark.seldom
 def test_a_point_deleted_while_it_is_sent_is_not_left_there(
-    engine: Store, grown: list[str], place: Path
+    engine: Store, grown: list[str], place: Place
 ) -> None:
-    engine.copies.add("far", f"file://{place}", secrets=[SECRET])
+    engine.copies.add("far", place.url, secrets=[SECRET])
 
     def extras(point: str) -> list[bytes]:
         if point == grown[0]:
@@ -133,8 +137,9 @@ def test_a_point_deleted_while_it_is_sent_is_not_left_there(
     assert list(chain.state.points) == grown[1:]
 
 
-def test_a_location_is_changed(engine: Store, make: Maker, grown: list[str], place: Path) -> None:
-    engine.copies.add("far", f"file://{place}", secrets=[SECRET], mounts=["other"])
+@pytest.mark.seldom
+def test_a_location_is_changed(engine: Store, make: Maker, grown: list[str], place: Place) -> None:
+    engine.copies.add("far", place.url, secrets=[SECRET], mounts=["other"])
     assert engine.copies.uploads("far") == []
     assert engine.copies.change("far", mounts=["m"], verify=1, local="drop").queued == 3
     info = engine.copies.change("far", bandwidth="08:00-18:00=5M,20M", read_bandwidth="1G")
@@ -158,16 +163,16 @@ def test_a_location_is_changed(engine: Store, make: Maker, grown: list[str], pla
             engine.copies.change("far", **wrong)
     with pytest.raises(NotFound):
         engine.copies.change("near", verify=1)
-    place.rename(place.with_name("away"))
+    place.gone()
     with pytest.raises(NotFound):
         engine.copies.change("far", credentials="environment")  # they are tried first
     assert engine.copies.locations()[0].queued == 1
 
 
 def test_what_was_asked_of_a_location_is_counted(
-    engine: Store, grown: list[str], place: Path
+    engine: Store, grown: list[str], place: Place
 ) -> None:
-    engine.copies.add("far", f"file://{place}", secrets=[SECRET])
+    engine.copies.add("far", place.url, secrets=[SECRET])
     sent = engine.copies.send("far")
     info = engine.copies.locations()[0]
     assert info.requests["put"] == sum(one.packs for one in sent)
@@ -181,11 +186,12 @@ def test_what_was_asked_of_a_location_is_counted(
     assert requests(engine.copies.locations()[0].requests) > requests(info.requests)
 
 
+@pytest.mark.seldom
 def test_a_running_upload_takes_a_changed_limit(
-    engine: Store, grown: list[str], place: Path, monkeypatch: pytest.MonkeyPatch
+    engine: Store, grown: list[str], place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "BANDWIDTH_LOOK", 0.05)
-    engine.copies.add("far", f"file://{place}", secrets=[SECRET], bandwidth="1")
+    engine.copies.add("far", place.url, secrets=[SECRET], bandwidth="1")
     began = time.monotonic()
     lift = threading.Timer(0.5, lambda: engine.copies.change("far", bandwidth=""))
     lift.start()
@@ -194,11 +200,12 @@ def test_a_running_upload_takes_a_changed_limit(
     lift.join()
 
 
+@pytest.mark.seldom
 def test_a_wait_for_its_turn_ends_when_an_upload_is_to_stop(
-    engine: Store, grown: list[str], place: Path, monkeypatch: pytest.MonkeyPatch
+    engine: Store, grown: list[str], place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "STOP_LOOK", 0.05)
-    engine.copies.add("far", f"file://{place}", secrets=[SECRET], bandwidth="1")
+    engine.copies.add("far", place.url, secrets=[SECRET], bandwidth="1")
     began = time.monotonic()
     with pytest.raises(ShuttingDown):
         engine.copies.send("far", stop=lambda: time.monotonic() - began > 0.5)
@@ -206,12 +213,13 @@ def test_a_wait_for_its_turn_ends_when_an_upload_is_to_stop(
     assert states(engine) == ["queued"] * 3
 
 
+@in_a_directory  # of servers: tests/locations, test_what_an_upload_left_half_done
 def test_leftovers_of_uploads_are_removed_once_a_day(
-    engine: Store, make: Maker, grown: list[str], place: Path
+    engine: Store, make: Maker, grown: list[str], place: Place
 ) -> None:
-    engine.copies.add("far", f"file://{place}", secrets=[SECRET])
+    engine.copies.add("far", place.url, secrets=[SECRET])
     engine.copies.send("far")
-    old, young = place / ".tmp" / "0123", place / ".tmp" / "4567"
+    old, young = place.root / ".tmp" / "0123", place.root / ".tmp" / "4567"
     for one in (old, young):
         one.write_bytes(b"a part of a pack")
     yesterday = time.time() - limits.LEFTOVER_AGE - 60
@@ -226,11 +234,11 @@ def test_leftovers_of_uploads_are_removed_once_a_day(
 
 
 def test_nobody_forgets_a_location_that_another_is_at_work_on(
-    engine: Store, grown: list[str], place: Path, monkeypatch: pytest.MonkeyPatch
+    engine: Store, grown: list[str], place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An upload would write rows of a location that is not there; who drops local bytes would name packs of it."""
     monkeypatch.setattr(limits, "ALONE_WAIT", 0.1)
-    engine.copies.add("far", f"file://{place}", secrets=[SECRET])
+    engine.copies.add("far", place.url, secrets=[SECRET])
     other = open_link(engine._open.context, "far")
     with other.alone(), pytest.raises(Busy, match="nobody else at work"):
         engine.copies.remove("far")

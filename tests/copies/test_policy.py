@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,11 +22,11 @@ from tests.copies.test_locks import DAY, cheap
 from tests.copies.test_object_lock import Bucket, bucket, retained
 from tests.copies.test_reach import grown
 from tests.copies.test_rescue import rescue
-from tests.copies.test_upload import SECRET, place
-from tests.locations.conftest import BUCKET, LOCKED, Server, moto
+from tests.copies.test_upload import SECRET
+from tests.locations.places import BUCKET, LOCKED, Place, Server
 from tests.restore.support import Maker, noise
 
-__all__ = ["bucket", "cheap", "grown", "moto", "place", "retained"]
+__all__ = ["bucket", "cheap", "grown", "retained"]
 
 
 def test_retention_goes_on_after_an_adoption(
@@ -58,12 +59,12 @@ def test_retention_goes_on_after_an_adoption(
 
 
 def test_switched_on_later_it_is_told_at_once(
-    engine: Store, grown: list[str], moto: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    engine: Store, grown: list[str], server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A bucket that was copied to one without Object Lock retains nothing: who takes it over is told."""
-    for key, value in moto.credentials.items():
+    for key, value in server.credentials.items():
         monkeypatch.setenv(key, value)
-    url = moto.url(LOCKED)
+    url = server.url(LOCKED, options=server.locking)
     engine.copies.add("far", url, secrets=[SECRET])
     engine.copies.send("far")
     engine.copies.change("far", object_lock=True)
@@ -72,9 +73,9 @@ def test_switched_on_later_it_is_told_at_once(
     Store.adopt(new, url, SECRET)
     with Store.open(new) as store:
         assert store.copies.locations()[0].object_lock
-    for one in moto.admin.list_objects_v2(Bucket=LOCKED, Prefix=prefix)["Contents"]:
+    for one in server.admin.list_objects_v2(Bucket=LOCKED, Prefix=prefix)["Contents"]:
         source = {"Bucket": LOCKED, "Key": one["Key"]}
-        moto.admin.copy_object(Bucket=BUCKET, Key=one["Key"], CopySource=source)
+        server.admin.copy_object(Bucket=BUCKET, Key=one["Key"], CopySource=source)
     elsewhere = url.replace(f"s3://{LOCKED}/", f"s3://{BUCKET}/")
     report = Store.adopt(str(tmp_path / "copy"), elsewhere, SECRET, take_over=True)
     assert any("no Object Lock (any more)" in one for one in report.done)
@@ -84,18 +85,18 @@ def test_switched_on_later_it_is_told_at_once(
 
 
 def test_what_was_set_comes_back(
-    engine: Store, grown: list[str], place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    engine: Store, grown: list[str], place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "CHECKPOINT_EVERY", 2)
     wanted = {"local": "drop", "verify": 0.5, "mounts": ["m"], "bandwidth": "08:00-18:00=5M,20M"}
-    engine.copies.add("far", f"file://{place}", secrets=[SECRET], **wanted)  # type: ignore[arg-type]
+    engine.copies.add("far", place.url, secrets=[SECRET], **wanted)  # type: ignore[arg-type]
     engine.copies.send("far")
     with_entry = open_link(engine._open.context, "far")
     with with_entry.alone():
         checkpoint.write(with_entry, silent)
         checkpoint.write(with_entry, silent)
-    assert rescue(place, "list", secret="a word or two")[0] == 0
-    report = Store.adopt(str(tmp_path / "new"), f"file://{place}", SECRET, take_over=True)
+    assert rescue(place.mirror(tmp_path / "mirror"), "list", secret="a word or two")[0] == 0
+    report = Store.adopt(str(tmp_path / "new"), place.url, SECRET, take_over=True)
     assert sum("is as it was" in one for one in report.done) == 4 and not report.left_out
     with Store.open(str(tmp_path / "new")) as store:
         found = store.copies.locations()[0]
@@ -118,19 +119,18 @@ def test_what_was_set_comes_back(
 
 
 def test_local_bytes_that_another_location_has_kept_are_kept(
-    engine: Store, grown: list[str], place: Path, tmp_path: Path
+    engine: Store, grown: list[str], place: Place, another: Callable[[], Place], tmp_path: Path
 ) -> None:
     """Who adopts knows of one location only."""
-    engine.copies.add("far", f"file://{place}", secrets=[SECRET], local="drop")
-    (tmp_path / "second").mkdir()
-    engine.copies.add("second", f"file://{tmp_path / 'second'}", secrets=[SECRET])
+    engine.copies.add("far", place.url, secrets=[SECRET], local="drop")
+    engine.copies.add("second", another().url, secrets=[SECRET])
     engine.copies.send("far")
-    Store.adopt(str(tmp_path / "new"), f"file://{place}", SECRET)
+    Store.adopt(str(tmp_path / "new"), place.url, SECRET)
     with Store.open(str(tmp_path / "new")) as store:
         assert store.copies.locations()[0].local == "keep"
     engine.copies.change("second", local="drop")
     engine.copies.send("far")
-    Store.adopt(str(tmp_path / "again"), f"file://{place}", SECRET)
+    Store.adopt(str(tmp_path / "again"), place.url, SECRET)
     with Store.open(str(tmp_path / "again")) as store:
         assert store.copies.locations()[0].local == "drop"
 
@@ -150,11 +150,11 @@ def test_what_makes_no_sense_is_left_out() -> None:
 
 
 def test_a_location_begun_again_retains_as_asked(
-    engine: Store, moto: Server, monkeypatch: pytest.MonkeyPatch
+    engine: Store, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for key, value in moto.credentials.items():
+    for key, value in server.credentials.items():
         monkeypatch.setenv(key, value)
-    url = moto.url(LOCKED)
+    url = server.url(LOCKED, options=server.locking)
     with monkeypatch.context() as broken:
         broken.setattr(connect, "_activate", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):

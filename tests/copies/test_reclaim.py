@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from engine import Store, limits
@@ -16,16 +14,13 @@ from engine.maintain.planning import Terms
 from engine.maintain.reclaim import reclaim
 from engine.progress import silent
 from tests.copies.test_reach import grown, reached
-from tests.copies.test_upload import link, place, read_all, send
+from tests.copies.test_upload import link, read_all, send
 from tests.locations.faulty import Fail, Faulty
+from tests.locations.places import Place
 from tests.restore.support import Maker, noise
 
-__all__ = ["grown", "link", "place"]
+__all__ = ["grown", "link"]
 NOW = Terms(grace_s=0)
-
-
-def sizes(place: Path) -> int:
-    return sum(one.stat().st_size for one in (place / "packs").rglob("*") if one.is_file())
 
 
 @pytest.fixture
@@ -43,16 +38,16 @@ def sent(engine: Store, make: Maker, link: Link, grown: list[str]) -> list[str]:
 
 
 def test_what_deleted_points_needed_alone_goes(
-    engine: Store, link: Link, sent: list[str], place: Path
+    engine: Store, link: Link, sent: list[str], place: Place
 ) -> None:
     assert engine.copies.reclaim("far").packs == 0
-    before = sizes(place)
+    before = place.size("packs/")
     engine.remove_points(sent[:3])
     waiting = engine.copies.reclaim("far", dry_run=True)
     assert (waiting.packs, waiting.waiting) == (0, 0) or waiting.packs
     done = engine.copies.reclaim("far", NOW)
     assert done.done and done.packs and done.copies > 10
-    assert sizes(place) == before - done.bytes + done.added
+    assert place.size("packs/") == before - done.bytes + done.added
     chain, ids = read_all(open_link(engine._open.context, "far"))
     assert list(chain.state.points) == sent[3:] and reached(engine, sent[3]) <= ids
     assert engine.copies.reclaim("far").packs == 0
@@ -91,6 +86,7 @@ def test_cut_off_at_any_change(engine: Store, link: Link, sent: list[str], done:
     assert list(chain.state.points) == sent[3:] and reached(engine, sent[3]) <= ids
 
 
+@pytest.mark.seldom
 def test_nobody_sends_or_drops_meanwhile(
     engine: Store, link: Link, sent: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -105,8 +101,9 @@ def test_nobody_sends_or_drops_meanwhile(
     assert Uploader(engine._open, link, report=silent).upload(sent[3]).packs == 0
 
 
+@pytest.mark.seldom
 def test_bytes_of_a_tree_that_are_the_services_as_well_stay(
-    engine: Store, make: Maker, link: Link, place: Path
+    engine: Store, make: Maker, link: Link, place: Place
 ) -> None:
     first = make.point(engine)
     send(engine, link, first)
@@ -122,13 +119,14 @@ def test_bytes_of_a_tree_that_are_the_services_as_well_stay(
     assert reached(engine, last) <= copies
 
 
+@pytest.mark.seldom
 def test_a_point_that_is_not_known_here_keeps_everything(
-    engine: Store, link: Link, sent: list[str], place: Path
+    engine: Store, link: Link, sent: list[str], place: Place
 ) -> None:
     """Only a deletion says that a point may go; a row that is missing is damage."""
-    before = sizes(place)
+    before = place.size("packs/")
     with engine._open.context.index.write() as txn:
         txn.delete(Table.POINTS, sent[0].encode())
     with pytest.raises(Corrupt, match="nothing is freed"):
         engine.copies.reclaim("far", NOW)
-    assert sizes(place) == before
+    assert place.size("packs/") == before

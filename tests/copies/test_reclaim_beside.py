@@ -20,14 +20,16 @@ from engine.progress import silent
 from tests.copies.test_reach import grown
 from tests.copies.test_reclaim import NOW, sent
 from tests.copies.test_rewrite import packs_there, sound, thin
-from tests.copies.test_upload import SECRET, link, place
+from tests.copies.test_upload import SECRET, link
+from tests.locations.places import Place
 from tests.restore.support import Maker, noise
 
-__all__ = ["grown", "link", "place", "sent", "thin"]
+__all__ = ["grown", "link", "sent", "thin"]
 
 
+@pytest.mark.seldom
 def test_budget_and_going_on(
-    engine: Store, link: Link, thin: str, place: Path, monkeypatch: pytest.MonkeyPatch
+    engine: Store, link: Link, thin: str, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "SEALED_PACK", 300_000)  # a pack of each
     runs = 0
@@ -42,8 +44,9 @@ def test_budget_and_going_on(
     assert not cut.done or not cut.rewritten
 
 
+@pytest.mark.seldom
 def test_an_upload_that_begins_while_it_is_looked_is_seen(
-    engine: Store, make: Maker, link: Link, thin: str, place: Path
+    engine: Store, make: Maker, link: Link, thin: str, place: Place
 ) -> None:
     """It relies on what is there: what is needed is found again."""
     made: list[str] = []
@@ -64,6 +67,7 @@ def test_an_upload_that_begins_while_it_is_looked_is_seen(
     sound(engine, place, [thin, point])
 
 
+@pytest.mark.seldom
 def test_who_waits_comes_before_who_comes_again(engine: Store, link: Link) -> None:
     """Work in many short turns does not keep an upload out."""
     context, row = engine._open.context, link.row
@@ -92,19 +96,19 @@ def test_who_waits_comes_before_who_comes_again(engine: Store, link: Link) -> No
         pass
 
 
-def test_who_only_reads_frees_nothing(link: Link, thin: str, place: Path, tmp_path: Path) -> None:
+def test_who_only_reads_frees_nothing(link: Link, thin: str, place: Place, tmp_path: Path) -> None:
     """An entry of somebody who is not the writer would stop the one who is."""
-    Store.adopt(str(tmp_path / "new"), f"file://{place}", SECRET)
-    before = sorted(place.rglob("*"))
+    Store.adopt(str(tmp_path / "new"), place.url, SECRET)
+    before = place.everything()
     with Store.open(str(tmp_path / "new")) as elsewhere:
         assert elsewhere.copies.reclaim("origin", dry_run=True).requests
         with pytest.raises(Busy, match="without taking over"):
             elsewhere.copies.reclaim("origin", NOW)
-    assert sorted(place.rglob("*")) == before
+    assert place.everything() == before
 
 
 def test_two_and_an_upload_at_the_same_time(
-    engine: Store, make: Maker, link: Link, thin: str, place: Path
+    engine: Store, make: Maker, link: Link, thin: str, place: Place
 ) -> None:
     make.file(b"late", noise(500_000, 90))
     point = make.point(engine)
@@ -131,8 +135,9 @@ def test_two_and_an_upload_at_the_same_time(
     sound(engine, place, [thin, point])
 
 
+@pytest.mark.seldom
 def test_an_index_put_back_from_an_older_copy_changes_nothing(
-    engine: Store, link: Link, thin: str, place: Path
+    engine: Store, link: Link, thin: str, place: Place
 ) -> None:
     """It does not know the packs that entries name, nor that others are gone."""
     with engine._open.context.index.read() as txn:

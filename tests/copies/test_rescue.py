@@ -24,6 +24,10 @@ from engine.keys import Both, Identity, Key, Passphrase
 from engine.live import ROOT
 from tests.copies import made
 from tests.copies.made import Made
+from tests.copies.test_adopt import filled
+from tests.copies.test_reach import grown
+from tests.copies.test_upload import SECRET
+from tests.locations.places import Place
 from tests.maintain.support import CTX, noise, put
 
 FILES = [
@@ -34,6 +38,7 @@ FILES = [
         "tools/location_rescue/rescue_trees.py",
     )
 ]
+__all__ = ["grown"]
 PASS, KEY, SAFE = Passphrase("swordfish"), Key(b"k" * 32), Identity(b"s" * 32)
 BOTH = Both(Passphrase("second"), KEY)
 
@@ -69,14 +74,14 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Store, list
         yield (
             store,
             points,
-            made.location(root / "sealed", store, [PASS, KEY, SAFE.recipient, BOTH]),
+            made.location(Place(root / "sealed"), store, [PASS, KEY, SAFE.recipient, BOTH]),
         )
 
 
 @pytest.fixture
 def copied(base: tuple[Store, list[str], Made], tmp_path: Path) -> Path:
     """The location, to be damaged."""
-    return Path(shutil.copytree(base[2].root, tmp_path / "copied"))
+    return Path(shutil.copytree(base[2].place.root, tmp_path / "copied"))
 
 
 def rescue(
@@ -124,29 +129,46 @@ def test_rescue_equals_restore(base: tuple[Store, list[str], Made], tmp_path: Pa
     for number, point in enumerate(points):
         wanted, got = tmp_path / f"a{number}", tmp_path / f"b{number}"
         store.restore(point, b"", os.fsencode(wanted))
-        code, out, err = rescue(location.root, "restore", point, "--to", str(got))
+        code, out, err = rescue(location.place.root, "restore", point, "--to", str(got))
         assert code == 0, err
         assert "0 problems" in out and location.vault.fingerprint in err
         assert tree(got) == tree(wanted)
         assert wanted.stat().st_mtime_ns == got.stat().st_mtime_ns
 
 
+def test_what_was_sent_and_mirrored_with_any_tool(
+    engine: Store, grown: list[str], place: Place, tmp_path: Path
+) -> None:
+    filled(engine, place, [SECRET])
+    mirror = place.mirror(tmp_path / "mirror")
+    code, out, err = rescue(mirror, "check", secret="a word or two")
+    assert code == 0 and "3 points" in out, err
+    for point in grown:
+        wanted, got = tmp_path / f"a-{point}", tmp_path / f"b-{point}"
+        engine.restore(point, b"", os.fsencode(wanted))
+        code, out, err = rescue(mirror, "restore", point, "--to", str(got), secret="a word or two")
+        assert code == 0 and "0 problems" in out, err
+        assert tree(got) == tree(wanted)
+
+
 def test_a_location_that_is_not_sealed(base: tuple[Store, list[str], Made], tmp_path: Path) -> None:
     store, points, _ = base
-    plain = made.location(tmp_path / "plain", store, [], checkpoint=True)
+    plain = made.location(Place(tmp_path / "plain"), store, [], checkpoint=True)
     plain.append(Removed((points[0],)))
     plain.append(Locked((points[1],), 9))
     plain.append(Locked((points[1],), 5))
     plain.append(Removed((points[1],)), time_ns=8)
-    code, out, err = rescue(plain.root, "list", secret="")
+    code, out, err = rescue(plain.place.root, "list", secret="")
     assert (code, out.split()[0]) == (0, points[1]), err
     assert f"'{points[1]}' stays" in err and points[0] not in out
     code, _, err = rescue(
-        plain.root, "restore", points[1], "big.dbf", "--to", str(tmp_path / "x"), secret=""
+        plain.place.root, "restore", points[1], "big.dbf", "--to", str(tmp_path / "x"), secret=""
     )
     assert code == 0, err
     assert (tmp_path / "x" / "big.dbf").read_bytes()[100:107] == b"changed"
-    assert rescue(plain.root, "list")[0] == 14  # a secret was given: this cannot be what was meant
+    assert (
+        rescue(plain.place.root, "list")[0] == 14
+    )  # a secret was given: this cannot be what was meant
 
 
 @pytest.mark.parametrize(
@@ -167,11 +189,11 @@ def test_what_opens_it(copied: Path, secret: str, key: bytes, code: int) -> None
 
 def test_listing_shows_names_that_do_nothing(base: tuple[Store, list[str], Made]) -> None:
     _, points, location = base
-    code, out, _ = rescue(location.root, "ls", points[0])
+    code, out, _ = rescue(location.place.root, "ls", points[0])
     assert code == 0 and "\x1b" not in out and "a\\x1b[31m folder" in out
     assert "link -> /etc/passwd" in out
-    assert rescue(location.root, "ls", points[0], "none")[0] == 10
-    assert rescue(location.root, "ls", "zzz")[0] == 10
+    assert rescue(location.place.root, "ls", points[0], "none")[0] == 10
+    assert rescue(location.place.root, "ls", "zzz")[0] == 10
 
 
 def test_checks_find_what_is_wrong(copied: Path) -> None:
@@ -229,15 +251,14 @@ def test_no_checkpoint_forgets_what_is_locked(tmp_path: Path) -> None:
     with Store.open(str(tmp_path / "store")) as store:
         store.create_mount("m")
         locked, other = (store.snapshot("m").id for _ in range(2))
-        place = made.location(tmp_path / "there", store, [PASS])
-    place.append(Locked((locked,), 1000))
-    chain = place.chain
-    nothing = Checkpoint(chain.state.store, (), tuple(place.rows), {})
+        one = made.location(Place(tmp_path / "there"), store, [PASS])
+    one.append(Locked((locked,), 1000))
+    chain = one.chain
+    nothing = Checkpoint(chain.state.store, (), tuple(one.rows), {})
     for time_ns, left in ((999, [locked]), (1000, [])):
-        raw = encode(place.vault, chain.next(made.WRITER, time_ns, nothing))
-        path = place.root / path_of(chain.seq + 1)
-        path.write_bytes(raw)
-        code, out, err = rescue(place.root, "list")
+        raw = encode(one.vault, chain.next(made.WRITER, time_ns, nothing))
+        one.place.write(path_of(chain.seq + 1), raw)
+        code, out, err = rescue(one.place.root, "list")
         assert [line.split()[0] for line in out.splitlines()] == left and other not in out
         assert (code == 20) == bool(left) == ("which is locked" in err)
 
@@ -247,7 +268,9 @@ def test_nothing_is_written_over(base: tuple[Store, list[str], Made], tmp_path: 
     (tmp_path / "there").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
     for name in ("there", "link", "none/below"):
-        assert rescue(location.root, "restore", points[0], "--to", str(tmp_path / name))[0] == 2
+        assert (
+            rescue(location.place.root, "restore", points[0], "--to", str(tmp_path / name))[0] == 2
+        )
     assert not (tmp_path / "elsewhere").exists()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -25,13 +24,13 @@ from engine.maintain.reclaim import reclaim
 from engine.progress import silent
 from tests.copies.test_adopt import content
 from tests.copies.test_reach import grown, reached
-from tests.copies.test_reclaim import NOW, sent, sizes
-from tests.copies.test_upload import CHEAP, SECRET, link, place, read_all, send
-from tests.locations.conftest import Server, moto
+from tests.copies.test_reclaim import NOW, sent
+from tests.copies.test_upload import CHEAP, SECRET, link, read_all, send
 from tests.locations.faulty import Call, Faulty, Flip
+from tests.locations.places import Place, Server
 from tests.restore.support import Maker, noise
 
-__all__ = ["grown", "link", "moto", "place", "sent"]
+__all__ = ["grown", "link", "sent"]
 DAY = 86_400
 
 
@@ -50,11 +49,11 @@ def all_packs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "RECLAIM_LEAST", -limits.GIB)
 
 
-def packs_there(place: Path) -> set[str]:
-    return {one.name for one in (place / "packs").rglob("*") if one.is_file()}
+def packs_there(place: Place) -> set[str]:
+    return {name.rpartition("/")[2] for name in place.names("packs/")}
 
 
-def sound(engine: Store, place: Path, points: list[str]) -> None:
+def sound(engine: Store, place: Place, points: list[str]) -> None:
     """Who has the location alone finds all of these points; and the index knows of each pack that is there."""
     chain, ids = read_all(open_link(engine._open.context, "far"))
     assert list(chain.state.points) == points
@@ -68,14 +67,14 @@ def sound(engine: Store, place: Path, points: list[str]) -> None:
 
 
 def test_little_is_left_of_packs_of_which_little_is_needed(
-    engine: Store, make: Maker, link: Link, thin: str, place: Path, tmp_path: Path
+    engine: Store, make: Maker, link: Link, thin: str, place: Place, tmp_path: Path
 ) -> None:
-    before, kept = content(engine, thin, tmp_path / "before"), sizes(place)
+    before, kept = content(engine, thin, tmp_path / "before"), place.size("packs/")
     planned = engine.copies.reclaim("far", NOW, dry_run=True)
-    assert sizes(place) == kept
+    assert place.size("packs/") == kept
     done = engine.copies.reclaim("far", NOW)
     assert done.done and done.rewritten and done.later_packs == 0 and done.left == 0
-    assert sizes(place) == kept - done.bytes + done.added < kept / 4
+    assert place.size("packs/") == kept - done.bytes + done.added < kept / 4
     assert (planned.packs, planned.bytes, planned.rewritten) == (
         done.packs,
         done.bytes,
@@ -85,14 +84,15 @@ def test_little_is_left_of_packs_of_which_little_is_needed(
     assert done.downloaded < done.added * 1.2  # read back, and trailers: the records were here
     assert planned.downloaded == pytest.approx(done.downloaded, rel=0.2)
     assert abs(sum(planned.requests.values()) - sum(done.requests.values())) < 15
-    assert done.kept == kept and done.needed < kept / 4 and done.cost == 0
+    assert done.kept == kept and done.needed < kept / 4
+    assert bool(done.cost) == bool(place.credentials), "servers are paid"
     sound(engine, place, [thin])
     again = engine.copies.reclaim("far", NOW)
     assert (again.packs, again.rewritten, again.needed) == (0, 0, done.needed)
     make.file(b"another", noise(70_000, 78))
     last = make.point(engine)
     assert send(engine, open_link(engine._open.context, "far"), last).bytes < 100_000
-    Store.adopt(str(tmp_path / "new"), f"file://{place}", SECRET)
+    Store.adopt(str(tmp_path / "new"), place.url, SECRET)
     with Store.open(str(tmp_path / "new")) as fresh:
         assert fresh.check(read_data=True).problems == []
         assert content(fresh, thin, tmp_path / "after") == before
@@ -103,7 +103,7 @@ def test_what_is_there_only_is_fetched_and_its_rows_follow(
     make: Maker,
     link: Link,
     sent: list[str],
-    place: Path,
+    place: Place,
     home: Path,
     tmp_path: Path,
     all_packs: None,
@@ -151,8 +151,9 @@ def test_what_is_there_only_is_fetched_and_its_rows_follow(
     assert engine.check(read_data=True).problems == []
 
 
+@pytest.mark.seldom
 def test_what_a_record_there_is_a_delta_of_stays(
-    engine: Store, make: Maker, link: Link, tmp_path: Path, place: Path, all_packs: None
+    engine: Store, make: Maker, link: Link, tmp_path: Path, place: Place, all_packs: None
 ) -> None:
     """Here a chunk is no delta any more, as it was stored again; there it is."""
     context = engine._open.context
@@ -180,18 +181,18 @@ def test_what_a_record_there_is_a_delta_of_stays(
     with context.index.read() as txn:
         assert not any(txn.get(Table.CHUNKS, base) for one in deltas.values() for base in one)
     engine.copies.reclaim("far", NOW)
-    Store.adopt(str(tmp_path / "new"), f"file://{place}", SECRET)
+    Store.adopt(str(tmp_path / "new"), place.url, SECRET)
     with Store.open(str(tmp_path / "new")) as fresh:
         assert fresh.check(read_data=True).problems == []
         assert [one.id for one in fresh.points()] == [second]
 
 
 def test_what_is_gone_stays_for_a_while(
-    engine: Store, link: Link, thin: str, place: Path, tmp_path: Path
+    engine: Store, link: Link, thin: str, place: Place, tmp_path: Path
 ) -> None:
     """By the location's times, so that whoever read the journal before can go on reading."""
     before = packs_there(place)
-    Store.adopt(str(tmp_path / "new"), f"file://{place}", SECRET)
+    Store.adopt(str(tmp_path / "new"), place.url, SECRET)
     done = engine.copies.reclaim("far")
     assert done.done and done.packs == 0 and done.rewritten and done.later_packs
     assert before < packs_there(place)
@@ -199,15 +200,14 @@ def test_what_is_gone_stays_for_a_while(
         assert elsewhere.check(read_data=True).problems == []
     again = engine.copies.reclaim("far")
     assert (again.packs, again.rewritten, again.later_packs) == (0, 0, done.later_packs)
-    for one in (place / "journal").iterdir():
-        os.utime(one, (one.stat().st_mtime - 2 * DAY,) * 2)
-    last = engine.copies.reclaim("far")
+    last = engine.copies.reclaim("far", Terms(grace_s=place.age("journal/")))
     assert last.packs == done.later_packs and last.later_packs == 0
     sound(engine, place, [thin])
 
 
+@pytest.mark.seldom
 def test_what_is_retained_stays(
-    engine: Store, link: Link, thin: str, place: Path, monkeypatch: pytest.MonkeyPatch
+    engine: Store, link: Link, thin: str, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with engine._open.context.index.write() as txn:
         rows = [(key, away_row(raw)) for key, raw in txn.scan(Table.AWAY)]
@@ -230,36 +230,37 @@ def test_what_is_retained_stays(
 
 
 def test_packs_that_nobody_knows_go(
-    engine: Store, link: Link, sent: list[str], place: Path
+    engine: Store, link: Link, sent: list[str], place: Place
 ) -> None:
-    stray = place / "packs" / "ab" / ("ab" * 32)
-    stray.parent.mkdir(exist_ok=True)
-    stray.write_bytes(b"of an upload that was killed")
-    (place / "packs" / "ab" / "notes").write_bytes(b"somebody's own")
+    stray, notes = f"packs/ab/{'ab' * 32}", "packs/ab/notes"
+    place.write(stray, b"of an upload that was killed")
+    place.write(notes, b"somebody's own")
     assert engine.copies.reclaim("far").unknown == 0
-    os.utime(stray, (1, 1))
-    assert engine.copies.reclaim("far").unknown == 1 and stray.exists()
-    assert engine.copies.reclaim("far", NOW).packs == 1 and not stray.exists()
-    (place / "packs" / "ab" / "notes").unlink()
+    grace = place.age(stray)
+    later = engine.copies.reclaim("far", Terms(grace_s=grace))
+    assert later.unknown == 1 and stray in place.names()
+    assert engine.copies.reclaim("far", NOW).packs == 1 and stray not in place.names()
+    place.delete(notes)
     sound(engine, place, sent)
 
 
 def test_packs_that_are_gone_are_told(
-    engine: Store, link: Link, sent: list[str], place: Path
+    engine: Store, link: Link, sent: list[str], place: Place
 ) -> None:
     """A rule of the bucket that deletes what is old: points went on to be called verified."""
     assert engine.copies.reclaim("far").done and not engine.incidents.known()
-    first, second = sorted((place / "packs").glob("*/*"))[:2]
-    first.unlink()
-    second.write_bytes(b"")
+    first, second = place.names("packs/")[:2]
+    place.delete(first)
+    place.write(second, b"")
     assert engine.copies.reclaim("far").done
     [told] = engine.incidents.known()
     assert (told.kind, told.thing) == ("corrupt", "location far")
     assert "2 missing or of another size" in told.text
 
 
+@pytest.mark.seldom
 def test_a_damaged_pack_is_left(
-    engine: Store, link: Link, thin: str, place: Path, expect_log: Callable[..., None]
+    engine: Store, link: Link, thin: str, place: Place, expect_log: Callable[..., None]
 ) -> None:
     again = open_link(engine._open.context, "far")
     faulty = again.location = Faulty(again.location)
@@ -273,7 +274,7 @@ def test_a_damaged_pack_is_left(
     sound(engine, place, [thin])
 
 
-def test_cut_off_at_any_call(engine: Store, link: Link, thin: str, place: Path) -> None:
+def test_cut_off_at_any_call(engine: Store, link: Link, thin: str, place: Place) -> None:
     at = calls = 0
 
     def count(operation: str, name: str) -> None:
@@ -303,14 +304,14 @@ def test_cut_off_at_any_call(engine: Store, link: Link, thin: str, place: Path) 
 
 
 def test_a_bucket(
-    engine: Store, make: Maker, grown: list[str], moto: Server, tmp_path: Path, all_packs: None
+    engine: Store, make: Maker, grown: list[str], server: Server, tmp_path: Path, all_packs: None
 ) -> None:
     """A real server of the protocol: its times, its lists, removal of many at once."""
     secret = tmp_path / "credentials"
     secret.touch(0o600)
-    secret.write_text("".join(f"{key}={value}\n" for key, value in moto.credentials.items()))
+    secret.write_text("".join(f"{key}={value}\n" for key, value in server.credentials.items()))
     link = add(
-        engine._open.context, "far", Wanted(moto.url(), [SECRET], f"file:{secret}"), cost=CHEAP
+        engine._open.context, "far", Wanted(server.url(), [SECRET], f"file:{secret}"), cost=CHEAP
     )
     for point in grown:
         send(engine, link, point)

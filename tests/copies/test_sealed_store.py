@@ -21,10 +21,11 @@ from engine.packs.records import Entry, decode_record_head
 from engine.progress import silent
 from tests.copies.test_adopt import content
 from tests.copies.test_reach import grown
-from tests.copies.test_upload import CHEAP, SECRET, place
+from tests.copies.test_upload import CHEAP, SECRET
+from tests.locations.places import Place
 from tests.restore.support import Maker, noise
 
-__all__ = ["grown", "place"]
+__all__ = ["grown"]
 KEY, OTHER = Key(b"k" * 32), Key(b"o" * 32)
 
 
@@ -42,8 +43,8 @@ def engine(home_: Path) -> Iterator[Store]:
         yield one
 
 
-def sent(engine: Store, place: Path) -> None:
-    wanted = Wanted(f"file://{place}", [SECRET], local=DROP)
+def sent(engine: Store, place: Place) -> None:
+    wanted = Wanted(place.url, [SECRET], local=DROP)
     add(engine._open.context, "far", wanted, cost=CHEAP).location.close()
     again(engine)
 
@@ -60,7 +61,7 @@ def again(engine: Store) -> None:
 
 
 def test_sent_dropped_read_and_sent_again(
-    engine: Store, make: Maker, grown: list[str], place: Path, home_: Path, tmp_path: Path
+    engine: Store, make: Maker, grown: list[str], place: Place, home_: Path, tmp_path: Path
 ) -> None:
     before = [content(engine, point, tmp_path / f"before-{point}") for point in grown]
     sent(engine, place)
@@ -87,14 +88,15 @@ def test_sent_dropped_read_and_sent_again(
 
 
 @pytest.mark.parametrize("seal", [[], [OTHER]], ids=["plain", "sealed"])
+@pytest.mark.seldom
 def test_adopted(
-    engine: Store, grown: list[str], place: Path, tmp_path: Path, seal: list[Key]
+    engine: Store, grown: list[str], place: Place, tmp_path: Path, seal: list[Key]
 ) -> None:
     """Into a store of either kind: a seal is the business of the store that has it."""
     before = [content(engine, point, tmp_path / f"before-{point}") for point in grown]
     sent(engine, place)
     new = tmp_path / "new"
-    Store.adopt(str(new), f"file://{place}", SECRET, take_over=True, seal=seal, name="far")
+    Store.adopt(str(new), place.url, SECRET, take_over=True, seal=seal, name="far")
     assert home.is_sealed(str(new)) == bool(seal)
     for opened in range(2):
         with Store.open(str(new), key=OTHER if seal else None) as store:
@@ -109,8 +111,9 @@ def test_adopted(
     assert not list(new.parent.glob("*.adopting"))
 
 
+@pytest.mark.seldom
 def test_this_machines_key_is_sealed_too(
-    engine: Store, grown: list[str], place: Path, home_: Path
+    engine: Store, grown: list[str], place: Place, home_: Path
 ) -> None:
     sent(engine, place)
     path = home_ / "locations" / "far.key"
@@ -122,14 +125,16 @@ def test_this_machines_key_is_sealed_too(
         open_link(engine._open.context, "far")
 
 
-def test_a_location_that_is_not_sealed_is_refused(engine: Store, place: Path) -> None:
+@pytest.mark.seldom
+def test_a_location_that_is_not_sealed_is_refused(engine: Store, place: Place) -> None:
     with pytest.raises(InvalidRequest, match="a sealed one, as the store is"):
-        add(engine._open.context, "far", Wanted(f"file://{place}", sealed=False), cost=CHEAP)
-    assert not list(place.iterdir())
+        add(engine._open.context, "far", Wanted(place.url, sealed=False), cost=CHEAP)
+    assert not place.names()
 
 
+@pytest.mark.seldom
 def test_a_record_with_the_stores_seal_never_travels(
-    engine: Store, grown: list[str], place: Path
+    engine: Store, grown: list[str], place: Place
 ) -> None:
     sent(engine, place)
     context = engine._open.context
@@ -161,12 +166,13 @@ def chunk_bases(raw: bytes | None) -> bool:
     return raw is None or len(raw) > 24 or len(raw) < 20
 
 
+@pytest.mark.seldom
 def test_an_adopted_sealed_store_needs_its_own_key(
-    engine: Store, grown: list[str], place: Path, tmp_path: Path
+    engine: Store, grown: list[str], place: Place, tmp_path: Path
 ) -> None:
     sent(engine, place)
     new = str(tmp_path / "new")
-    Store.adopt(new, f"file://{place}", SECRET, seal=[OTHER])
+    Store.adopt(new, place.url, SECRET, seal=[OTHER])
     with pytest.raises(PermissionDenied):
         OpenStore(new, key=KEY)
     supply.forget()
@@ -176,7 +182,7 @@ def test_an_adopted_sealed_store_needs_its_own_key(
 
 
 def test_what_is_borrowed_of_a_sealed_store_is_sealed(
-    engine: Store, grown: list[str], place: Path, tmp_path: Path
+    engine: Store, grown: list[str], place: Place, tmp_path: Path
 ) -> None:
     before = content(engine, grown[-1], tmp_path / "before")
     sent(engine, place)
@@ -194,7 +200,7 @@ def test_what_is_borrowed_of_a_sealed_store_is_sealed(
 
 
 def test_what_is_needed_there_is_known_here(
-    engine: Store, make: Maker, grown: list[str], place: Path
+    engine: Store, make: Maker, grown: list[str], place: Place
 ) -> None:
     """The store's own seal makes a record longer, and no other one: nothing is read there to find that out."""
     sent(engine, place)

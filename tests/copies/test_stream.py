@@ -14,25 +14,24 @@ from engine.copies.connect import Wanted, add
 from engine.copies.link import Link
 from engine.errors import LocationUnavailable
 from engine.locations.retry import Retry
-from tests.copies.test_upload import CHEAP, SECRET, place
+from tests.copies.test_upload import CHEAP, SECRET
 from tests.locations.faulty import Delay, Fail, Faulty
+from tests.locations.places import Place
 from tests.restore.support import Maker, noise
 
-__all__ = ["place"]
+__all__ = []
 DATA = noise(24 << 20, 3)
 
 
 @pytest.fixture
-def url(engine: Store, make: Maker, place: Path) -> str:
+def url(engine: Store, make: Maker, place: Place) -> str:
     make.folder(b"d")
     make.file(b"d/large", DATA)
     make.file(b"small", b"small")
     make.point(engine)
-    add(
-        engine._open.context, "far", Wanted(f"file://{place}", [SECRET]), cost=CHEAP
-    ).location.close()
+    add(engine._open.context, "far", Wanted(place.url, [SECRET]), cost=CHEAP).location.close()
     engine.copies.send("far")
-    return f"file://{place}"
+    return place.url
 
 
 def through(

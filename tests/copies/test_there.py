@@ -13,17 +13,18 @@ from engine.index import Table
 from engine.restore import restore
 from tests.copies.test_adopt import filled
 from tests.copies.test_reach import grown
-from tests.copies.test_upload import SECRET, place
+from tests.copies.test_upload import SECRET
+from tests.locations.places import Place
 from tests.restore.support import Maker, damage, found, restored, seen
 
-__all__ = ["grown", "place"]
+__all__ = ["grown"]
 
 
 def test_what_is_damaged_here_is_read_there(
     engine: Store,
     make: Maker,
     grown: list[str],
-    place: Path,
+    place: Place,
     tmp_path: Path,
     expect_log: Callable[[str], None],
 ) -> None:

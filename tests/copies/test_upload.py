@@ -37,8 +37,8 @@ from engine.nodes.ports import Ref
 from engine.packs.records import Entry
 from engine.progress import silent
 from tests.copies.test_reach import grown, reached, top
-from tests.locations.conftest import Server
 from tests.locations.faulty import Call, Delay, Fail, Fault, Faulty, Flip, Lose, Tear
+from tests.locations.places import Place, Server
 from tests.restore.support import Maker, noise
 
 CHEAP = Cost(memory_kib=64, passes=1, lanes=1)
@@ -46,18 +46,12 @@ SECRET = Passphrase("a word or two")
 __all__ = ["grown"]
 
 
-@pytest.fixture
-def place(tmp_path: Path) -> Path:
-    (tmp_path / "there").mkdir()
-    return tmp_path / "there"
-
-
-def make_link(engine: Store, place: Path, name: str = "far") -> Link:
-    return add(engine._open.context, name, Wanted(f"file://{place}", [SECRET]), cost=CHEAP)
+def make_link(engine: Store, place: Place, name: str = "far") -> Link:
+    return add(engine._open.context, name, Wanted(place.url, [SECRET]), cost=CHEAP)
 
 
 @pytest.fixture
-def link(engine: Store, grown: list[str], place: Path) -> Link:
+def link(engine: Store, grown: list[str], place: Place) -> Link:
     return make_link(engine, place)
 
 
@@ -105,6 +99,7 @@ def test_a_location_has_all_of_its_points_and_says_so(
     assert sorted(one.name for one in link.location.list("")) == before
 
 
+@pytest.mark.seldom
 def test_a_new_point_is_queued_with_itself(engine: Store, make: Maker, link: Link) -> None:
     make.file(b"later", b"x")
     point = make.point(engine)
@@ -113,7 +108,7 @@ def test_a_new_point_is_queued_with_itself(engine: Store, make: Maker, link: Lin
     assert row is not None and row.state == "queued"
 
 
-def test_another_store_is_refused(link: Link, place: Path, tmp_path: Path) -> None:
+def test_another_store_is_refused(link: Link, place: Place, tmp_path: Path) -> None:
     Store.init(str(tmp_path / "other"))
     with Store.open(str(tmp_path / "other")) as other:
         with pytest.raises(AlreadyExists, match="adopt"):
@@ -126,9 +121,8 @@ def test_a_directory_of_the_stores_own_is_refused(engine: Store, tmp_path: Path)
     (tmp_path / "link").symlink_to(engine.path)
     for own in (engine.path, f"{engine.path}/run", f"{tmp_path}/link"):
         with pytest.raises(InvalidRequest, match="outlives the store"):
-            make_link(engine, Path(own))
-    (Path(f"{engine.path}-2")).mkdir()  # one that begins with its name is another
-    make_link(engine, Path(f"{engine.path}-2"))
+            add(engine._open.context, "far", Wanted(f"file://{own}", [SECRET]), cost=CHEAP)
+    make_link(engine, Place(Path(f"{engine.path}-2")))  # one that begins with its name is another
 
 
 def test_who_was_replaced_stops(engine: Store, link: Link, grown: list[str]) -> None:
@@ -144,6 +138,7 @@ def test_who_was_replaced_stops(engine: Store, link: Link, grown: list[str]) -> 
         assert "replaced" in outbox.location(txn, "far").paused
 
 
+@pytest.mark.seldom
 def test_a_delta_counts_when_its_base_is_there(engine: Store, link: Link) -> None:
     """Packs come in any order, and a crash leaves some: what has no base there is sent again."""
     base, delta, further = (bytes([number]) * 32 for number in range(3))
@@ -203,6 +198,7 @@ def test_cut_off_at_any_change_it_goes_on(
         ("put", "packs/", Fail(LocationDenied("a server"))), ("put", "", Fail(StoreFull("a bucket"))),
     ],
 )  # fmt: skip
+@pytest.mark.seldom
 def test_whatever_the_location_does_it_ends_verified_or_says_why(
     engine: Store, link: Link, grown: list[str], operation: str, name: str, fault: Fault
 ) -> None:
@@ -230,6 +226,7 @@ def test_whatever_the_location_does_it_ends_verified_or_says_why(
 
 
 @pytest.mark.parametrize("late", [0, 2, 5])
+@pytest.mark.seldom
 def test_what_is_known_to_be_there_can_be_decoded_there(
     engine: Store, make: Maker, link: Link, grown: list[str], late: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip

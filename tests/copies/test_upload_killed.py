@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
@@ -17,6 +16,7 @@ from engine.copies import rows
 from engine.copies.connect import Wanted, add
 from engine.index import Table
 from engine.keys import Key
+from tests.locations.places import Place
 from tests.restore.support import Maker
 
 PACK = 2 << 20
@@ -38,13 +38,15 @@ def known(engine: Store) -> int:
 
 
 def test_verified_packs_are_not_sent_again(
-    engine: Store, make: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    engine: Store,
+    make: Maker,
+    place: Place,
+    another: Callable[[], Place],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    place = tmp_path / "there"
-    place.mkdir()
     make.file(b"large", random.Random(1).randbytes(SIZE))
     point = make.point(engine)
-    add(engine._open.context, "far", Wanted(f"file://{place}", [Key.new()]))
+    add(engine._open.context, "far", Wanted(place.url, [Key.new()]))
     engine.copies.change("far", bandwidth="16M")  # so that there is a middle
     killed, before = 0, 0
     while killed < 4:
@@ -62,11 +64,9 @@ def test_verified_packs_are_not_sent_again(
     [done] = engine.copies.send("far")
     assert done.point == point and engine.copies.uploads("far")[0].state == "verified"
     assert known(engine) == before + done.bytes  # the rest, and no more
-    files = (Path(folder) / name for folder, _, names in os.walk(place / "packs") for name in names)
-    sent = sum(path.stat().st_size for path in files)
+    sent = place.size("packs/")
     # A pack that was put, and of which nobody learned, lies there beside: never more than were on their way.
     assert sent <= known(engine) + killed * (limits.UPLOADS + 1) * PACK
-    (tmp_path / "near").mkdir()
-    add(engine._open.context, "near", Wanted(f"file://{tmp_path}/near", [Key.new()]))
+    add(engine._open.context, "near", Wanted(another().url, [Key.new()]))
     [once] = engine.copies.send("near")
     assert once.bytes > SIZE and abs(known(engine) - once.bytes) < 0.01 * SIZE

@@ -11,14 +11,13 @@ from daemon.contract import LocationSpec, MountSpec
 from engine.errors import Busy, InvalidRequest
 from engine.keys import Identity
 from tests.daemon.supervise.daemons import Daemon, until
+from tests.locations.places import Place
 
 CANARY = "canary-passphrase-7Q"
 
 
-def test_points_leave_the_machine(make: Callable[..., Daemon]) -> None:
+def test_points_leave_the_machine(make: Callable[..., Daemon], place: Place) -> None:
     daemon = make('[uploads]\nwait_s = "20s"\n')
-    there = daemon.root / "there"
-    there.mkdir()
     daemon.start()
     with daemon.remote() as api:
         api.create_mount(MountSpec("m"))
@@ -26,7 +25,7 @@ def test_points_leave_the_machine(make: Callable[..., Daemon]) -> None:
         with pytest.raises(InvalidRequest, match="storage location"):
             api.snapshot("m", durability="remote")
         key = Identity.new().recipient.printed()
-        api.add_location(LocationSpec("there", f"file://{there}", CANARY, [key]))
+        api.add_location(LocationSpec("there", place.url, CANARY, [key]))
         until(lambda: api.point(early.id).copies == {"there": "verified"})
         session = api.begin("m")
         api.attach_log(session.id, "log", [os.urandom(1000)])
@@ -34,11 +33,11 @@ def test_points_leave_the_machine(make: Callable[..., Daemon]) -> None:
         assert done.detail.copies == {"there": "verified"}
         assert api.snapshot("m", durability="remote").copies == {"there": "verified"}
         assert api.mount("m").pending == 0
-        there.rename(daemon.root / "gone")  # a location that is away holds up nobody else
+        place.gone()  # a location that is away holds up nobody else
         late = api.snapshot("m").point
         assert api.mount("m").pending == 1
         until(lambda: api.jobs(kind="upload").items[0].state == "failed")
-        (daemon.root / "gone").rename(there)
+        place.back()
         assert api.retry_uploads("there") == 0  # it waits, and is sent now
         until(lambda: api.point(late.id).copies == {"there": "verified"})
         assert [one.verified for one in api.locations()] == [4]
@@ -53,25 +52,26 @@ def test_points_leave_the_machine(make: Callable[..., Daemon]) -> None:
     assert "holdfast_location_bytes_total{" in text
     assert "add location" in audited
     daemon.stop()
-    for secret in (CANARY, key):
+    kept = place.everything()
+    for secret in (CANARY, key, *place.credentials.values()):
         assert secret not in audited + jobs + daemon.log()
-        for folder in (daemon.store, there):
-            for place, _, names in os.walk(folder):
-                for name in names:
-                    with open(os.path.join(place, name), "rb") as file:
-                        assert secret.encode() not in file.read(), name
+        for folder, _, names in os.walk(daemon.store):
+            for name in names:
+                with open(os.path.join(folder, name), "rb") as file:
+                    assert secret.encode() not in file.read(), name
+        assert not [name for name, data in kept.items() if secret.encode() in data]
 
 
-def test_a_wait_that_ends_before_the_copy_is_there(make: Callable[..., Daemon]) -> None:
+def test_a_wait_that_ends_before_the_copy_is_there(
+    make: Callable[..., Daemon], place: Place
+) -> None:
     daemon = make('[uploads]\nwait_s = "0.2s"\n')
-    there = daemon.root / "there"
-    there.mkdir()
     daemon.start()
     with daemon.remote() as api:
         api.create_mount(MountSpec("m"))
         key = Identity.new().recipient.printed()
-        api.add_location(LocationSpec("there", f"file://{there}", keys=[key]))
-        there.rename(daemon.root / "gone")
+        api.add_location(LocationSpec("there", place.url, keys=[key]))
+        place.gone()
         session = api.begin("m")
         with pytest.raises(Busy, match="the point itself exists"):
             api.commit(session.id, durability="remote")

@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,11 @@ import pytest
 from daemon.client import Remote
 from daemon.contract import JobInfo, LocationSpec, RestoreSpec
 from engine.errors import NotFound
+from engine.keys import Identity
 from tests.cli.support import good, holdfast
 from tests.daemon.service.support import fill
-from tests.daemon.supervise.daemons import Daemon, until
+from tests.daemon.supervise.daemons import Daemon, daemons, until
+from tests.locations.places import KINDS, Place, laid
 
 LOG = b"connected to target database: ORCL (DBID=1)\npiece handle=/b/db/one.bkp tag=T\n"
 FILES = {f"db/{name}.bkp": os.urandom(5_000_000) for name in ("one", "two", "three")}
@@ -54,18 +56,24 @@ def ended(api: Remote, job: JobInfo) -> JobInfo:
     return api.job(job.id)
 
 
-@pytest.fixture(scope="module")
-def world(make_once: Callable[..., Daemon]) -> Iterator[tuple[Daemon, str]]:
+@pytest.fixture(scope="module", params=KINDS)
+def world(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Daemon, str]]:
     """A daemon whose point has a copy that was verified."""
-    daemon = make_once("[mounts.a]\nstart = false\n")
-    (daemon.root / "there").mkdir()
+    there = tmp_path_factory.mktemp("place") / "there"
+    with laid(request.param, request, there) as place, daemons() as make:
+        yield from _world(make("[mounts.a]\nstart = false\n"), place)
+
+
+def _world(daemon: Daemon, place: Place) -> Iterator[tuple[Daemon, str]]:
     daemon.start()
     fill(str(daemon.store), "a", {**FILES, "other": b"x"})
     with daemon.remote() as api:
         session = api.begin("a")
         api.attach_log(session.id, "rman.log", [LOG])
         point = api.commit(session.id).session.point
-        api.add_location(LocationSpec("far", f"file://{daemon.root}/there", sealed=False))
+        api.add_location(LocationSpec("far", place.url, keys=[Identity.new().recipient.printed()]))
         until(lambda: api.point(point).copies == {"far": "verified"})
     yield daemon, point
     daemon.stop()

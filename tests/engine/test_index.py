@@ -353,6 +353,20 @@ def test_one_environment_for_all_who_open_a_path_in_a_process(path: str, tmp_pat
     shared.release(third)
 
 
+def test_nothing_that_was_in_memory_comes_to_the_disk(path: str) -> None:
+    """LMDB writes whole pages, of memory that had something else in it: a passphrase, a request with credentials."""
+    canary = b"canary: what was in memory before; "
+    one = Index(path, create=True)
+    for size in (4080, 4096, 4112) * 3:
+        kept = [bytearray(canary * (size // len(canary))) for _ in range(300)]
+        del kept
+        with one.write() as txn:
+            for number in range(300):
+                txn.put(Table.META, b"%03d-%d" % (number, size), bytes(1000))
+    one.close()
+    assert canary not in Path(path, "data.mdb").read_bytes()
+
+
 def test_an_index_without_all_tables_is_refused(path: str) -> None:
     import lmdb
 

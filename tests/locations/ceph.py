@@ -73,6 +73,8 @@ osd memory target = 1073741824
 rgw data = {top}/rgw
 rgw frontends = beast endpoint=127.0.0.1:{rgw} tcp_nodelay=1
 rgw dns name =
+rgw bucket quota ttl = 0
+rgw cache enabled = false
 """
 
 
@@ -224,16 +226,26 @@ class Ceph:
                 one.wait()
         self._daemons.clear()
 
-    def kill_gateway(self) -> None:
-        """The gateway's process gone from one moment to the next; ``start_gateway`` brings it back."""
+    def kill(self) -> None:
+        """The gateway's process gone from one moment to the next; ``start`` brings it back."""
         gateway = self._daemons.pop()
         os.kill(gateway.pid, signal.SIGKILL)
         gateway.wait()
 
-    def start_gateway(self) -> None:
+    def start(self) -> None:
         """The gateway again, on its port."""
         self._daemon("radosgw", "-n", "client.rgw")
         self._until("the gateway", lambda: _listens(int(self.endpoint.rpartition(":")[2])))
+
+    def fill(self, bucket: str) -> None:
+        """That bucket takes no further object, until it is ``free``."""
+        scope = ("--quota-scope=bucket", f"--bucket={bucket}")
+        self._run("radosgw-admin", "-n", "client.rgw", "quota", "set", "--max-objects=1", *scope)
+        self._run("radosgw-admin", "-n", "client.rgw", "quota", "enable", *scope)
+
+    def free(self, bucket: str) -> None:
+        self._run("radosgw-admin", "-n", "client.rgw", "quota", "disable", "--quota-scope=bucket",
+                  f"--bucket={bucket}")  # fmt: skip
 
 
 def _listens(port: int) -> bool:

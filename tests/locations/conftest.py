@@ -9,67 +9,9 @@ from pathlib import Path
 import pytest
 
 from engine.locations import Location, Retry, open_location
-from tests.locations import azurite as azurite_module
-from tests.locations import ceph as ceph_module
 from tests.locations.azurite import Azurite
-from tests.locations.ceph import Ceph
-from tests.locations.moto_server import MotoServer, client
+from tests.locations.places import VERSIONS, Server
 from tests.locations.proxy import Proxy
-
-BUCKET, LOCKED, VERSIONS = "holdfast-test", "holdfast-locked", "holdfast-versions"
-
-
-class Server:
-    """An S3 server with two buckets: ``url`` makes a place of its own in one of them."""
-
-    def __init__(self, endpoint: str, credentials: dict[str, str]) -> None:
-        self.endpoint, self.credentials = endpoint, credentials
-        self.admin = client(endpoint, credentials)
-        self.admin.create_bucket(Bucket=BUCKET)
-        self.admin.create_bucket(Bucket=LOCKED, ObjectLockEnabledForBucket=True)
-        self.admin.create_bucket(Bucket=VERSIONS)
-        self.admin.put_bucket_versioning(
-            Bucket=VERSIONS, VersioningConfiguration={"Status": "Enabled"}
-        )
-
-    def url(self, bucket: str = BUCKET, endpoint: str = "", options: str = "") -> str:
-        return (
-            f"s3://{bucket}/t/{secrets.token_hex(6)}?endpoint={endpoint or self.endpoint}{options}"
-        )
-
-    def location(self, bucket: str = BUCKET, endpoint: str = "", options: str = "") -> Location:
-        return open_location(self.url(bucket, endpoint, options), self.credentials)
-
-
-@pytest.fixture(scope="session")
-def moto() -> Iterator[Server]:
-    with MotoServer() as server:
-        yield Server(server.endpoint, server.credentials)
-
-
-@pytest.fixture(scope="session")
-def ceph(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    missing = ceph_module.missing()
-    if missing:
-        pytest.fail(f"there is no {missing}; make test-distributed installs it")
-    with Ceph(tmp_path_factory.mktemp("ceph")) as cluster:
-        yield Server(cluster.endpoint, cluster.credentials)
-
-
-@pytest.fixture(params=["moto", pytest.param("ceph", marks=pytest.mark.needs_ceph)])
-def server(request: pytest.FixtureRequest) -> Server:
-    """A real server of the S3 protocol: what is proved of one is to hold of the other."""
-    found: Server = request.getfixturevalue(request.param)
-    return found
-
-
-@pytest.fixture(scope="session")
-def azurite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Azurite]:
-    missing = azurite_module.missing()
-    if missing:
-        pytest.fail(f"there is no {missing}; make test-distributed installs it")
-    with Azurite(tmp_path_factory.mktemp("azurite")) as server:
-        yield server
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@
         proxy.next(Status(503), method="PUT", times=2)      # the next two PUTs are answered 503, nothing is forwarded
         proxy.next(CutRequest(after=1 << 20))               # the connection ends 1 MiB into what the client sends
         proxy.next(FlipRequest(bit=8 * 100))                # one bit of what the client sends is another
+        proxy.next(Redate("20200101T000000Z"))              # its time is another, as of a clock that is wrong
         proxy.next(CutAnswer(after=1 << 20))                # … into the body of the answer (the server did all of it)
         proxy.next(CutAnswer(after=-1))                     # … before any answer: done, and nobody knows
         proxy.next(Delay(2.0))                              # the answer comes so much later
@@ -21,6 +22,7 @@ that signatures stay right.
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import threading
 import time
@@ -49,6 +51,13 @@ class FlipRequest:
     """Pass the request on with one bit of its body changed."""
 
     bit: int
+
+
+@dataclass(frozen=True)
+class Redate:
+    """Pass the request on as one of another time."""
+
+    time: str
 
 
 @dataclass(frozen=True)
@@ -88,7 +97,7 @@ class Call:
     after: int = 0
 
 
-Fault = Call | Status | CutRequest | FlipRequest | CutAnswer | Delay | Truncate | Flip
+Fault = Call | Status | CutRequest | FlipRequest | Redate | CutAnswer | Delay | Truncate | Flip
 
 
 @dataclass
@@ -223,6 +232,8 @@ class Proxy:
             return
         if isinstance(fault, Call) and not fault.after:
             fault.function(path)
+        if isinstance(fault, Redate):
+            request.head = _dated(request.head, fault.time)
         server.sendall(request.head)
         if isinstance(fault, CutRequest):
             _pass(client, server, rest, min(fault.after, request.length))
@@ -306,6 +317,12 @@ def _with_length(head: bytes, length: int) -> bytes:
     lines = head.rstrip(b"\r\n").split(b"\r\n")
     kept = [line for line in lines if not line.lower().startswith(b"content-length:")]
     return b"\r\n".join([*kept, b"Content-Length: %d" % length]) + b"\r\n\r\n"
+
+
+def _dated(head: bytes, time: str) -> bytes:
+    """Where it says when it was signed."""
+    dated = re.sub(rb"(?i)(\r\nx-amz-date: *)[^\r]*", rb"\g<1>" + time.encode(), head)
+    return re.sub(rb"(Credential=[^/]+/)[0-9]{8}", rb"\g<1>" + time[:8].encode(), dated)
 
 
 def _pass(source: socket.socket, target: socket.socket, rest: bytes, length: int) -> None:

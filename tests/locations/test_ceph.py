@@ -15,7 +15,7 @@ from engine.locations import Retry, open_location
 from tests.copies.test_object_lock import attacked, cheap
 from tests.copies.test_reach import grown
 from tests.locations.ceph import Ceph
-from tests.locations.conftest import LOCKED, Server
+from tests.locations.places import LOCKED, Server
 from tests.locations.proxy import FlipRequest, Proxy
 from tests.restore.conftest import engine, home, make
 
@@ -117,9 +117,9 @@ def test_the_gateway_killed_in_the_middle(tmp_path_factory: pytest.TempPathFacto
         thread.start()
         for _ in range(3):
             time.sleep(0.7)
-            cluster.kill_gateway()
+            cluster.kill()
             time.sleep(0.5)
-            cluster.start_gateway()
+            cluster.start()
         before = len(done)
         end = time.monotonic() + 120
         while len(done) < before + 2 and time.monotonic() < end:

@@ -13,7 +13,7 @@ import pytest
 
 from engine.errors import HoldfastError, InvalidRequest, NotFound, PermissionDenied
 from engine.locations import Credentials, Retry, Throttle, open_location
-from tests.locations.conftest import LOCKED, Server
+from tests.locations.places import LOCKED, Server
 from tests.locations.proxy import CutAnswer, Proxy, Status
 
 SECRET = "CANARY-7f3a/secret+key"

@@ -17,8 +17,8 @@ from engine.errors import (
     StoreFull,
 )
 from engine.locations import Location, Retry, open_location
-from tests.locations.conftest import LOCKED, Server
 from tests.locations.moto_server import MANY, NAMES
+from tests.locations.places import LOCKED, Server
 from tests.locations.proxy import CutAnswer, CutRequest, Delay, Flip, Proxy, Status, Truncate
 
 
@@ -65,6 +65,19 @@ def test_wrong_credentials(moto: Server) -> None:
             with pytest.raises(LocationDenied, match="look at credentials"):
                 ask()
         assert time.monotonic() - begun < 10
+
+
+def test_a_refusal_without_a_body_is_asked_for_its_reason(far: Location, proxy: Proxy) -> None:
+    """As an answer to HEAD is, which comes first where an upload begins."""
+    far.put("a", b"1")
+    skewed = Status(403, b"<Error><Code>RequestTimeTooSkewed</Code></Error>")
+    proxy.next(skewed, times=-1)
+    with pytest.raises(LocationDenied, match="set the clock"):
+        far.stat("a")
+    proxy.clear()
+    proxy.next(Status(403), method="HEAD")
+    with pytest.raises(LocationDenied, match="look at credentials"):
+        far.stat("a")
 
 
 def test_variables_of_the_client_library_lead_nowhere_else(

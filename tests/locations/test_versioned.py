@@ -12,7 +12,7 @@ import pytest
 from engine import limits
 from engine.errors import LocationUnavailable, NotFound, Unsupported
 from engine.locations import Location, Retry
-from tests.locations.conftest import BUCKET, LOCKED, VERSIONS, Server
+from tests.locations.places import BUCKET, LOCKED, VERSIONS, Server
 from tests.locations.proxy import CutAnswer, Proxy, Status
 
 SEEN = "&versions=1"

@@ -21,6 +21,7 @@ from engine.keys import Key
 from engine.locations import Retry
 from engine.restore import RestoreReport, resume
 from tests.locations.faulty import Fail, Faulty
+from tests.locations.places import Place
 from tests.restore.support import Maker, Seen, noise, seen
 
 MIB = 1 << 20
@@ -160,17 +161,15 @@ with Store.borrow(sys.argv[1], Key(bytes(32)), scratch=sys.argv[3]) as store:
 
 
 @pytest.fixture
-def far(engine: Store, make: Maker, tmp_path: Path) -> tuple[str, bytes]:
+def far(engine: Store, make: Maker, place: Place) -> tuple[str, bytes]:
     """URL of a location, and the content of the large file in its point."""
     data = noise(24 * MIB, 5)
     make.file(b"large", data)
     make.file(b"small", b"small")
     make.point(engine)
-    (tmp_path / "there").mkdir()
-    url = f"file://{tmp_path / 'there'}"
-    add(engine._open.context, "far", Wanted(url, [Key(bytes(32))])).location.close()
+    add(engine._open.context, "far", Wanted(place.url, [Key(bytes(32))])).location.close()
     engine.copies.send("far")
-    return url, data
+    return place.url, data
 
 
 def test_killed_in_its_middle_it_fetches_what_is_missing(
@@ -217,6 +216,7 @@ def count(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
     return lambda: total[0]
 
 
+@pytest.mark.seldom
 def test_only_what_is_needed_is_fetched(
     far: tuple[str, bytes], out: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

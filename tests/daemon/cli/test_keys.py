@@ -15,6 +15,7 @@ from engine.errors import HoldfastError
 from engine.keys import Identity, Key, Recipient, load, parse
 from tests.cli.support import new_store
 from tests.daemon.cli.support import Served
+from tests.locations.places import Place
 
 WORDS = "two words é"
 Run = Callable[..., Result]
@@ -42,10 +43,19 @@ def run(request: pytest.FixtureRequest, tmp_path: Path) -> Run:
     return runner("--api", served.api, "--token-file", served.token)
 
 
-def test_keys_of_a_location(run: Run, tmp_path: Path) -> None:
-    (tmp_path / "there").mkdir()
+@pytest.mark.seldom
+def test_keys_of_a_location(run: Run, place: Place, tmp_path: Path) -> None:
     paper, safe, new = tmp_path / "paper", tmp_path / "safe", tmp_path / "new"
-    run("location", "add", "far", f"file://{tmp_path}/there", "--recovery-key-out", paper)
+    run(
+        "location",
+        "add",
+        "far",
+        place.url,
+        "--credentials",
+        place.source(tmp_path),
+        "--recovery-key-out",
+        paper,
+    )
     try:
         _by_its_commands(run, paper, safe, new)
     finally:

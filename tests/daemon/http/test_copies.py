@@ -10,6 +10,7 @@ import pytest
 from daemon.contract import MountSpec
 from engine.keys import Identity
 from tests.daemon.http.world import World, world
+from tests.locations.places import Place
 
 CANARY = "canary-7Q-passphrase"
 
@@ -20,12 +21,17 @@ def new(place: Path, name: str = "there", **more: object) -> dict[str, object]:
     return {"name": name, "url": f"file://{place}/{name}", "keys": [key], **more}
 
 
-def test_locations_and_uploads(one: World, tmp_path: Path) -> None:
+def test_locations_and_uploads(place: Place, tmp_path: Path) -> None:
+    with world(tmp_path) as one:
+        locations_and_uploads(one, place, tmp_path)
+
+
+def locations_and_uploads(one: World, place: Place, tmp_path: Path) -> None:
     client = one.client()
     for name in ("copied", "other"):
         one.service.create_mount(MountSpec(name))
     point = one.service.snapshot("copied").point.id
-    made = client.post("/v1/locations", json=new(tmp_path, mounts=["copied"]))
+    made = client.post("/v1/locations", json={**new(tmp_path, mounts=["copied"]), "url": place.url})
     assert made.status_code == 201, made.text
     assert made.json()["queued"] == 1
     assert client.get("/v1/mounts/copied").json()["pending"] == 1

@@ -13,9 +13,10 @@ from daemon.http.phoenix_access import Settings
 from engine.keys import Identity
 from tests.daemon.http.serving import serving
 from tests.daemon.service.support import new_store, served, settings
+from tests.locations.places import Place
 
 
-def test_the_limit_follows_what_waits_for_its_copy(tmp_path: Path) -> None:
+def test_the_limit_follows_what_waits_for_its_copy(place: Place, tmp_path: Path) -> None:
     store = str(tmp_path / "store")
     new_store(store)
     with served(store, settings(store)) as service:
@@ -31,9 +32,8 @@ def test_the_limit_follows_what_waits_for_its_copy(tmp_path: Path) -> None:
             for _ in range(3):
                 service.snapshot("m")
             assert ask("GET") == (0, False)  # no location: nothing is pending
-            (tmp_path / "there").mkdir()
             key = Identity.new().recipient.printed()
-            service.add_location(LocationSpec("there", f"file://{tmp_path}/there", keys=[key]))
+            service.add_location(LocationSpec("there", place.url, keys=[key]))
             assert ask("GET") == (0, True)
             assert ask("POST")[0] == 4295622664
             service.start_job("upload", {"location": "there"})

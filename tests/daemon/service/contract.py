@@ -27,6 +27,7 @@ from daemon.contract import (
 from engine.errors import AlreadyExists, Busy, Held, InvalidRequest, NotFound, PermissionDenied
 from engine.keys import Identity, Key
 from tests.daemon.service.support import fill
+from tests.locations.places import Place
 
 FILES = {
     "a.txt": b"first",
@@ -532,13 +533,10 @@ class BackendContract:
         with pytest.raises(NotFound):
             backend.revoke_token("0" * 12)
 
-    def test_keys_of_a_location(self, backend: Backend, tmp_path: Path) -> None:
+    def test_keys_of_a_location(self, backend: Backend, place: Place, tmp_path: Path) -> None:
         safe, paper = Identity.new(), Key.new()
-        there = tmp_path / "there"
-        there.mkdir()
-        backend.add_location(
-            LocationSpec("far", f"file://{there}", keys=[safe.recipient.printed()])
-        )
+        keys, source = [safe.recipient.printed()], place.source(tmp_path)
+        backend.add_location(LocationSpec("far", place.url, keys=keys, credentials=source))
         first = backend.keys("far")
         assert [(one.kind, one.own) for one in first.slots] == [("recipient", False), ("key", True)]
         assert (first.location, first.ring, first.epochs, first.left) == ("far", 1, [1], "")

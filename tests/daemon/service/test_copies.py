@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from engine.errors import (
 )
 from engine.keys import Identity
 from tests.daemon.service.support import fill, new_store, served, settings
+from tests.locations.places import Place, in_a_directory
 
 SECRET = "correct horse battery staple"
 
@@ -51,18 +52,20 @@ def service(tmp_path: Path) -> Iterator[Service]:
         yield one
 
 
-def spec(tmp_path: Path, key: Identity, name: str = "there", **more: Any) -> LocationSpec:
+def spec(place: Place, key: Identity, name: str = "there", **more: Any) -> LocationSpec:
     """Opened by a recipient: stretching a passphrase takes a second."""
-    (tmp_path / name).mkdir(exist_ok=True)
-    return LocationSpec(name, f"file://{tmp_path}/{name}", keys=[key.recipient.printed()], **more)
+    return LocationSpec(name, place.url, keys=[key.recipient.printed()], **more)
 
 
-def test_points_of_a_mount_are_locked_from_the_start(tmp_path: Path, key: Identity) -> None:
+@pytest.mark.seldom
+def test_points_of_a_mount_are_locked_from_the_start(
+    place: Place, tmp_path: Path, key: Identity
+) -> None:
     store = str(tmp_path / "store")
     new_store(store)
     with served(store, settings(store, {"a": {"lock_for": 3600}})) as service:
         service.create_mount(MountSpec("a"))
-        service.add_location(spec(tmp_path, key))
+        service.add_location(spec(place, key))
         made = service.snapshot("a").point
         assert made.locked_ns - made.time_ns >= 3600 * 10**9
         session = service.begin("a")
@@ -73,10 +76,10 @@ def test_points_of_a_mount_are_locked_from_the_start(tmp_path: Path, key: Identi
         assert service.location("there").locking == 1
 
 
-def test_points_are_sent_and_told(service: Service, tmp_path: Path, key: Identity) -> None:
+def test_points_are_sent_and_told(service: Service, place: Place, key: Identity) -> None:
     fill(service.path, "a", {"x": os.urandom(5000)})
     first = service.snapshot("a").point
-    made = service.add_location(spec(tmp_path, key, mounts=["a"]))
+    made = service.add_location(spec(place, key, mounts=["a"]))
     assert (made.sealed, made.mounts, made.queued, made.local) == (True, ["a"], 1, "keep")
     assert service.mount("a").pending == 1 == service.mounts()[0].pending
     assert set(service.oldest_pending()) == {"there"}
@@ -105,31 +108,31 @@ def test_points_are_sent_and_told(service: Service, tmp_path: Path, key: Identit
     with pytest.raises(NotFound, match="locations: there"):
         service.start_job("upload", {"location": "elsewhere"})
     with pytest.raises(AlreadyExists):
-        service.add_location(spec(tmp_path, key))
+        service.add_location(spec(place, key))
     service.remove_location("there")
     assert service.locations() == []
     assert service.point(first.id).copies == {}
 
 
-def test_a_location_that_does_not_answer(service: Service, tmp_path: Path, key: Identity) -> None:
-    service.add_location(spec(tmp_path, key))
-    (tmp_path / "there").rename(tmp_path / "gone")
-    with pytest.raises(Busy, match=r"the point itself exists.*mount its disk"):
+def test_a_location_that_does_not_answer(service: Service, place: Place, key: Identity) -> None:
+    service.add_location(spec(place, key))
+    place.gone()
+    with pytest.raises(Busy, match=rf"the point itself exists.*({place.absent})"):
         service.snapshot("a", durability="remote")
     assert service.mount("a").pending == 1  # the point exists
-    (tmp_path / "gone").rename(tmp_path / "there")
+    place.back()
     assert service.start_job("upload", {"location": "there"}).state == "done"
     assert service.mount("a").pending == 0
 
 
 def test_what_no_point_needs_is_freed_by_a_job(
-    service: Service, tmp_path: Path, key: Identity
+    service: Service, place: Place, key: Identity
 ) -> None:
     fill(service.path, "a", {"x": os.urandom(300_000)})
     first = service.snapshot("a").point
     fill(service.path, "a", {"x": os.urandom(5000)})
     last = service.snapshot("a").point
-    assert service.add_location(spec(tmp_path, key)).needed == -1
+    assert service.add_location(spec(place, key)).needed == -1
     service.start_job("upload", {"location": "there"})
     service.remove_points([first.id])
     planned = service.start_job("reclaim", {"location": "there", "dry_run": True, "egress": 1.0})
@@ -156,11 +159,12 @@ def test_what_no_point_needs_is_freed_by_a_job(
 
 
 def test_locations_are_reclaimed_by_schedule(
-    service: Service, tmp_path: Path, key: Identity
+    service: Service, place: Place, another: Callable[[], Place], tmp_path: Path, key: Identity
 ) -> None:
     """One after the other; what fails is an incident."""
-    service.add_location(spec(tmp_path, key))
-    service.add_location(spec(tmp_path, key, "other"))
+    service.add_location(spec(place, key))
+    other = another()
+    service.add_location(spec(other, key, "other"))
     chores = Chores(service, service._config, Audit(str(tmp_path / "audit")))
 
     def ran() -> dict[str, str]:
@@ -173,7 +177,7 @@ def test_locations_are_reclaimed_by_schedule(
         return [one for one in service.incidents() if one["kind"] == "job_failed"]
 
     assert ran() == {"there": "done", "other": "done"} and failures() == []
-    (tmp_path / "other").rename(tmp_path / "gone")
+    other.gone()
     assert ran() == {"there": "done", "other": "failed"}
     assert [one["thing"] for one in failures()] == ["reclaim"]
 
@@ -188,10 +192,11 @@ class Idle:
         self.woken.append(waited_for)
 
 
+@pytest.mark.seldom
 def test_a_wait_has_an_end_and_says_that_the_point_exists(
-    service: Service, tmp_path: Path, key: Identity
+    service: Service, place: Place, key: Identity
 ) -> None:
-    service.add_location(spec(tmp_path, key))
+    service.add_location(spec(place, key))
     idle = Idle()
     service.ports = replace(service.ports, uploads=idle)
     point = service.snapshot("a").point
@@ -220,11 +225,12 @@ def test_a_wait_has_an_end_and_says_that_the_point_exists(
         service.snapshot("a", durability="remote")
 
 
+@pytest.mark.seldom
 def test_what_failed_is_told_and_tried_again(
-    service: Service, tmp_path: Path, key: Identity, monkeypatch: pytest.MonkeyPatch
+    service: Service, place: Place, key: Identity, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(service.path, "a", {"x": os.urandom(5000)})
-    service.add_location(spec(tmp_path, key))
+    service.add_location(spec(place, key))
 
     def broken(*_: object, **__: object) -> Kept:
         raise Corrupt("a note", found="damage")
@@ -247,6 +253,7 @@ def test_what_failed_is_told_and_tried_again(
     assert service.mount("a").pending == 0
 
 
+@in_a_directory
 @pytest.mark.parametrize(
     "change",
     [
@@ -255,15 +262,16 @@ def test_what_failed_is_told_and_tried_again(
     ],
 )  # fmt: skip
 def test_wrong_locations_are_refused(
-    service: Service, tmp_path: Path, key: Identity, change: dict[str, Any]
+    service: Service, place: Place, key: Identity, change: dict[str, Any]
 ) -> None:
     with pytest.raises((InvalidRequest, NotFound)):
-        service.add_location(replace(spec(tmp_path, key), **change))
+        service.add_location(replace(spec(place, key), **change))
     assert service.locations() == []
 
 
-def test_secrets_are_not_shown(tmp_path: Path, key: Identity) -> None:
-    shown = repr(replace(spec(tmp_path, key), passphrase=SECRET))
+@in_a_directory
+def test_secrets_are_not_shown(place: Place, key: Identity) -> None:
+    shown = repr(replace(spec(place, key), passphrase=SECRET))
     assert SECRET not in shown
     assert key.recipient.printed() not in shown
 
@@ -289,10 +297,11 @@ def test_what_is_kept_of_a_point_is_what_the_state_has(service: Service) -> None
     assert settings_of(service.store, service.state, "gone") == {}
 
 
+@pytest.mark.seldom
 def test_a_damaged_log_keeps_no_point_from_its_copy(
-    service: Service, tmp_path: Path, key: Identity
+    service: Service, place: Place, key: Identity
 ) -> None:
-    service.add_location(spec(tmp_path, key))
+    service.add_location(spec(place, key))
     session = service.begin("a")
     service.attach_log(session.id, "log", [b"text"])
     service.commit(session.id)
@@ -304,10 +313,11 @@ def test_a_damaged_log_keeps_no_point_from_its_copy(
     assert "without logs" in told[-1]
 
 
+@pytest.mark.seldom
 def test_a_point_is_not_sent_before_all_of_it_is_written_down(
-    service: Service, tmp_path: Path, key: Identity, monkeypatch: pytest.MonkeyPatch
+    service: Service, place: Place, key: Identity, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    service.add_location(spec(tmp_path, key))
+    service.add_location(spec(place, key))
     service.snapshot("a")
     monkeypatch.setattr("daemon.service.sending.WAIT_S", 0.02)
     with service.locked("a"):

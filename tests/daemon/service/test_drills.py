@@ -30,6 +30,7 @@ from engine.keys import Identity
 from engine.progress import silent
 from tests.cli.support import packs
 from tests.daemon.service.support import DAY, HOUR, Clock, fill, new_store, served, settings
+from tests.locations.places import Place
 
 FILES = {"d/data": bytes(range(256)) * 1000, "d/e/empty": b"", "text": b"x" * 5000}
 LOOK = """
@@ -268,20 +269,16 @@ def test_closed_directories_are_removed_by_who_is_not_root() -> None:
 # --- from a location -----------------------------------------------------------------------------------------
 
 
-def test_from_a_location_alone(
-    path: str, tmp_path: Path, expect_log: Callable[[str], None]
-) -> None:
+def test_from_a_location_alone(path: str, place: Place, expect_log: Callable[[str], None]) -> None:
     expect_log("is suspect")
-    there = tmp_path / "there"
-    there.mkdir()
     key = Identity.new().recipient.printed()
     with drilled(path, hooked(path, LOOK)) as service:
-        service.add_location(LocationSpec("nas", f"file://{there}", keys=[key]))
+        service.add_location(LocationSpec("nas", place.url, keys=[key]))
         with pytest.raises(NotFound, match="verified at location 'nas'"):
             service.drill(DrillSpec("m", source="nas"))
         made = service.snapshot("m", durability="remote").point
         late = service.snapshot("m").point
-        before = {one: one.stat().st_mtime_ns for one in there.rglob("*") if one.is_file()}
+        before = place.everything()
         for _ in range(3):  # the one that is not there yet is never drawn
             service.snapshot("m")
         job = service.drill(DrillSpec("m", source="nas", keep=True))
@@ -291,14 +288,14 @@ def test_from_a_location_alone(
         assert b"m from nas:" in b"".join(service.attachment(found.output)[1])
         assert set(os.listdir(Path(found.path).parent)) == {"tree", "work", "hook"}
         shutil.rmtree(Path(found.path).parent)
-        assert before == {one: one.stat().st_mtime_ns for one in there.rglob("*") if one.is_file()}
+        assert place.everything() == before
         with pytest.raises(NotFound, match="verified at location"):
             service.drill(DrillSpec(point=late.id, source="nas"))
         for one in packs(Path(path)):  # what is here is not asked for
             one.write_bytes(bytes(one.stat().st_size))
         assert service.drill(DrillSpec(point=made.id, source="nas")).state == "done"
-        for one in there.glob("packs/*/*"):
-            one.write_bytes(bytes(one.stat().st_size))
+        for name in place.names("packs/"):
+            place.write(name, bytes(len(place.read(name))))
         job = service.drill(DrillSpec(point=made.id, source="nas"))
         assert job.state == "failed" and left(path) == []
         assert service.mount("m").drilled_ns == service.drills("m")[1].ended_ns

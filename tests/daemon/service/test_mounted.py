@@ -18,7 +18,9 @@ from daemon.supervise.settings import Settings
 from engine.errors import Busy, InvalidRequest, NotFound
 from engine.index import Table
 from engine.index.rows import KIND_DATA
+from engine.keys import Identity
 from tests.daemon.service.support import fill, new_store, served, settings
+from tests.locations.places import Place
 from tests.restore.support import damage
 
 pytestmark = pytest.mark.needs_fuse
@@ -165,8 +167,7 @@ def names(top: Path) -> list[str]:
     return sorted(str(one.relative_to(top)) for one in top.rglob("*"))
 
 
-def test_parts_of_a_point_are_shown_here_and_from_a_location(tmp_path: Path) -> None:
-    (tmp_path / "there").mkdir()
+def test_parts_of_a_point_are_shown_here_and_from_a_location(place: Place, tmp_path: Path) -> None:
     content = os.urandom(300_000)
     with mounted(tmp_path) as (service, where):
         (where / "db" / "deep").mkdir(parents=True)
@@ -177,7 +178,7 @@ def test_parts_of_a_point_are_shown_here_and_from_a_location(tmp_path: Path) -> 
         point = service.commit(session.id).session.point
         with pytest.raises(InvalidRequest, match="a mount of Holdfast"):
             service.add_location(LocationSpec("own", f"file://{where}/db", sealed=False))
-        spec = LocationSpec("far", f"file://{tmp_path}/there", sealed=False)
+        spec = LocationSpec("far", place.url, keys=[Identity.new().recipient.printed()])
         service.add_location(spec)
         with pytest.raises(NotFound, match="copy of point"):
             service.restore(RestoreSpec(point, location="far"))
@@ -202,10 +203,10 @@ def test_parts_of_a_point_are_shown_here_and_from_a_location(tmp_path: Path) -> 
         with pytest.raises(Busy, match="restore that is read from there"):
             service.remove_location("far")
         service.stop_mount("m")
-        (tmp_path / "there").rename(tmp_path / "gone")
+        place.gone()
         service.start_mount("m")
         assert os.listdir(shown) == [str(near.id)]
-        (tmp_path / "gone").rename(tmp_path / "there")
+        place.back()
         service.show_hidden()
         assert file.read_bytes() == content + b"db/one.bkp"
         service.delete_restore("m", far.id)

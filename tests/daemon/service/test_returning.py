@@ -23,9 +23,11 @@ from daemon.service.sending import kept, settings_of
 from daemon.state import State
 from engine import Store
 from engine.copies import extras as copies_extras
+from engine.keys import Key
 from engine.maintain.refill import AdoptReport
 from tests.cli.support import good, holdfast
 from tests.daemon.service.support import fill, new_store, served, settings
+from tests.locations.places import Place
 
 RMAN = b"connected to target database: ORCL (DBID=1)\npiece handle=/b/one.bkp tag=T\n"
 POLICY: dict[str, Any] = {
@@ -34,11 +36,13 @@ POLICY: dict[str, Any] = {
     "exports": [{"client": "10.1.0.0/16"}],
 }  # fmt: skip
 LOG = os.urandom(3 << 20)
+KEY = Key(bytes(range(32)))
 
 
 @dataclass
 class Lost:
-    """A store that is gone but for its location. ``points``: oldest first; ``kept``: what its state had of each."""
+    """A store that is gone, but not what lay at its location. ``points``: oldest first; ``kept``: of each, what its
+    state had."""
 
     there: Path
     points: list[str]
@@ -49,7 +53,7 @@ class Lost:
 @pytest.fixture(scope="module")
 def lost(tmp_path_factory: pytest.TempPathFactory) -> Lost:
     base = tmp_path_factory.mktemp("lost")
-    (base / "there").mkdir()
+    place = Place(base / "there")
     path = str(base / "store")
     new_store(path)
     policy = {**POLICY, "hooks": {}}
@@ -57,7 +61,7 @@ def lost(tmp_path_factory: pytest.TempPathFactory) -> Lost:
         service.create_mount(MountSpec("m"))
         fill(path, "m", {"one.bkp": b"x", "two.bkp": b"y"})
         first = service.snapshot("m").point.id
-        service.add_location(LocationSpec("far", f"file://{base}/there", sealed=False))
+        service.add_location(LocationSpec("far", place.url, keys=[KEY.printed()]))
         assert service.start_job("upload", {"location": "far"}).state == "done"
         service.keep(first)  # said after it was sent
         session = service.begin("m", holder="me", label="night")
@@ -67,25 +71,26 @@ def lost(tmp_path_factory: pytest.TempPathFactory) -> Lost:
         third = service.snapshot("m").point.id
         assert service.start_job("upload", {"location": "far"}).state == "done"
         points = [first, second, third]
-        return Lost(base / "there", points, {one: kept(service.state, one) for one in points}, 2)
+        return Lost(place.root, points, {one: kept(service.state, one) for one in points}, 2)
 
 
 @pytest.fixture
-def there(lost: Lost, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(lost.there, tmp_path / "there"))
+def there(lost: Lost, place: Place) -> Place:
+    place.fill(lost.there)
+    return place
 
 
-def adopted(tmp_path: Path, there: Path) -> str:
+def adopted(tmp_path: Path, there: Place) -> str:
     def furnish(at: str, found: AdoptReport) -> None:
         assert adopting.furnish(at, found.settings) == []
 
     path = str(tmp_path / "new")
-    Store.adopt(path, f"file://{there}", None, furnish=furnish)
+    Store.adopt(path, there.url, KEY, furnish=furnish)
     return path
 
 
 @pytest.fixture
-def service(tmp_path: Path, there: Path) -> Iterator[Service]:
+def service(tmp_path: Path, there: Place) -> Iterator[Service]:
     path = adopted(tmp_path, there)
     with served(path, settings(path, {"m": {"keep": {"last": 1}}})) as one:
         yield one
@@ -111,19 +116,23 @@ def test_all_comes_back_once(service: Service, lost: Lost) -> None:
     assert tomllib.loads((Path(service.path) / adopting.FILE).read_text())["mounts"]["m"]["quota"]
 
 
-def test_the_command_gives_all_back(lost: Lost, there: Path, tmp_path: Path) -> None:
-    new = tmp_path / "new"
-    told = json.loads(good(holdfast(new, "adopt", f"file://{there}", "--unsealed", "--json")))
+def test_the_command_gives_all_back(lost: Lost, there: Place, tmp_path: Path) -> None:
+    new, key = tmp_path / "new", tmp_path / "key"
+    key.touch(0o600)
+    key.write_text(KEY.printed())
+    words = ("adopt", there.url, "--key-file", str(key))
+    told = json.loads(good(holdfast(new, *words, "--json")))
     assert told["returned"] == {
         "points": 3, "attachments": 2, "kept": 1, "lost": [], "waiting": 0, "why": "",
     }  # fmt: skip
     assert told["configuration"] == str(new / adopting.FILE) and told["left_out"] == 0
     shutil.rmtree(new)
-    said = good(holdfast(new, "adopt", f"file://{there}", "--unsealed"))
+    said = good(holdfast(new, *words))
     assert "3 points is back: 2 attachments, 1 marked" in said and str(adopting.FILE) in said
     assert '"kept": true' in good(holdfast(new, "show", lost.points[0], "--json"))
 
 
+@pytest.mark.seldom
 def test_a_state_that_was_lost_comes_back(service: Service, lost: Lost) -> None:
     service.give_back()
     service.state.close()
@@ -135,6 +144,7 @@ def test_a_state_that_was_lost_comes_back(service: Service, lost: Lost) -> None:
         assert {point: kept(state, point) for point in lost.points} == lost.kept
 
 
+@pytest.mark.seldom
 def test_whoever_is_killed_is_followed_by_the_next(
     service: Service, lost: Lost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -170,20 +180,21 @@ def test_whoever_is_killed_is_followed_by_the_next(
 
 
 def test_retention_waits_until_it_is_known_what_is_kept(
-    service: Service, lost: Lost, there: Path, expect_log: Any
+    service: Service, lost: Lost, there: Place, expect_log: Any
 ) -> None:
     first, second, third = lost.points
     assert service.expire("m", service.clock()) == []
-    there.rename(there.parent / "gone")
+    there.gone()
     expect_log("not back yet")
     service.give_back()
     assert service.expire("m", service.clock()) == []
-    (there.parent / "gone").rename(there)
+    there.back()
     service.give_back()
     assert [one.id for one in service.expire("m", service.clock())] == [second]
     assert {one.id for one in service.store.points()} == {first, third}
 
 
+@pytest.mark.seldom
 def test_what_is_said_here_counts_more(service: Service, lost: Lost) -> None:
     first, second, _ = lost.points
     service.keep(first, kept=False)
@@ -196,6 +207,7 @@ def test_what_is_said_here_counts_more(service: Service, lost: Lost) -> None:
 
 
 @pytest.mark.parametrize("bytes_", [b"", b"HFX1\xff\xff\xff\xff", b"HFX1\x00\x00\x00\x02{}"])
+@pytest.mark.seldom
 def test_what_cannot_be_read_costs_its_own_point_only(
     service: Service, lost: Lost, monkeypatch: pytest.MonkeyPatch, bytes_: bytes
 ) -> None:
@@ -220,19 +232,15 @@ def test_what_cannot_be_read_costs_its_own_point_only(
     assert all_of(service, lost)[third] == lost.kept[third]
 
 
-def test_a_pack_that_is_damaged(service: Service, lost: Lost, there: Path) -> None:
-    for folder, _, names in os.walk(there / "packs"):
-        for name in names:
-            with open(os.path.join(folder, name), "r+b") as file:
-                file.seek(70)
-                byte = file.read(1)
-                file.seek(70)
-                file.write(bytes([byte[0] ^ 1]))
+def test_a_pack_that_is_damaged(service: Service, lost: Lost, there: Place) -> None:
+    for name in there.names("packs/"):
+        there.flip(name, 70)
     shutil.rmtree(os.path.join(service.path, "cache"), ignore_errors=True)
     found = returning.give_back(service.store, service.state)
     assert found.points + len(found.lost) == 3 and found.lost
 
 
+@pytest.mark.seldom
 def test_two_at_once(service: Service) -> None:
     from daemon.service.core import alone
     from engine.errors import Busy
@@ -264,6 +272,7 @@ def test_tables_of_mounts_are_those_that_were(tmp_path: Path) -> None:
         assert state.marks.names(ADOPTED) == [ADOPTED + "a.b"] and not state.marks.names(SETTINGS)
 
 
+@pytest.mark.seldom
 def test_settings_are_sent_on_until_the_configuration_has_its_own(service: Service) -> None:
     def sent() -> Any:
         return settings_of(service.store, service.state, "m")["configuration"]

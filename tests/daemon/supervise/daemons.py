@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from daemon.client import Remote
@@ -160,6 +163,22 @@ class Daemon:
             subprocess.run(["umount", "-l", str(place)], check=False, capture_output=True)
             kernel.seal(str(place), sealed=False)
         self._notified.close()
+
+
+@contextmanager
+def daemons() -> Iterator[Callable[..., Daemon]]:
+    """Makes some in a directory of their own; they end, whatever happens, with it."""
+    place = Path(tempfile.mkdtemp(prefix="hfd-", dir="/tmp"))
+    made: list[Daemon] = []
+
+    def one(tables: str = "[mounts.a]\n[mounts.b]\n", **options: object) -> Daemon:
+        made.append(Daemon(place, tables, **options))  # type: ignore[arg-type]
+        return made[-1]
+
+    yield one
+    for each in made:
+        each.end()
+    shutil.rmtree(place, ignore_errors=True)
 
 
 def until(what: Callable[[], bool], limit: float = 20.0) -> float:

@@ -9,6 +9,7 @@ from daemon.contract import JobInfo, JobState, LocationSpec, MountSpec, UploadIn
 from daemon.supervise.uploading import FIRST, LONGEST, LOOK_EVERY, Uploading, due_ns
 from engine.keys import Identity
 from tests.daemon.service.support import new_store, served, settings
+from tests.locations.places import Place
 
 SECOND = 10**9
 NOW = 1_700_000_000 * SECOND
@@ -49,10 +50,11 @@ def test_a_clock_that_was_set_back_holds_nothing_up() -> None:
     assert wait_s([row(1, ago_s=-1e6)], [job("failed", ago_s=1), *before]) == 2 * FIRST - 1
 
 
-async def test_a_look_begins_what_is_due_and_tells_what_is_late(tmp_path: Path) -> None:
-    store, there = str(tmp_path / "store"), tmp_path / "there"
+async def test_a_look_begins_what_is_due_and_tells_what_is_late(
+    place: Place, tmp_path: Path
+) -> None:
+    store = str(tmp_path / "store")
     new_store(store)
-    there.mkdir()
     config = settings(store, uploads={"late_s": 0.001})
     with served(store, config) as service:
 
@@ -64,10 +66,10 @@ async def test_a_look_begins_what_is_due_and_tells_what_is_late(tmp_path: Path) 
         assert uploading._look(at_once=False) == LOOK_EVERY  # no location
         service.create_mount(MountSpec("m"))
         key = Identity.new().recipient.printed()
-        service.add_location(LocationSpec("there", f"file://{there}", keys=[key]))
+        service.add_location(LocationSpec("there", place.url, keys=[key]))
         assert uploading._look(at_once=False) == LOOK_EVERY
         assert jobs() == []
-        there.rename(tmp_path / "gone")
+        place.gone()
         service.snapshot("m")
         assert uploading._look(at_once=False) == FIRST
         assert jobs() == ["failed"]
@@ -75,7 +77,7 @@ async def test_a_look_begins_what_is_due_and_tells_what_is_late(tmp_path: Path) 
         assert jobs() == ["failed"]
         kinds = {(one.kind, one.thing) for one in service.store.incidents.known()}
         assert ("copy_late", "location there") in kinds
-        (tmp_path / "gone").rename(there)
+        place.back()
         uploading._look(at_once=True)
         assert jobs() == ["done", "failed"]
         assert uploading._look(at_once=False) == LOOK_EVERY
