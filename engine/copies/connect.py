@@ -88,12 +88,7 @@ def add(context: Context, name: str, wanted: Wanted, *, cost: Cost = COST) -> Li
     features = location.features()
     if wanted.object_lock:
         refuse_without_lock(location, features)
-    if not features.create:
-        raise Unsupported(
-            location.shown, expected="a server that keeps conditional creates", found="one that does not",
-            do="use another, as two writers could not be told apart there; or a bucket that keeps versions, with"
-            " versions=1 in its URL",
-        )  # fmt: skip
+    refuse_without_create(location, features)
     row = _row(context, name, wanted)
     number, vault = _keys(context, name, row, location, wanted, cost)
     link = Link(context, name, location, vault, number)
@@ -127,6 +122,16 @@ def _is_mounted(device: int) -> bool:
     number = f"{os.major(device)}:{os.minor(device)}"
     with open("/proc/self/mountinfo", encoding="latin-1") as table:
         return any(f" {number} " in line and " - fuse.holdfast " in line for line in table)
+
+
+def refuse_without_create(location: Location, features: Features) -> None:
+    """Raises Unsupported where two writers could not be told apart."""
+    if not features.create:
+        raise Unsupported(
+            location.shown, expected="a server that keeps conditional creates", found="one that does not",
+            do="use another, as two writers could not be told apart there; or a bucket that keeps versions, with"
+            " versions=1 in its URL",
+        )  # fmt: skip
 
 
 def refuse_without_lock(location: Location, features: Features) -> None:

@@ -305,6 +305,15 @@ class Link:
             pack_of(row) for row in found if row.location == self.row.id and row.state == UNNAMED
         )
 
+    def to_name(self) -> tuple[PackRow, ...]:
+        """Of the packs that no entry names yet those that the next one is to name. What it has no room for is named
+        before, by entries of its own."""
+        packs, most = self.unnamed(), limits.JOURNAL_PACKS_MAX
+        while len(packs) > most:
+            self.append(journal.PacksChanged(packs[:most], ()))
+            packs = packs[most:]
+        return packs
+
     def _replaced(self, entry: Entry) -> None:
         by = entry.writer.hex()
         with self.context.index.write() as txn:
