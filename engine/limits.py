@@ -131,9 +131,7 @@ TOMBSTONES_KEPT = (
 SEALED_PACK = (
     32 * MIB
 )  # a pack at a location is no larger, with its trailer: built in memory, four parts of an upload
-SEALED_FIRST = (
-    4 * MIB
-)  # the first of an upload, each next twice as large: sending begins soon, and has more when it is done
+SEALED_FIRST = 8 * MIB  # the first of an upload, in one request, so that sending begins soon
 SEALED_PACK_MAX = 48 * MIB  # a reader refuses more; packs were made with the trailer on top
 SEALED_RECORDS_MAX = 131_072  # records of a pack: of 256 bytes each they fill one
 SEALED_TRAILER_MAX = 12 * MIB  # plaintext of a trailer: so many records with a base and a half each
@@ -232,7 +230,7 @@ assert 32 * XATTR_NODES_MAX < XATTR_INLINE_MAX <= 254
 assert XATTR_NODES_MAX * XATTR_NODE >= 2 * XATTR_TOTAL_MAX
 assert SEALED_PACK + RECORD_MAX + SEALED_TRAILER_MAX <= SEALED_PACK_MAX < PACK_HARD_MAX
 assert 48 * SEALED_RECORDS_MAX <= SEALED_TRAILER_MAX < int.from_bytes(b"HFR1", "little")
-assert SEALED_PACK % PUT_PART == 0 and 5 * MIB <= PUT_PART
+assert SEALED_PACK % PUT_PART == 0 and SEALED_FIRST <= PUT_PART and 5 * MIB <= PUT_PART
 assert RETRY_FIRST < RETRY_LONGEST < RETRY_LIMIT and RANGE_GAP < RANGE_MAX
 assert REQUEST_RETRY_TIME < RETRY_LONGEST
 

@@ -101,7 +101,7 @@ class Uploader:
         self._sent: deque[_Batch] = deque()
         self._early: list[tuple[Entry, CopyRow]] = []  # deltas that came before their bases
         self._rooms = Rooms()
-        self._full = min(limits.SEALED_FIRST, limits.SEALED_PACK)  # bytes of a pack, for now
+        self._idle = True  # no pack was put yet: the first is a small one, so that the line has something to do
 
     def upload(
         self, point: str, extras: Sequence[bytes] = (), settings: Mapping[str, Any] | None = None
@@ -193,7 +193,8 @@ class Uploader:
 
     def _add(self, kind: int, entry: Entry, raw: codec.Bytes) -> None:
         pack = self._lanes.get(kind)
-        if pack is not None and not pack.fits(entry, self._full):
+        most = min(limits.SEALED_FIRST, limits.SEALED_PACK) if self._idle else limits.SEALED_PACK
+        if pack is not None and not pack.fits(entry, most):
             self._close(kind)
             pack = None
         if pack is None:
@@ -229,7 +230,7 @@ class Uploader:
         if kind == METADATA:
             marks, self._marks = self._marks, []
         self._settle(self._threads)
-        self._full = min(2 * self._full, limits.SEALED_PACK)
+        self._idle = False
         sent = self._pool.submit(self._put, pack)
         self._sent.append(_Batch(pack, whole, sent, marks))
 
