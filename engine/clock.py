@@ -3,8 +3,9 @@
 The row ``clock`` of META has the time as this store last knew it, and how long the machine had been up then. Within one
 boot time goes by as the machine has been up, whatever the clock is set to. Over a boot nobody here knows how long it
 was off. A store that has ever heard the time from the server of a storage location (row ``clock there``: the newest it
-heard) counts of that only what the machine has been up since the boot, until a server says more; the others believe the
-clock as it is found. Every process that comes to write looks, so the first one after a boot settles it for that boot.
+heard) counts of that only what the machine has been up since the boot, until a server says more, though never more than
+the others do, who believe the clock as it is found. Every process that comes to write looks, so the first one after a
+boot settles it for that boot.
 What the first look of a boot saw is in the file ``clock`` as well: an index made anew, or an older one that was put
 back, does not know it, and within a boot one look is as good as another.
 """
@@ -36,11 +37,13 @@ class Now(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """The time as it was known at a look: ns since the epoch, s since the machine booted, and which boot."""
+    """The time as it was known at a look: ns since the epoch, s since the machine booted, and which boot. ``most_ns``:
+    what it would be if the clock were believed over that boot, 0 for the same."""
 
     time_ns: int
     since_boot: float
     boot: str
+    most_ns: int = 0
 
 
 def judged(
@@ -48,14 +51,16 @@ def judged(
 ) -> tuple[Now, Seen]:
     """What time it may be, and what is to be remembered of this look. ``there_ns``: the newest time that a server
     elsewhere told, 0 where none ever did."""
-    known = wall_ns
+    known = most = wall_ns
     if last is not None and last.boot == boot and since_boot >= last.since_boot:
-        known = last.time_ns + int((since_boot - last.since_boot) * _SECOND)
+        gone = int((since_boot - last.since_boot) * _SECOND)
+        known, most = last.time_ns + gone, (last.most_ns or last.time_ns) + gone
     elif last is not None and there_ns:
         known = min(wall_ns, last.time_ns + int(since_boot * _SECOND))
-    known = max(known, min(wall_ns, there_ns))  # to lie takes this machine and that server
-    latest = max(wall_ns, known, there_ns, 0 if last is None else last.time_ns)
-    return Now(min(wall_ns, known), latest), Seen(known, since_boot, boot)
+    # The server may be on this machine, and have its clock: it makes nothing later than that as it was found.
+    known = max(known, min(wall_ns, there_ns, most))
+    latest = max(wall_ns, most, 0 if last is None else max(last.time_ns, last.most_ns))
+    return Now(min(wall_ns, known), latest), Seen(known, since_boot, boot, most)
 
 
 def look(system: Os, txn: Txn, root: str) -> Now:
@@ -102,7 +107,7 @@ def _of_boot(system: Os, root: str, boot: str) -> Seen | None:
 
 def _decoded(raw: bytes) -> Seen:
     try:
-        time_ns, since_boot, boot = json.loads(raw)
-        return Seen(int(time_ns), float(since_boot), str(boot))
+        time_ns, since_boot, boot, *most = json.loads(raw)
+        return Seen(int(time_ns), float(since_boot), str(boot), *map(int, most))
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise Corrupt("what is known of the clock", found=str(error)) from None

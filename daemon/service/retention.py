@@ -23,7 +23,7 @@ def believable(now: Seen, last: Seen | None) -> tuple[int, int, Seen]:
     """(the time that may be used to delete, by how many ns the clock is wrong, what to remember of this look), by the
     engine's judgment. Over a boot the clock is believed, and when somebody says that it is right (``last`` is None).
     """
-    judged, seen = clock.judged(*now, last)
+    judged, seen = clock.judged(now.time_ns, now.since_boot, now.boot, last)
     ahead = now.time_ns - seen.time_ns
     return judged.earliest, ahead if abs(ahead) > SLACK else 0, seen
 
