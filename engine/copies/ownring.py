@@ -27,9 +27,9 @@ def take_over(link: Link) -> None:
     """Be the location's only writer, with a key that opens its ring there. Raises Busy when somebody has written there
     since it was adopted, PermissionDenied when its master key is another since, Unsupported where a server (to which
     it may have been copied) lets two write."""
+    link.nobody_since()  # before anything is written there
     refuse_without_create(link.location, link.location.features())
     if link.row.ring_here:
-        link.nobody_since()
         _let_in(link)
     link.take_over()
     _forget(link)
