@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -110,6 +111,7 @@ def _building(path: str, system: Os) -> Iterator[str]:
     if not system.exists(folder):
         system.mkdir(folder)
         _like(path, folder)
+    _refuse_others(folder, path)
     names = set(system.listdir(folder))
     if names - {_MARK, _STORE} or (names and _MARK not in names):
         raise AlreadyExists(
@@ -136,6 +138,17 @@ def _building(path: str, system: Os) -> Iterator[str]:
             os.rmdir(folder)
     finally:
         system.close(fd)
+
+
+def _refuse_others(folder: str, path: str) -> None:
+    """Whoever owns the directory could put a store of his in the place of the one that is made in it."""
+    found = os.lstat(folder)
+    mine = {0, os.geteuid(), os.stat(path).st_uid if os.path.isdir(path) else 0}
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid not in mine:
+        raise AlreadyExists(
+            folder, expected="nothing, or a directory of this user", found="another's, or a link",
+            do="move it away",
+        )  # fmt: skip
 
 
 def _like(path: str, folder: str) -> None:

@@ -267,6 +267,19 @@ def test_a_place_in_use_is_left_alone(
             adopted(tmp_path, place)
         assert (folder / inside).read_text() == "x"
         shutil.rmtree(folder)
+    folder = tmp_path / "new.adopting"  # somebody else's: his would be what becomes the store
+    (tmp_path / "his").mkdir()
+    folder.symlink_to(tmp_path / "his")
+    with pytest.raises(AlreadyExists, match="another's"):
+        adopted(tmp_path, place)
+    folder.unlink()
+    if os.geteuid() == 0:
+        folder.mkdir()
+        os.chown(folder, 65534, 65534)
+        with pytest.raises(AlreadyExists, match="another's"):
+            adopted(tmp_path, place)
+        folder.rmdir()
+    assert list((tmp_path / "his").iterdir()) == []
     assert place.everything() == before
     (tmp_path / "new").mkdir()
     assert adopted(tmp_path, place).points == 3
