@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 
 from engine.errors import (
+    Away,
     Corrupt,
     HoldfastError,
     InvalidRequest,
@@ -51,7 +52,8 @@ def translate(text: str, kind: str, what: str) -> HoldfastError:
     if code in _FULL or status == 507:
         return StoreFull(what, found=found, do="free space at the storage location")
     if code in _NO_BUCKET:
-        return NotFound(f"bucket of {what}", found=code, do="make the bucket, or correct the URL")
+        # Nothing in it is missing, and nothing is damaged by that.
+        return Away(f"bucket of {what}", found=code, do="make the bucket, or correct the URL")
     if code in _PASSING or status in (408, 409, 425, 429) or (status >= 500 and status != 501):
         return LocationUnavailable(
             what, expected="an answer", found=found, do="it is tried again later"

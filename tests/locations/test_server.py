@@ -10,6 +10,7 @@ import pytest
 
 from engine import limits
 from engine.errors import (
+    Away,
     Corrupt,
     LocationDenied,
     LocationUnavailable,
@@ -101,7 +102,7 @@ def test_a_bucket_that_is_not_there(moto: Server) -> None:
         lambda: next(location.list("")),
         lambda: location.remove(["a"]),
     ):
-        with pytest.raises(NotFound, match=r"bucket of .*NoSuchBucket"):
+        with pytest.raises(Away, match=r"bucket of .*NoSuchBucket"):
             ask()
 
 
