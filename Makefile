@@ -8,7 +8,7 @@ help:
 	@echo "make setup   install system packages where missing, and .venv with the holdfast command"
 	@echo "make demo    the whole main job on real input, ends with one table"
 	@echo "make test    every check and every test"
-	@echo "make test-distributed  the tests of storage locations against a Ceph of one node, which they start"
+	@echo "make test-distributed  every test that keeps copies, at a Ceph of one node and others that they start"
 	@echo "make torture try for an hour to break it, record what came out (HOURS=N: go on for so long)"
 	@echo "make bench   measure against the peers, ends with one table"
 	@echo "make install PREFIX=$(PREFIX) DESTDIR=$(DESTDIR)  for the whole system: command, units, manual pages"

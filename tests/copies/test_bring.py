@@ -87,6 +87,7 @@ def test_what_is_read_once_is_not_kept_and_what_is_read_again_is(borrowed: Store
         assert b"".join(datas) == noise(LARGE, 9)[: sum(length for _, length in wants)]
 
 
+@pytest.mark.seldom
 def test_what_there_is_no_room_for_is_fetched_to_the_disk(borrowed: Store) -> None:
     reader = borrowed._open.reader
     wants = chunks(borrowed, b"once")[:20]
@@ -211,6 +212,7 @@ def test_marks_are_few_that_are_wrong() -> None:
     assert all(marks.before(cid) for cid in ids)
 
 
+@pytest.mark.seldom
 def test_the_cache_that_is_lost_costs_nothing(borrowed: Store, out: bytes) -> None:
     """What somebody removes from the disk is fetched again."""
     borrowed.restore("m@latest", b"again", out + b"1")

@@ -58,6 +58,7 @@ def test_any_parts_are_those_of_the_pack(tmp_path: Path, away: Away) -> None:
             one.ranges(away, [part])
 
 
+@pytest.mark.seldom
 def test_what_passes_is_not_kept_and_what_is_kept_is_used(tmp_path: Path, away: Away) -> None:
     one = cache(tmp_path)
     parts = [(5, 50), (3 * MIB, 70_000), (MIB, 600_000), (4 * MIB, 0)]

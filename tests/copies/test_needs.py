@@ -19,6 +19,8 @@ from tests.copies.test_upload import SECRET
 from tests.locations.places import Place
 from tests.restore.support import Maker, noise
 
+pytestmark = pytest.mark.seldom
+
 
 def finder(engine: Store, link: Link) -> Needs:
     return Needs(engine._open.reader, engine._open.context.index, link, lambda done: None)
