@@ -130,11 +130,11 @@ TOMBSTONES_KEPT = (
 # --- copies at storage locations, which are not trusted -----------------------------------------------------
 SEALED_PACK = (
     32 * MIB
-)  # a pack at a location is about this large: built in memory, a dozen parts of an upload
-SEALED_FIRST = 8 * MIB  # the first of an upload, so that sending begins soon
-SEALED_PACK_MAX = (
-    48 * MIB
-)  # a reader refuses more; a pack's last record and its trailer come on top of the above
+)  # a pack at a location is no larger, with its trailer: built in memory, four parts of an upload
+SEALED_FIRST = (
+    4 * MIB
+)  # the first of an upload, each next twice as large: sending begins soon, and has more when it is done
+SEALED_PACK_MAX = 48 * MIB  # a reader refuses more; packs were made with the trailer on top
 SEALED_RECORDS_MAX = 131_072  # records of a pack: of 256 bytes each they fill one
 SEALED_TRAILER_MAX = 12 * MIB  # plaintext of a trailer: so many records with a base and a half each
 JOURNAL_PLAIN_MAX = (
@@ -145,6 +145,9 @@ JOURNAL_ENTRY_MAX = (
 )  # what is fetched of an entry: zstd never makes it so much longer
 JSON_DEPTH_MAX = 12  # lists and objects within each other; a mount's settings have four
 JOURNAL_NAMES_MAX = 100_000  # points, extras, or names of packs in one list of an entry
+JOURNAL_PACKS_MAX = (
+    100_000  # packs that an entry of a point or of packs names: half of what has room, 3 TiB
+)
 JOURNAL_FREE_MAX = 64 * KIB  # JSON of a mount's settings, or of what is kept with a point
 RING_MAX = 1 * MIB  # bytes of a key ring
 RING_SLOTS_MAX = 16
@@ -229,7 +232,8 @@ assert 32 * XATTR_NODES_MAX < XATTR_INLINE_MAX <= 254
 assert XATTR_NODES_MAX * XATTR_NODE >= 2 * XATTR_TOTAL_MAX
 assert SEALED_PACK + RECORD_MAX + SEALED_TRAILER_MAX <= SEALED_PACK_MAX < PACK_HARD_MAX
 assert 48 * SEALED_RECORDS_MAX <= SEALED_TRAILER_MAX < int.from_bytes(b"HFR1", "little")
-assert 5 * MIB <= PUT_PART and RETRY_FIRST < RETRY_LONGEST < RETRY_LIMIT and RANGE_GAP < RANGE_MAX
+assert SEALED_PACK % PUT_PART == 0 and 5 * MIB <= PUT_PART
+assert RETRY_FIRST < RETRY_LONGEST < RETRY_LIMIT and RANGE_GAP < RANGE_MAX
 assert REQUEST_RETRY_TIME < RETRY_LONGEST
 
 # --- locks ------------------------------------------------------------------------------------------------

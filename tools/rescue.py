@@ -52,7 +52,7 @@ class Opener:
         if name := os.environ.get("HOLDFAST_KEY_FILE"):
             have = ring.read_key(Path(name).read_bytes())
         if name := os.environ.get("HOLDFAST_PASSPHRASE_FILE"):
-            text = unicodedata.normalize("NFC", Path(name).read_text().rstrip("\r\n"))
+            text = unicodedata.normalize("NFC", Path(name).read_bytes().decode().rstrip("\r\n"))
             have = have._replace(passphrase=text.encode())
         error: Exception = ValueError("no key ring: keys.json and keys.copy.json are not there")
         for path in (store / "keys.json", store / "keys.copy.json"):

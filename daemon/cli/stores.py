@@ -23,7 +23,7 @@ from daemon.cli.output import (
     when,
 )  # fmt: skip
 from engine import Store
-from engine.errors import Corrupt, InvalidRequest
+from engine.errors import Corrupt, InvalidRequest, LocationUnavailable
 from engine.incidents import Incident
 
 
@@ -110,7 +110,7 @@ def _given(**options: object) -> dict[str, Any]:
 @click.option("--json", "json_", is_flag=True)
 @click.pass_context
 def check(ctx: click.Context, read_data: bool, without_key: bool, json_: bool) -> None:
-    """Verify the store; exit 20 when something is damaged.
+    """Verify the store; exit 20 when something is damaged, 22 when a location is away.
 
     \b
       holdfast check --read-data
@@ -137,12 +137,24 @@ def check(ctx: click.Context, read_data: bool, without_key: bool, json_: bool) -
     else:
         _tell(problems, left_out)
         say(", ".join(f"{count} {name}" for name, count in result["counts"].items()))
+    _refuse_away(ctx, problems)
     if problems:
         count = counted(len(problems) + left_out, "problem")
         raise Corrupt(f"store {place_of(ctx)}", expected="no damage", found=count,
                       do="run 'holdfast repair'; undamaged points can be restored")  # fmt: skip
     if not json_:
         say("no problems found" + (", as far as can be told without a key" if without_key else ""))
+
+
+def _refuse_away(ctx: click.Context, problems: list[dict[str, Any]]) -> None:
+    """Locations that could not be read are no damage, where there is none beside them."""
+    from engine.maintain.asked import AWAY
+
+    if problems and all(one["code"] == AWAY for one in problems):
+        raise LocationUnavailable(
+            f"store {place_of(ctx)}", expected="every location to answer",
+            found=f"{len(problems)} that could not be read", do="nothing was found damaged; try again when they answer",
+        )  # fmt: skip
 
 
 def _tell(problems: list[dict[str, Any]], left_out: int = 0) -> None:
@@ -183,6 +195,8 @@ def scrub(
         as_json(result)
     else:
         _scrubbed(result)
+    if not result["suspects"]:
+        _refuse_away(ctx, result["problems"])
     if result["problems"] or result["suspects"]:
         count = len(result["problems"]) + result.get("problems_left_out", 0)
         problems = counted(count, "problem")

@@ -9,7 +9,8 @@ from typing import Any
 from daemon.contract import JobInfo
 from daemon.service.notices import bounded
 from engine import Store
-from engine.errors import Corrupt, HoldfastError, NotFound
+from engine.errors import Corrupt, HoldfastError, LocationUnavailable, NotFound
+from engine.maintain.asked import AWAY
 from engine.maintain.check import Problem
 from engine.progress import Report
 
@@ -20,14 +21,38 @@ class FoundDamaged(Corrupt):
     """A store was found damaged. ``result``: what a sound one would have had, and the problems."""
 
     def __init__(self, who: str, found: list[Problem], result: dict[str, Any]) -> None:
-        first = f"{found[0].thing}: {found[0].text}"
-        count = f"{len(found)} problem" + ("s" if len(found) > 1 else "")
         super().__init__(
-            who, expected="no damage", found=f"{count}, first {first}",
+            who, expected="no damage", found=_first(found),
             do="run 'holdfast check --read-data', which names what needs it, then 'holdfast repair'",
         )  # fmt: skip
-        told = bounded([asdict(one) for one in found])
-        self.result = {**result, "problems": told, "problems_left_out": len(found) - len(told)}
+        self.result = _told(found, result)
+
+
+class NotAllSeen(LocationUnavailable):
+    """Nothing was found damaged, and not all could be looked at. ``result``: as of ``FoundDamaged``."""
+
+    def __init__(self, who: str, found: list[Problem], result: dict[str, Any]) -> None:
+        super().__init__(
+            who, expected="every location to answer", found=_first(found), do="try again when they do"
+        )  # fmt: skip
+        self.result = _told(found, result)
+
+
+def _first(found: list[Problem]) -> str:
+    count = f"{len(found)} problem" + ("s" if len(found) > 1 else "")
+    return f"{count}, first {found[0].thing}: {found[0].text}"
+
+
+def _told(found: list[Problem], result: dict[str, Any]) -> dict[str, Any]:
+    told = bounded([asdict(one) for one in found])
+    return {**result, "problems": told, "problems_left_out": len(found) - len(told)}
+
+
+def _refuse(who: str, found: list[Problem], result: dict[str, Any]) -> None:
+    """Raises FoundDamaged, or NotAllSeen, where there is a problem."""
+    if found:
+        only_away = all(one.code == AWAY for one in found)
+        raise (NotAllSeen if only_away else FoundDamaged)(who, found, result)
 
 
 def result_of(error: HoldfastError) -> dict[str, Any]:
@@ -85,16 +110,14 @@ def _reclaim(
 def _scrub(store: Store, options: dict[str, Any], report: Report) -> dict[str, Any]:
     found = store.scrub(report=report, **options)
     result = asdict(found)
-    if found.problems:
-        raise FoundDamaged("scrub", found.problems, result)
+    _refuse("scrub", found.problems, result)
     return result
 
 
 def _check(store: Store, options: dict[str, Any], report: Report) -> dict[str, Any]:
     found = store.check(report=report, **options)
     result = {"problems": [], "counts": found.counts}
-    if found.problems:
-        raise FoundDamaged("check", found.problems, result)
+    _refuse("check", found.problems, result)
     return result
 
 

@@ -69,7 +69,8 @@ def bring(
 ) -> Brought | None:
     """Have chunks, and what they are deltas of, that are elsewhere in ``room``; None when none is.
 
-    What there is no room for is fetched into the cache on disk. Raises what a location raises.
+    What there is no room for, and what was asked for before, is in the cache on disk then: who decoded that has it in
+    memory, most often. Raises what a location raises.
     """
     rows: dict[bytes, ChunkRow] = {}
     look_up(
@@ -95,11 +96,13 @@ def bring(
         rest: list[tuple[int, int]] = []
         end = at
         for offset, size, cid in here:
-            if end + size > len(room):
+            if seen.before(cid) or end + size > len(room):
                 rest.append((offset, size))
                 continue
             end += size
-            fits.append((offset, size, _again(rows[cid], used.get(cid, 0), cid, seen)))
+            fits.append(
+                (offset, size, size < limits.SMALL_RECORD or used.get(cid) != rows[cid].plain)
+            )
         lengths = context.files.bring(pack, fits, room[at:end])
         if lengths is None:
             continue
@@ -113,8 +116,3 @@ def bring(
         if rest:
             context.files.ahead(pack, rest)
     return Brought(places, rows) if far else None
-
-
-def _again(row: ChunkRow, used: int, cid: bytes, seen: Seen) -> bool:
-    """Whether a chunk may be wanted once more than now."""
-    return row.stored < limits.SMALL_RECORD or used != row.plain or seen.before(cid)

@@ -16,7 +16,7 @@ from engine import limits
 from engine.copies import journal, sealed
 from engine.copies.chain import Chain, State
 from engine.copies.connect import opened, read_marker
-from engine.copies.rings import newest_ring
+from engine.copies.rings import LocationRings
 from engine.copies.sealed import PackRow
 from engine.errors import Corrupt, HoldfastError, InvalidRequest, NotFound, PermissionDenied
 from engine.keys import Key, Opener, Vault, alone
@@ -26,6 +26,7 @@ from engine.progress import Progress, Report
 from engine.seam import Os
 
 _LISTS = 3  # of the journal, at the most
+_RINGS = 8  # that are tried: to open one may take as long as a guess of a passphrase
 
 Item = TypeVar("Item")
 Found = TypeVar("Found")
@@ -38,7 +39,8 @@ class Bare:
 
     ``state``: what the journal adds up to; ``seq``, ``digest``: of its last entry; ``named``: the entry that names
     each point; ``checkpoints``: numbers of the entries of that kind that were read; ``notes``: what of the journal was
-    left out; ``ends``: nothing lies behind the last entry; ``kept``: the ring may be older than the one there.
+    left out; ``ends``: nothing lies behind the last entry; ``kept``: the ring may be older than the one there;
+    ``passed``: rings of a greater number that are none.
     """
 
     location: Location
@@ -54,6 +56,7 @@ class Bare:
     notes: list[str] = field(default_factory=list)
     ends: bool = True
     kept: bool = False
+    passed: list[str] = field(default_factory=list)
 
 
 def open_bare(
@@ -69,6 +72,7 @@ def open_bare(
     try:
         bare = _unlocked(location, secret, ring, system)
         _read_journal(bare, report)
+        bare.notes[:0] = bare.passed
         return bare
     except BaseException:
         location.close()
@@ -85,14 +89,40 @@ def _unlocked(
         vault = Vault(said.location, said.id_key, None)
         bare = Bare(location, vault, b"", None, 0)
     else:
-        number, raw = ring if ring[1] else newest_ring(location)
         key = Key.new(system)
-        own, vault = alone(
-            raw, secret, key, location=said.location, now_ns=system.time_ns(), system=system
-        )
-        bare = Bare(location, vault, own, key, number, kept=bool(ring[1]))
+
+        def alone_in(raw: bytes) -> tuple[bytes, Vault]:
+            now = system.time_ns()
+            return alone(raw, secret, key, location=said.location, now_ns=now, system=system)
+
+        passed: list[str] = []
+        if ring[1]:
+            number, (own, vault) = ring[0], alone_in(ring[1])
+        else:
+            number, (own, vault) = _sound_ring(LocationRings(location), alone_in, passed)
+        bare = Bare(location, vault, own, key, number, kept=bool(ring[1]), passed=passed)
     bare.state.store = said.store  # the journal must say the same
     return bare
+
+
+def _sound_ring(
+    rings: LocationRings, open_: Callable[[bytes], Found], passed: list[str]
+) -> tuple[int, Found]:
+    """The newest ring that is one, opened; what is passed over for it is told. Who has no key, and can write there, can
+    put something of a greater number in front, and have it retained."""
+    wrong: Corrupt | None = None
+    for number in rings.numbers()[:_RINGS]:
+        try:
+            return number, open_(rings.numbered(number))
+        except NotFound:  # a newer one came
+            continue
+        except Corrupt as error:
+            wrong = wrong or error
+            passed.append(f"key ring {number} is passed over: {error}")
+    if wrong is not None:
+        raise wrong
+    number, raw = rings.newest()  # it has gone meanwhile, or there is none
+    return number, open_(raw)
 
 
 def _wrong_kind(location: Location, *, sealed: bool) -> None:

@@ -27,6 +27,7 @@ from engine.errors import Corrupt
 from engine.keys import Vault
 
 _DO = "find out who wrote to the location"
+_STAYS = ("object_lock",)  # of what is set for a location: no entry switches it off
 
 
 class State:
@@ -77,7 +78,8 @@ class State:
                 for name in points:  # longer, never shorter
                     self.locks[name] = max(until_ns, self.locks.get(name, 0))
             case Place(settings):
-                self.place = settings
+                kept = {name: True for name in _STAYS if self.place.get(name) is True}
+                self.place = {**settings, **kept}
             case Checkpoint():
                 self._checkpoint(entry.body, entry)
 

@@ -16,7 +16,16 @@ from engine.copies import journal, marker, outbox, policy
 from engine.copies.link import Link
 from engine.copies.rings import LocationRings, bounded, machine_key, new_machine_key, own_ring
 from engine.copies.rows import KEEP, MAKING, LocationRow, OutboxRow
-from engine.errors import AlreadyExists, Corrupt, InvalidRequest, NotFound, Unsupported
+from engine.errors import (
+    AlreadyExists,
+    Corrupt,
+    FormatTooNew,
+    HoldfastError,
+    InvalidRequest,
+    NotFound,
+    PermissionDenied,
+    Unsupported,
+)
 from engine.index import Table, Txn
 from engine.keys import COST, Keyring, Opener, Secret, Vault, bearing, make, unlock
 from engine.keys.primitives import Cost
@@ -79,12 +88,7 @@ def add(context: Context, name: str, wanted: Wanted, *, cost: Cost = COST) -> Li
     features = location.features()
     if wanted.object_lock:
         refuse_without_lock(location, features)
-    if not features.create:
-        raise Unsupported(
-            location.shown, expected="a server that keeps conditional creates", found="one that does not",
-            do="use another, as two writers could not be told apart there; or a bucket that keeps versions, with"
-            " versions=1 in its URL",
-        )  # fmt: skip
+    refuse_without_create(location, features)
     row = _row(context, name, wanted)
     number, vault = _keys(context, name, row, location, wanted, cost)
     link = Link(context, name, location, vault, number)
@@ -120,6 +124,16 @@ def _is_mounted(device: int) -> bool:
         return any(f" {number} " in line and " - fuse.holdfast " in line for line in table)
 
 
+def refuse_without_create(location: Location, features: Features) -> None:
+    """Raises Unsupported where two writers could not be told apart."""
+    if not features.create:
+        raise Unsupported(
+            location.shown, expected="a server that keeps conditional creates", found="one that does not",
+            do="use another, as two writers could not be told apart there; or a bucket that keeps versions, with"
+            " versions=1 in its URL",
+        )  # fmt: skip
+
+
 def refuse_without_lock(location: Location, features: Features) -> None:
     """Raises Unsupported where the server retains nothing."""
     if not features.lock:
@@ -129,8 +143,11 @@ def refuse_without_lock(location: Location, features: Features) -> None:
         )  # fmt: skip
 
 
-def open_link(context: Context, name: str, secret: Opener | None = None) -> Link:
-    """A location of this store. ``secret``: what opens its ring, by default this machine's key."""
+def open_link(
+    context: Context, name: str, secret: Opener | None = None, *, reading: bool = False
+) -> Link:
+    """A location of this store. ``secret``: what opens its ring, by default this machine's key; ``reading``: nothing is
+    to be sealed, so that the ring that was seen last will do where the newest is none."""
     with context.index.read() as txn:
         row = outbox.location(txn, name)
     location = opened(row.url, row.credentials, context.system, lambda: _bandwidth(context, row.id))
@@ -141,10 +158,24 @@ def open_link(context: Context, name: str, secret: Opener | None = None) -> Link
         raw, key = own_ring(context, name), machine_key(context, name)
         return Link(context, name, location, unlock(raw, key, location=found.location))
     opener = secret or machine_key(context, name)
-    number, raw = LocationRings(location).newest()
-    vault = unlock(raw, opener, location=found.location, least=row.ring, system=context.system)
-    bearing(vault, row.ring_mark, f"key ring {number} of {location.shown}")
-    seen_ring(context, name, number, vault)
+    rings = LocationRings(location)
+
+    def unlocked(number: int, raw: bytes) -> Vault:
+        vault = unlock(raw, opener, location=found.location, least=row.ring, system=context.system)
+        return bearing(vault, row.ring_mark, f"key ring {number} of {location.shown}")
+
+    try:
+        number, raw = rings.newest()
+        vault = unlocked(number, raw)
+        seen_ring(context, name, number, vault)
+    except (Corrupt, FormatTooNew, PermissionDenied) as error:
+        if not reading or not row.ring:
+            raise
+        number = row.ring
+        try:
+            vault = unlocked(number, rings.numbered(number))
+        except HoldfastError:
+            raise error from None
     return Link(context, name, location, vault, number, opener)
 
 

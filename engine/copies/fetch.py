@@ -144,7 +144,7 @@ class Fetcher:
 
     def _opened(self, name: str) -> Link:
         try:
-            return connect.open_link(self._context, name)
+            return connect.open_link(self._context, name, reading=True)
         except (
             Corrupt,
             NotFound,

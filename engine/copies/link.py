@@ -129,8 +129,11 @@ class Link:
         try:
             return pack.seal(self.vault)
         except PermissionDenied:
-            if not self.vault.sealed or not self.renew(self._ring):
-                raise
+            try:
+                if not self.vault.sealed or not self.renew(self._ring):
+                    raise
+            except Corrupt as error:  # the ring is, and no chunk
+                raise LocationUnavailable(self.location.shown, found=str(error)) from None
             return pack.seal(self.vault)
 
     # --- the journal --------------------------------------------------------------------------------------
@@ -301,6 +304,15 @@ class Link:
         return tuple(
             pack_of(row) for row in found if row.location == self.row.id and row.state == UNNAMED
         )
+
+    def to_name(self) -> tuple[PackRow, ...]:
+        """Of the packs that no entry names yet those that the next one is to name. What it has no room for is named
+        before, by entries of its own."""
+        packs, most = self.unnamed(), limits.JOURNAL_PACKS_MAX
+        while len(packs) > most:
+            self.append(journal.PacksChanged(packs[:most], ()))
+            packs = packs[most:]
+        return packs
 
     def _replaced(self, entry: Entry) -> None:
         by = entry.writer.hex()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import partial
 
 from engine.chunks import Context
-from engine.copies.connect import seen_ring
+from engine.copies.connect import refuse_without_create, seen_ring
 from engine.copies.link import Link
 from engine.copies.rings import LocationRings, machine_key, own_ring, ring_file, save_key
 from engine.errors import from_os
@@ -25,7 +25,9 @@ def keep(context: Context, name: str, ring: bytes, key: Key) -> None:
 
 def take_over(link: Link) -> None:
     """Be the location's only writer, with a key that opens its ring there. Raises Busy when somebody has written there
-    since it was adopted, PermissionDenied when its master key is another since."""
+    since it was adopted, PermissionDenied when its master key is another since, Unsupported where a server (to which
+    it may have been copied) lets two write."""
+    refuse_without_create(link.location, link.location.features())
     if link.row.ring_here:
         link.nobody_since()
         _let_in(link)

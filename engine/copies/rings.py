@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 
 from engine import limits, seam
 from engine.chunks import Context
@@ -57,19 +58,25 @@ class LocationRings:
             number = max(self._numbers(), default=0)
             if not number:
                 break
-            try:
-                raw = bounded(self._location, ring_path(number), limits.RING_MAX)
-            except NotFound:
-                continue
-            if (said := facts(raw).number) != number:
-                raise Corrupt(
-                    f"{self.shown}: {ring_path(number)}", expected=f"key ring {number}", found=f"number {said}",
-                    do="find out who put it there",
-                )  # fmt: skip
-            return number, raw
+            with suppress(NotFound):
+                return number, self.numbered(number)
         raise NotFound(
             f"key ring of {self.shown}", expected="one", found="none", do="is it a location?"
         )
+
+    def numbered(self, number: int) -> bytes:
+        """The ring of this number. Raises NotFound, Corrupt, FormatTooNew."""
+        raw = bounded(self._location, ring_path(number), limits.RING_MAX)
+        if (said := facts(raw).number) != number:
+            raise Corrupt(
+                f"{self.shown}: {ring_path(number)}", expected=f"key ring {number}", found=f"number {said}",
+                do="find out who put it there",
+            )  # fmt: skip
+        return raw
+
+    def numbers(self) -> list[int]:
+        """Of all rings that are there, the greatest first."""
+        return sorted(self._numbers(), reverse=True)
 
     def create(self, number: int, raw: bytes) -> bool:
         return self._location.create(ring_path(number), raw)

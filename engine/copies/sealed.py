@@ -153,13 +153,17 @@ class PackBuilder:
     def __contains__(self, cid: bytes) -> bool:
         return cid in self._ids
 
-    def fits(self, entry: Entry) -> bool:
-        """Whether there is room for one more: always in a pack that is empty."""
+    def fits(self, entry: Entry, most: int | None = None) -> bool:
+        """Whether there is room for one more, in ``most`` bytes of the whole pack (None: ``SEALED_PACK``): always in a
+        pack that is empty."""
+        if not self.entries:
+            return True
+        most = limits.SEALED_PACK if most is None else most
+        trailer = self._trailer + ENTRY_LEN + codec.ID_LEN * len(entry.bases)
         return (
-            self._at + entry.stored + FRAME_OVERHEAD <= limits.SEALED_PACK
+            self._at + entry.stored + FRAME_OVERHEAD + _end_of(trailer) <= most
             and len(self.entries) < limits.SEALED_RECORDS_MAX
-            and self._trailer + ENTRY_LEN + codec.ID_LEN * len(entry.bases)
-            <= limits.SEALED_TRAILER_MAX
+            and trailer <= limits.SEALED_TRAILER_MAX
         )
 
     def add(self, head: Bytes, payload: Bytes, entry: Entry) -> int:
@@ -201,6 +205,11 @@ class PackBuilder:
         )  # fmt: skip
         row.check()
         return SealedPack(data, row, self.entries)
+
+
+def _end_of(plain: int) -> int:
+    """What a trailer so long, and the footer, take at most: zstd makes what it cannot squeeze a little longer."""
+    return _TRAILER.size + plain + (plain >> 8) + 64 + FRAME_OVERHEAD + FOOTER_LEN
 
 
 def entry_of(record: Record) -> Entry:

@@ -101,7 +101,7 @@ class Uploader:
         self._sent: deque[_Batch] = deque()
         self._early: list[tuple[Entry, CopyRow]] = []  # deltas that came before their bases
         self._rooms = Rooms()
-        self._idle = True  # no pack was put yet: the first is a small one, so that the line has something to do
+        self._full = min(limits.SEALED_FIRST, limits.SEALED_PACK)  # bytes of a pack, for now
 
     def upload(
         self, point: str, extras: Sequence[bytes] = (), settings: Mapping[str, Any] | None = None
@@ -147,7 +147,7 @@ class Uploader:
     def _name(self, point: str, record: bytes, top: bytes, extras: Sequence[bytes]) -> int:
         """The journal entry: from here on the location has the point."""
         made = journal.Point(point, decode_point(record).mount, top, self._settings, tuple(extras))
-        return self._link.append(journal.PointMade(made, self._link.unnamed()))
+        return self._link.append(journal.PointMade(made, self._link.to_name()))
 
     # --- what the location has ----------------------------------------------------------------------------
 
@@ -193,10 +193,7 @@ class Uploader:
 
     def _add(self, kind: int, entry: Entry, raw: codec.Bytes) -> None:
         pack = self._lanes.get(kind)
-        if pack is not None and not pack.fits(entry):
-            self._close(kind)
-            pack = None
-        if pack is not None and self._idle and pack.size >= limits.SEALED_FIRST:
+        if pack is not None and not pack.fits(entry, self._full):
             self._close(kind)
             pack = None
         if pack is None:
@@ -232,7 +229,7 @@ class Uploader:
         if kind == METADATA:
             marks, self._marks = self._marks, []
         self._settle(self._threads)
-        self._idle = False
+        self._full = min(2 * self._full, limits.SEALED_PACK)
         sent = self._pool.submit(self._put, pack)
         self._sent.append(_Batch(pack, whole, sent, marks))
 

@@ -59,7 +59,11 @@ def chunk_row(raw: bytes) -> ChunkRow:
         raise Corrupt(
             "index row of a chunk", expected="24 bytes and whole ids", found=f"{len(raw)} bytes"
         )
-    bases = tuple(raw[_CHUNK.size + i : _CHUNK.size + i + ID_LEN] for i in range(0, extra, ID_LEN))
+    bases = (
+        tuple(raw[_CHUNK.size + i : _CHUNK.size + i + ID_LEN] for i in range(0, extra, ID_LEN))
+        if extra
+        else ()
+    )
     pack, offset, stored, plain, kind, encoding, depth, flags = _CHUNK.unpack_from(raw)
     return ChunkRow(pack, offset, stored, plain, kind, encoding, depth, flags, bases)
 

@@ -5,8 +5,8 @@ What is stored is written to ``.tmp/RANDOM``, synced, given its name in one step
 - A name leads to nothing, or to a whole file that was synced before it got the name.
 - Below the directory no symbolic link is followed: a folder or file that is one is refused.
 - Folders are 0700, files 0600. Folders are made as needed and never removed: another writer may just be using one.
-- Nothing is written or removed, and nothing counts as written, where another directory has come into the place of the
-  one that was opened: the bare mount point of a disk that is gone has room for everything, too.
+- Nothing is written or removed, nothing counts as written, and nothing is missing, where another directory has come
+  into the place of the one that was opened: the bare mount point of a disk that is gone has room for everything, too.
 
 Who can write into the directory while we work can put anything anywhere in it; links are refused so that what *lies*
 there, as on a medium that came from elsewhere, leads nowhere else.
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 _TEMPORARY = ".tmp"
 _WRITE = 8 << 20  # bytes handed to the kernel at once
+_WITNESS = "holdfast.json"  # of a location, differs from that of any other: a disk that was mounted anew is told by it
+_WITNESS_MAX = 4096
 
 
 class Directory:
@@ -54,6 +56,7 @@ class Directory:
         if not stat.S_ISDIR(self._lstat("", f"directory of {shown}").st_mode):
             raise NotFound(f"directory of {shown}", expected="a directory", found="something else")
         self._opened = self._identity(f"directory of {shown}")
+        self._witness = self._witnessed()
 
     def features(self) -> Features:
         probe = "probe-" + self._os.random(8).hex()
@@ -87,14 +90,15 @@ class Directory:
         return contract.split(parts, joined, answers)
 
     def stat(self, name: str) -> Stat:
-        self._checked_way(contract.checked(name))
-        state = self._lstat(name, self._what(name))
-        if not stat.S_ISREG(state.st_mode):
-            raise NotFound(self._what(name), expected="a file", found="something else")
-        return Stat(name, state.st_size, state.st_mtime_ns)
+        with self._looking(self._what(name)):
+            self._checked_way(contract.checked(name))
+            state = self._lstat(name, self._what(name))
+            if not stat.S_ISREG(state.st_mode):
+                raise NotFound(self._what(name), expected="a file", found="something else")
+            return Stat(name, state.st_size, state.st_mtime_ns)
 
     def list(self, prefix: str, after: str = "") -> Iterator[Stat]:
-        self._lstat("", f"directory of {self.shown}")  # gone: an error, not an empty list
+        self._same(f"directory of {self.shown}")  # gone: an error, not an empty list
         return self._walk("", prefix, after)
 
     def remove(self, names: Sequence[str]) -> None:
@@ -218,11 +222,9 @@ class Directory:
 
     def _read(self, name: str, parts: Sequence[tuple[int, int]]) -> Sequence[bytes]:
         what = self._what(name)
-        self._checked_way(contract.checked(name))
-        try:
+        with self._looking(what), self._asking(what):
+            self._checked_way(contract.checked(name))
             fd = self._os.open(self._path(name), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-        except OSError as error:
-            raise self._error(error, what) from None
         try:
             state = os.fstat(fd)
             if not stat.S_ISREG(state.st_mode):
@@ -313,11 +315,44 @@ class Directory:
         return state.st_dev, state.st_ino
 
     def _same(self, what: str) -> None:
-        """Raises LocationUnavailable when it is another directory than was opened."""
-        if self._identity(what) != self._opened:
+        """Raises LocationUnavailable when it is another directory than was opened, unless by its content."""
+        found = self._identity(what)
+        if found == self._opened:
+            return
+        if not self._witness or self._witnessed() != self._witness:
             raise LocationUnavailable(
                 what, expected="the directory that was opened", found="another one in its place", do="mount its disk"
             )  # fmt: skip
+        self._opened = found
+
+    def _witnessed(self) -> bytes:
+        try:
+            fd = os.open(self._path(_WITNESS), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except OSError:
+            return b""
+        try:
+            return os.read(fd, _WITNESS_MAX)
+        except OSError:
+            return b""
+        finally:
+            os.close(fd)
+
+    @contextmanager
+    def _looking(self, what: str) -> Iterator[None]:
+        """What is not found inside may be gone with the whole disk: that passes."""
+        try:
+            yield
+        except NotFound:
+            try:
+                self._same(what)
+            except NotFound:
+                raise LocationUnavailable(
+                    what,
+                    expected="the directory that was opened",
+                    found="none",
+                    do="mount its disk",
+                ) from None
+            raise
 
     @contextmanager
     def _asking(self, what: str) -> Iterator[None]:

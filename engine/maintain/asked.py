@@ -13,6 +13,9 @@ from engine.index import Table, Txn
 from engine.index.rows import U32
 from engine.packs.files import Elsewhere
 
+AWAY = "away"
+"""Code of a problem that is no damage: what could not be looked at."""
+
 
 class Asked:
     """Packs at locations, for who looks at all of them: a location that could not be read is not asked again.

@@ -33,7 +33,7 @@ from engine.index.rows import (
 from engine.live import problems as live_problems
 from engine.maintain import verify
 from engine.maintain.affected import affected
-from engine.maintain.asked import asked_once
+from engine.maintain.asked import AWAY, asked_once
 from engine.maintain.mark import Marker
 from engine.maintain.marks import Marks
 from engine.nodes.point import decode_point
@@ -95,7 +95,7 @@ class Checker:
             if self._asked.unread:
                 self.result.counts["chunks not looked at"] = self._asked.unread
             for thing, text in self._asked.told():
-                self._found("location", thing, text)
+                self._found(AWAY, thing, text)
         return self.result
 
     def _contents(self, packs: dict[int, PackRow], read_data: bool) -> None:

@@ -259,7 +259,7 @@ class _Run:
             ]
         for at in range(0, len(names), limits.JOURNAL_NAMES_MAX):
             some = names[at : at + limits.JOURNAL_NAMES_MAX]
-            self._link.append(journal.PacksChanged(self._link.unnamed(), tuple(some)))
+            self._link.append(journal.PacksChanged(self._link.to_name(), tuple(some)))
 
     def _remove(self) -> None:
         """Remove packs that an entry said are gone, once their grace and their retention are over."""

@@ -38,7 +38,7 @@ from engine.index.rows import (
     pack_row,
 )
 from engine.maintain import verify
-from engine.maintain.asked import asked_once
+from engine.maintain.asked import AWAY, asked_once
 from engine.maintain.check import Problem
 from engine.packs.records import HEADER_LEN, KIND_SKETCH
 from engine.progress import Progress, Report
@@ -139,7 +139,7 @@ class Scrubber:
                 self._mark(number, row, state.cycle)
             else:
                 result.finished = True
-            result.problems += [Problem("location", *one) for one in self._asked.told()]
+            result.problems += [Problem(AWAY, *one) for one in self._asked.told()]
         self._end(state)
         self._due(state, every_s)
         return result

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from engine import Store
-from engine.copies import journal
+from engine import Store, limits
+from engine.copies import connect, journal
 from engine.copies.connect import open_link
 from engine.copies.link import Link
-from engine.errors import Busy, LocationUnavailable, NotFound
+from engine.errors import Busy, LocationUnavailable, NotFound, Unsupported
 from engine.index import Table
 from engine.maintain import drop as dropping
+from engine.maintain.adopt import NOT_TAKEN_OVER
 from tests.copies.test_reach import grown, reached
-from tests.copies.test_upload import link, make_link, read_all, send
-from tests.locations.faulty import Call, Faulty
+from tests.copies.test_upload import SECRET, link, make_link, read_all, send
+from tests.locations.faulty import Call, Fail, Faulty
 from tests.locations.places import Place, in_a_directory
 from tests.restore.support import Maker
 
@@ -30,6 +32,43 @@ def test_taking_over_what_is_this_stores_changes_nothing(
         engine.copies.take_over("far")
     engine.copies.send("far")
     assert list(read_all(link)[0].state.points) == grown
+
+
+def test_a_point_of_more_packs_than_an_entry_has_room_for(
+    engine: Store, link: Link, grown: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some TiB at once, also cut off before the last entry: they failed for good."""
+    monkeypatch.setattr(limits, "SEALED_PACK", 300 << 10)
+    monkeypatch.setattr(limits, "JOURNAL_PACKS_MAX", 2)
+    again = open_link(engine._open.context, "far")
+    again.location = faulty = Faulty(again.location)
+    faulty.on("create", Fail(LocationUnavailable("a server")), name="journal/", after=2)
+    with pytest.raises(LocationUnavailable):
+        send(engine, again, grown[0])
+    engine.copies.send("far")
+    chain, ids = read_all(link)
+    assert list(chain.state.points) == grown and chain.seq > 6
+    assert all(reached(engine, point) <= ids for point in grown)
+    for seq in range(2, chain.seq + 1):
+        body = journal.decode(link.vault, seq, journal.fetch(link.location, seq)).body
+        assert len(getattr(body, "packs", ())) <= 2
+
+
+@in_a_directory
+def test_a_server_that_lets_two_write_is_not_taken_over(
+    engine: Store, link: Link, grown: list[str], place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    """A location may have been copied there: one is only made where that is not so."""
+    engine.copies.send("far")
+    before = place.names("journal/")
+    plain = connect.Features(create=False, lock=False)
+    monkeypatch.setattr("engine.locations.directory.Directory.features", lambda self: plain)
+    with pytest.raises(Unsupported, match="conditional creates"):
+        Store.adopt(str(tmp_path / "new"), place.url, SECRET, take_over=True)
+    with Store.open(str(tmp_path / "new")) as store:
+        assert store.copies.locations()[0].paused == NOT_TAKEN_OVER
+        assert store.check(read_data=True).problems == []
+    assert place.names("journal/") == before
 
 
 def test_what_was_half_removed_is_not_taken_over(

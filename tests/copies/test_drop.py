@@ -173,7 +173,7 @@ def test_what_is_here_as_a_delta_of_what_does_not_answer_is_no_damage(
         shutil.rmtree(tmp_path / "new" / "cache", ignore_errors=True)
     with Store.open(str(tmp_path / "new")) as store:
         for report in (store.check(read_data=True), store.scrub()):
-            assert [one.code for one in report.problems] == ["location"], report.problems
+            assert [one.code for one in report.problems] == ["away"], report.problems
             assert "could not be looked at" in report.problems[0].text
         checked = store.check(read_data=True)
         assert checked.counts["chunks not looked at"] > checked.counts["chunks elsewhere"]
@@ -188,6 +188,6 @@ def test_what_is_here_as_a_delta_of_what_does_not_answer_is_no_damage(
         for name, data in other.everything().items():
             place.write(name, data)
     with Store.open(str(tmp_path / "new")) as store:  # another disk is mounted there
-        assert {one.code for one in store.check(read_data=True).problems} == {"location"}
+        assert {one.code for one in store.check(read_data=True).problems} == {"away"}
         with store._open.context.index.read() as txn:
             assert txn.count(Table.SUSPECTS) == 0

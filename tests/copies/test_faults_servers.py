@@ -80,6 +80,7 @@ def test_the_server_is_killed_in_the_middle_of_a_part(
     engine: Store, make: Maker, mortal: MotoServer | Ceph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
     """Once it comes back while it is waited for, once it does not."""
+    monkeypatch.setattr(limits, "SEALED_FIRST", limits.SEALED_PACK)  # a pack in parts
     make.file(b"large", noise(limits.PUT_PART + (1 << 20), 5))
     make.point(engine)
     for name, value in mortal.credentials.items():

@@ -328,6 +328,13 @@ def test_a_locked_point_stays(writer: Writer) -> None:
     assert pid(2) not in writer.chain.state.points
 
 
+def test_what_is_set_is_said_anew_but_retention_stays(writer: Writer) -> None:
+    for settings in ({"object_lock": True, "local": "drop"}, {"verify": 1.0}):
+        writer.add(Place(settings), OTHER)
+    assert writer.chain.state.place == {"object_lock": True, "verify": 1.0}
+    assert writer.chain.state.checkpoint().place == writer.chain.state.place
+
+
 def test_a_large_checkpoint() -> None:
     rows = tuple(
         row(1)._replace(name=f"{n:064x}", salt=n.to_bytes(32, "big")) for n in range(14_000)

@@ -31,7 +31,7 @@ from engine.locations import Location
 from engine.progress import silent
 from tests.copies.test_reach import grown
 from tests.copies.test_rescue import rescue
-from tests.copies.test_upload import CHEAP, SECRET, make_link
+from tests.copies.test_upload import CHEAP, SECRET, make_link, read_all
 from tests.locations.faulty import Fail, Faulty
 from tests.locations.places import Place
 from tests.restore.support import Maker
@@ -269,6 +269,7 @@ def test_who_was_left_out_makes_no_ring_that_counts(
     old = newest_ring(there)[1]
     engine.copies.send("far")
     running = open_link(engine._open.context, "far")
+    named = list(read_all(running)[0].state.packs.values())
     engine.copies.rotate_keys("far", master_for=[SECRET])
     raw = old
     for _ in range(3):
@@ -288,6 +289,12 @@ def test_who_was_left_out_makes_no_ring_that_counts(
     assert rings(place) == ["00000003.json", "00000005.json"]
     with pytest.raises(Corrupt, match="data keys that were seen"), engine.copies.borrow("far"):
         pass
+    for _ in range(2):  # what is there can be read all the same
+        link = open_link(engine._open.context, "far", reading=True)
+        assert link.vault.epoch == 2 and ring_of(engine) == 3
+        with pytest.raises(LocationUnavailable):
+            link.seal_of(named[0]._replace(epoch=9))
+        place.write(ring_path(5), b"no ring")
     place.delete(ring_path(5))
     make.file(b"later", b"later " * 999)
     make.point(engine)

@@ -235,6 +235,17 @@ def test_a_journal_with_gaps_and_none_at_all(
     assert [line.split()[0] for line in out.splitlines()] == points
 
 
+def test_what_is_no_file_holds_nobody_up(
+    copied: Path, base: tuple[Store, list[str], Made], tmp_path: Path
+) -> None:
+    _, points, location = base
+    for place in (made.sealed.path_of(location.rows[-1].name), path_of(2)):
+        (copied / place).unlink()
+        os.mkfifo(copied / place)
+    code, out, err = rescue(copied, "list")
+    assert code == 20 and err.count("no file") == 2 and points[1] in out
+
+
 def test_no_checkpoint_forgets_what_is_locked(tmp_path: Path) -> None:
     Store.init(str(tmp_path / "store"))
     with Store.open(str(tmp_path / "store")) as store:

@@ -223,7 +223,7 @@ def test_a_builder_is_bounded() -> None:
         builder.add(*record(number, payload))
         number += 1
     pack = builder.finish()
-    assert limits.SEALED_PACK - limits.RECORD_MAX < len(pack.data) <= limits.SEALED_PACK_MAX
+    assert limits.SEALED_PACK - limits.RECORD_MAX < len(pack.data) <= limits.SEALED_PACK
     with pytest.raises(Corrupt):
         sealed.trailer_place(bytes(pack.data[-16:]), limits.SEALED_PACK_MAX + 1)
 

@@ -255,6 +255,22 @@ def test_what_is_known_to_be_there_can_be_decoded_there(
     assert reached(engine, point) <= read_all(link)[1]
 
 
+def test_the_first_packs_are_small_and_none_is_larger_than_is_said(
+    engine: Store, make: Maker, link: Link, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "SEALED_FIRST", 320 << 10)
+    monkeypatch.setattr(limits, "SEALED_PACK", 1 << 20)
+    make.tree.write(make.inodes[b"big"], 0, noise(5_000_000, 9))
+    send(engine, link, make.point(engine))
+    sizes = sorted(one.size for one in link.location.list("packs/"))
+
+    def as_large_as(most: int) -> int:
+        return sum(most - limits.RECORD_MAX < one <= most for one in sizes)
+
+    assert as_large_as(320 << 10) and as_large_as(640 << 10)
+    assert as_large_as(1 << 20) >= 3 and sizes[-1] <= 1 << 20
+
+
 def not_whole(engine: Store) -> set[bytes]:
     """What nodes refer to that count as whole at the location, and is not there."""
     with engine._open.context.index.read() as txn:
@@ -286,7 +302,7 @@ def test_a_node_that_was_there_is_whole_when_what_it_needs_has_come(
     for number in range(12):  # new nodes and those that are there take turns
         make.tree.write(make.inodes[b"a%02d/x" % number], 0, b"y" * 100)
     point = make.point(engine)
-    monkeypatch.setattr(PackBuilder, "fits", lambda self, entry: len(self) < 2)
+    monkeypatch.setattr(PackBuilder, "fits", lambda self, entry, most=None: len(self) < 2)
     error = LocationUnavailable("a server", found="no answer")
     for after in (4, 5, 6, 7):
         faulty = Faulty(link.location)

@@ -259,10 +259,12 @@ def test_a_disk_that_is_gone(location: Location, root: Path) -> None:
         lambda: location.list(""),
         lambda: location.put("packs/y", b"1"),
         lambda: location.create("packs/y", b"1"),
-        lambda: location.read("packs/x"),
     ):
         with pytest.raises(NotFound):
             ask()
+    for look in (location.read, location.stat):  # not that something is missing
+        with pytest.raises(LocationUnavailable, match="mount its disk"):
+            look("packs/x")
     assert not root.exists()
 
 
@@ -275,6 +277,9 @@ def test_another_directory_in_its_place(location: Location, root: Path) -> None:
         lambda: location.put("packs/y", b"1"),
         lambda: location.create("journal/y", b"1"),
         lambda: location.remove(["packs/x"]),
+        lambda: location.read("packs/x"),
+        lambda: location.stat("packs/x"),
+        lambda: location.list(""),
     ):
         with pytest.raises(LocationUnavailable, match="mount its disk"):
             change()
@@ -282,6 +287,25 @@ def test_another_directory_in_its_place(location: Location, root: Path) -> None:
     root.rmdir()
     (root.parent / "unmounted").rename(root)
     location.put("packs/y", b"1")
+
+
+def test_the_same_disk_mounted_anew(location: Location, root: Path) -> None:
+    """Another device to the kernel, and known by what names the location."""
+    location.put("packs/x", b"1")
+    assert location.create("holdfast.json", b"which it is")
+    again = open_location(f"file://{root}")
+    for name, content in (("same", b"which it is"), ("other", b"another")):
+        (root.parent / name / "packs").mkdir(parents=True)
+        (root.parent / name / "holdfast.json").write_bytes(content)
+        root.rename(root.parent / f"before-{name}")
+        (root.parent / name).rename(root)
+        if name == "same":
+            again.put("packs/y", b"1")
+            with pytest.raises(NotFound):
+                again.read("packs/x")
+        else:
+            with pytest.raises(LocationUnavailable, match="mount its disk"):
+                again.put("packs/y", b"1")
 
 
 def test_a_disk_that_is_taken_away_meanwhile(root: Path) -> None:

@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from blake3 import blake3
 from cryptography.exceptions import InvalidTag
@@ -61,10 +61,18 @@ def shown(name: bytes) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
+def opened(path: Path) -> BinaryIO:
+    """A file to be read; what is none does not hold anybody up. OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise Damage(f"{path}: no file")
+    return os.fdopen(fd, "rb")
+
+
 def load(path: Path, most: int) -> bytes:
     try:
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
-            need(stat.S_ISREG(os.fstat(file.fileno()).st_mode), f"{path}: no file")
+        with opened(path) as file:
             need(os.fstat(file.fileno()).st_size <= most, f"{path}: more than {most} bytes")
             return file.read(most)
     except OSError as error:
@@ -408,7 +416,7 @@ class Location:
     def trailer(self, path: Path) -> tuple[bytes, list[tuple[bytes, int, int, int]]]:
         """(header, (id, offset, length, kind) of each record) of a pack."""
         try:
-            with path.open("rb") as file:
+            with opened(path) as file:
                 size = os.fstat(file.fileno()).st_size
                 need(64 + TAG + 16 < size <= PACK_MAX, f"{size} bytes")
                 header = file.read(64)

@@ -81,7 +81,10 @@ def test_a_location_from_its_beginning_to_its_end(place: Place, tmp_path: Path, 
     refused(holdfast(store, "rm", point), 15, "until 2099-12-31")
     assert code("delete", "m", "--yes") == 15
     assert "lock point" in run("audit")
+    new = tmp_path / "new"
+    assert said("adopt", place.url, "--store", new, "--key-file", key)[0] == 0
     place.gone()
+    assert said("--store", new, "check", "--read-data")[0] == 22  # not 20: that is no damage
     refused(holdfast(store, "snapshot", "m", "--wait", "remote"), 12, "the point itself exists")
     assert code("upload", "nas") == 10
     assert code("lock", point, "--until", "2099-12-31T12:30:00Z") == 0

@@ -16,6 +16,7 @@ from daemon import job
 from daemon.contract import JobInfo, JobKind
 from daemon.service import notices, work
 from engine import Store
+from engine.errors import LocationUnavailable
 from engine.maintain.check import Problem
 from tests.daemon.service.support import fill, new_store
 
@@ -126,3 +127,13 @@ def test_what_is_told_of_damage_is_bounded() -> None:
     assert 0 < len(result["problems"]) < len(found) and result["counts"] == {"packs": 1}
     assert len(result["problems"]) + result["problems_left_out"] == len(found)
     assert notices.bounded([{"a": "b"}] * 2_000) == [{"a": "b"}] * notices.TOLD_MAX
+
+
+def test_a_location_that_is_away_is_no_damage() -> None:
+    away, chunk = (Problem(code, "thing", "text") for code in ("away", "chunk"))
+    with pytest.raises(LocationUnavailable, match="when they do") as told:
+        work._refuse("check", [away], {"counts": {}})
+    assert work.result_of(told.value)["problems"][0]["code"] == "away"
+    with pytest.raises(work.FoundDamaged):
+        work._refuse("check", [away, chunk], {"counts": {}})
+    work._refuse("check", [], {})

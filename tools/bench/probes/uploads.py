@@ -96,14 +96,14 @@ def change(tree: LiveTree, name: bytes, data: bytearray, chance: random.Random) 
     tree.barrier()
 
 
-def put_alone(location: Location, inner: Location, threads: int) -> tuple[int, float]:
-    """(bytes, MB/s) of putting what lies in packs/ once more, by the library alone."""
+def put_alone(location: Location, inner: Location, threads: int) -> tuple[int, float, float]:
+    """(bytes, MB/s, processor seconds) of putting what lies in packs/ once more, by the library alone."""
     packs = [inner.read(one.name) for one in inner.list("packs/")]
-    start = time.perf_counter()
+    start, busy = time.perf_counter(), time.process_time()
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(lambda one: location.put(f"again/{one[0]}", one[1]), enumerate(packs)))
     total = sum(map(len, packs))
-    return total, total / 1e6 / (time.perf_counter() - start)
+    return total, total / 1e6 / (time.perf_counter() - start), time.process_time() - busy
 
 
 def measure(bench: Bench, url: str, repeat: int) -> Row:
@@ -140,11 +140,13 @@ def _sent(
     os.environ.update(KEYS)
     store.copies.add("far", url, secrets=[Passphrase("bench")])
     link = connect.open_link(store._open.context, "far")  # noqa: SLF001  to count requests
-    start = time.perf_counter()
+    start, busy = time.perf_counter(), time.process_time()
     [first] = store.copies.send("far")
-    taken = time.perf_counter() - start
-    again, rate = put_alone(counted, link.location, limits.UPLOADS)
+    taken, busy = time.perf_counter() - start, time.process_time() - busy
+    again, rate, busy_alone = put_alone(counted, link.location, limits.UPLOADS)
     row |= {
+        "upload_cpu_s": busy,
+        "put_cpu_s": busy_alone,
         "sent_mib": first.bytes / (1 << 20),
         "upload_mb_s": first.bytes / 1e6 / taken,
         "put_mb_s": rate,
@@ -195,7 +197,8 @@ def run(bench: Bench) -> list[Row]:
 def describe(row: Row) -> str:
     """Return one line about a measurement."""
     return (
-        f"uploads   run {row['repeat'] + 1}  {row['upload_mb_s']:.0f} MB/s, {row['by_put']:.2f} of put;  second point"
+        f"uploads   run {row['repeat'] + 1}  {row['upload_mb_s']:.0f} MB/s, {row['by_put']:.2f} of put"
+        f" ({row['upload_cpu_s']:.2f} s of processor time, {row['put_cpu_s']:.2f} s);  second point"
         f" {row['later_by_stored']:.2f} of what it stored;  {row['objects_per_gib']:.0f} objects and"
         f" {row['requests_per_gib']:.0f} requests per GiB;"
         f"  writing beside it {row['beside_by_alone']:.2f} of alone"
