@@ -90,7 +90,7 @@ class State:
 
     def refuse_forgetting(self, body: Checkpoint, entry: Entry) -> None:
         """Raises Corrupt for a checkpoint, which does not follow what adds up to this, but leaves out of it what is
-        locked at its time."""
+        locked at its time, or that the server retains."""
         points = {point.id: point for point in body.points}
         for name, until in self.locks.items():
             same = points.get(name) == self.points[name]
@@ -99,6 +99,14 @@ class State:
                     f"journal entry {entry.seq}", expected=f"point {name}, which is locked, as it was before",
                     found="another, or none", do=_DO,
                 )  # fmt: skip
+        for name in _STAYS:
+            if self.place.get(name) is True and body.place.get(name) is not True:
+                raise Corrupt(
+                    f"journal entry {entry.seq}",
+                    expected=f"{name}, as it was before",
+                    found="none",
+                    do=_DO,
+                )
 
     def _of_store(self, store: bytes, entry: Entry) -> None:
         if self.store not in (b"", store):

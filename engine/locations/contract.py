@@ -9,6 +9,7 @@ Every call may come from any thread, several at once, and blocks until it is don
 | ``Corrupt`` | it is shorter than what was asked for |
 | ``LocationDenied`` | credentials or permissions are refused; trying again changes nothing |
 | ``LocationUnavailable`` | no answer, or one that says "not now": what may pass |
+| ``Away`` | as that, and it does not pass by itself: the disk of a directory was taken away |
 | ``StoreFull`` | the location has no room |
 | ``Unsupported`` | the server does not do this |
 | ``InvalidRequest`` | a name or a URL that makes no sense |

@@ -23,6 +23,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from engine.errors import (
+    Away,
     HoldfastError,
     LocationDenied,
     LocationUnavailable,
@@ -315,12 +316,12 @@ class Directory:
         return state.st_dev, state.st_ino
 
     def _same(self, what: str) -> None:
-        """Raises LocationUnavailable when it is another directory than was opened, unless by its content."""
+        """Raises Away when it is another directory than was opened, unless by its content."""
         found = self._identity(what)
         if found == self._opened:
             return
         if not self._witness or self._witnessed() != self._witness:
-            raise LocationUnavailable(
+            raise Away(
                 what, expected="the directory that was opened", found="another one in its place", do="mount its disk"
             )  # fmt: skip
         self._opened = found
@@ -346,7 +347,7 @@ class Directory:
             try:
                 self._same(what)
             except NotFound:
-                raise LocationUnavailable(
+                raise Away(
                     what,
                     expected="the directory that was opened",
                     found="none",

@@ -1,7 +1,8 @@
 """Tries again what may pass, for so long and no longer.
 
 By time, never by count: a server that answers at once with an error would use up any number of tries before it is back.
-Only ``LocationUnavailable`` is tried again; a denial, damage and what is not there stay so.
+Only ``LocationUnavailable`` is tried again; a denial, damage and what is not there stay so, and a disk that is ``Away``
+comes back when somebody brings it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from engine import limits
-from engine.errors import LocationUnavailable, NotFound, ShuttingDown
+from engine.errors import Away, LocationUnavailable, NotFound, ShuttingDown
 from engine.locations.contract import Features, Location, Pieces, Stat
 
 if TYPE_CHECKING:
@@ -128,6 +129,8 @@ class Retry:
             tries += 1
             try:
                 return attempt()
+            except Away:
+                raise
             except LocationUnavailable as error:
                 last = error
             gone = self._clock() - begun

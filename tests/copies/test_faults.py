@@ -325,7 +325,7 @@ def test_what_is_damaged_there_later(far: Far, expect_log: Callable[[str], None]
     far.wait_s = SHORT
     far.proxy.down()
     (away,) = (one for one in far.engine.check(read_data=True).problems if one.code != "tree")
-    assert (away.code, away.thing) == ("location", "location far")  # no chunk is damaged by it
+    assert (away.code, away.thing) == ("away", "location far")  # no chunk is damaged by it
     far.proxy.up()
     expect_log("suspect")
     key = f"{far.key}/{path_of(name)}"

@@ -333,6 +333,11 @@ def test_what_is_set_is_said_anew_but_retention_stays(writer: Writer) -> None:
         writer.add(Place(settings), OTHER)
     assert writer.chain.state.place == {"object_lock": True, "verify": 1.0}
     assert writer.chain.state.checkpoint().place == writer.chain.state.place
+    entry = Entry(99, bytes(32), OTHER, 1, Checkpoint(STORE, (), (), {}))
+    writer.chain.state.locks.clear()
+    assert isinstance(entry.body, Checkpoint)
+    with pytest.raises(Corrupt, match="object_lock"):
+        writer.chain.state.refuse_forgetting(entry.body, entry)
 
 
 def test_a_large_checkpoint() -> None:

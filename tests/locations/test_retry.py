@@ -9,6 +9,7 @@ import pytest
 
 from engine import limits
 from engine.errors import (
+    Away,
     Corrupt,
     HoldfastError,
     LocationDenied,
@@ -48,6 +49,18 @@ def time_() -> Time:
 @pytest.fixture
 def retry(inner: Faulty, time_: Time) -> Retry:
     return Retry(inner, 180.0, clock=lambda: time_.now, sleep=time_.sleep, chance=lambda: 1.0)
+
+
+def test_a_disk_that_was_taken_away_is_not_waited_for(
+    tmp_path: Path, retry: Retry, time_: Time
+) -> None:
+    retry.put("packs/x", b"1")
+    tmp_path.rename(f"{tmp_path}.away")
+    tmp_path.mkdir()
+    for ask in (retry.read, retry.stat, lambda name: retry.put(name, b"2")):
+        with pytest.raises(Away, match="mount its disk"):
+            ask("packs/x")
+    assert not time_.slept
 
 
 def down(inner: Faulty, time_: Time, until: float, operation: str = "*") -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from engine.copies import rows
 from engine.copies.link import Link
 from engine.copies.sealed import DATA, METADATA, SMALL, PackBuilder, PackRow, SealedPack, path_of
 from engine.copies.upload import Uploader
+from engine.index.rows import chunk_row
 from engine.maintain import drop, needed
 from engine.maintain.mark import Marker
 from tools.torture.bugs import bug
@@ -95,7 +97,17 @@ def _removed_before_it_is_said() -> None:
 @bug("copies-dropped-in-any-form")
 def _dropped_in_any_form() -> None:
     """A chunk is given up here though its record there is another one: a delta of something else."""
+    places = drop._There.places
+
+    def placed(self: drop._There, batch: list[tuple[bytes, bytes]]) -> dict[bytes, rows.CopyRow]:
+        here = dict(batch)
+        found = places(self, batch)
+        return {
+            cid: copy._replace(stored=chunk_row(here[cid]).stored) for cid, copy in found.items()
+        }
+
     drop._same = lambda copy, row, added: True
+    drop._There.places = placed  # type: ignore[method-assign]
 
 
 @bug("copies-fence-ignored")
