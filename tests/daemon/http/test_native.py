@@ -305,6 +305,7 @@ def test_the_page_describes_it(one: World, client: httpx.Client) -> None:
 
 
 def test_metrics(client: httpx.Client) -> None:
+    client.get("/v1/mounts/m").raise_for_status()
     answer = client.get("/metrics")
     assert answer.headers["content-type"].startswith("text/plain")
     assert 'route="/v1/mounts/{name}"' in answer.text
