@@ -231,6 +231,11 @@ def named(path: str) -> str:
     return path
 
 
+def refuse_unknown(path: str, system: Os = REAL) -> None:
+    """For who would make something in it. Raises NotFound where there is no store, FormatTooNew, Corrupt."""
+    _read_format(named(path), system)
+
+
 def is_sealed(path: str, system: Os = REAL) -> bool:
     """Whether a store's content is encrypted. Raises NotFound, FormatTooNew, Corrupt."""
     return "id_key" not in _read_format(named(path), system)

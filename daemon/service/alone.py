@@ -15,6 +15,7 @@ from daemon.service.ports import Ports, Shown, told_restores
 from daemon.service.service import Service
 from daemon.state import State
 from engine.errors import HoldfastError, NotFound, Unsupported
+from engine.home import refuse_unknown
 from engine.progress import Report, silent
 from engine.registry import valid_name
 from fsmount.remote import revived
@@ -191,6 +192,7 @@ def service(
     store_path: str, config: Config, *, places: Mapping[str, str] | None = None, report: Report = silent
 ) -> Service:  # fmt: skip
     """The service of a store without a daemon. Close it, and its ``state`` after it."""
+    refuse_unknown(store_path)  # of what is given by mistake nothing is made
     state = State.open(store_path)
     jobs = Jobs(report)
     workers = Workers(store_path, lambda: config, places or {})

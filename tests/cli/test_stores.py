@@ -27,6 +27,7 @@ COMMANDS = [
     ["points"], ["check"], ["stats"], ["gc"], ["repair"], ["repair", "--rebuild-index"], ["snapshot", "m"],
     ["create", "n"], ["rm", "0"], ["diff", "0", "1"], ["restore", "m@latest", "/nowhere/at/all"],
 ]  # fmt: skip
+OF_THE_STATE = [["location", "list"], ["audit"]]  # what these tell is beside the store
 
 
 def joined(value: object) -> str | None:
@@ -80,7 +81,7 @@ def record(store: Path) -> dict[str, bytes]:
 # --- format.json ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=joined)
+@pytest.mark.parametrize("command", [*COMMANDS, *OF_THE_STATE], ids=joined)
 def test_a_newer_format_is_touched_by_no_command(store: Path, command: list[str]) -> None:
     file = store / "format.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "format": 3}))
@@ -141,6 +142,15 @@ def test_a_store_that_was_not_finished_is_none_and_can_be_begun_again(
     good(holdfast(store, "create", "fresh"))
     write(store, CONTENT, "fresh")
     assert restored(store, snapshot(store, "fresh"), tmp_path / "out") == CONTENT
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, *OF_THE_STATE], ids=joined)
+def test_nothing_is_made_where_no_store_is(tmp_path: Path, command: list[str]) -> None:
+    (tmp_path / "mine").mkdir()
+    for path in (tmp_path / "mine", tmp_path / "none"):
+        refused(holdfast(path, *command), 10, "holdfast init", str(path))
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+    assert not list((tmp_path / "mine").iterdir())
 
 
 def test_init_takes_nothing_that_has_something_in_it(tmp_path: Path) -> None:
