@@ -26,7 +26,9 @@ def due(link: Link) -> bool:
     row: LocationRow = link.row
     if row.seq - (row.checkpoints[-1] if row.checkpoints else 0) >= limits.CHECKPOINT_EVERY:
         return True
-    return bool(row.checkpoints) and not _is_whole(link, row.checkpoints[-1])
+    return bool(row.checkpoints) and not isinstance(
+        _body(link, row.checkpoints[-1]), journal.Checkpoint
+    )
 
 
 def write(link: Link, report: Report) -> int:
@@ -59,12 +61,12 @@ def _text(spoiled: int) -> str:
     return f"entry {spoiled}, a checkpoint, is damaged or missing; the next reclaiming writes another in its place"
 
 
-def _is_whole(link: Link, seq: int) -> bool:
+def _body(link: Link, seq: int) -> journal.Body | None:
+    """What an entry says; None for one that cannot be read."""
     try:
-        entry = journal.decode(link.vault, seq, journal.fetch(link.location, seq))
+        return journal.decode(link.vault, seq, journal.fetch(link.location, seq)).body
     except _UNREAD:
-        return False
-    return isinstance(entry.body, journal.Checkpoint)
+        return None
 
 
 def _read(link: Link, report: Report) -> tuple[Chain, int]:
@@ -131,8 +133,5 @@ def _prune(link: Link, spoiled: int) -> int:
 
 
 def _stays(link: Link, seq: int) -> bool:
-    try:
-        entry = journal.decode(link.vault, seq, journal.fetch(link.location, seq))
-    except _UNREAD:
-        return True
-    return isinstance(entry.body, journal.Begin)
+    body = _body(link, seq)
+    return body is None or isinstance(body, journal.Begin)

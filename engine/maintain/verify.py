@@ -82,7 +82,7 @@ def record_fault(store: OpenStore, cid: bytes, row: ChunkRow) -> str:
     mark is taken back.
 
     A collection may have moved the record or removed it since ``row`` was looked up: then that is judged. Raises Away
-    when what it is a delta of lies at a location that does not answer (see ``far.asked_once``): it is not marked then.
+    when what it is a delta of lies at a location that does not answer (see ``asked_once``): it is not marked then.
     """
     while True:
         try:

@@ -7,14 +7,14 @@ import random
 import pytest
 
 from engine import Store
-from engine.chunks.reader import mark_suspect
 from engine.copies import rows
 from engine.copies.connect import open_link
 from engine.copies.link import Link
 from engine.copies.needs import Needs, Records
 from engine.index import Table
-from engine.index.rows import KIND_DATA, chunk_row
+from engine.index.rows import chunk_row
 from tests.copies.test_reach import reached, top
+from tests.copies.test_rewrite import store_deltas_again
 from tests.copies.test_upload import SECRET
 from tests.locations.places import Place
 from tests.restore.support import Maker, noise
@@ -144,17 +144,7 @@ def test_the_base_of_a_record_there_is_needed_though_it_is_none_here(
     make.tree.write(base, 30_000, b"changed" * 4000)
     points.append(make.point(engine))
     engine.copies.send("far")
-    with context.index.read() as txn:
-        found = [(cid, chunk_row(raw)) for cid, raw in txn.scan(Table.CHUNKS)]
-    deltas = {cid: row.bases for cid, row in found if row.depth and row.kind == KIND_DATA}
-    assert deltas
-    writer = engine._open.session.writer
-    for cid in deltas:
-        data = engine._open.reader.read(cid)
-        mark_suspect(context, cid, "a test")
-        with writer.holds.open() as hold:
-            writer.put(cid, data, hold)
-            writer.commit()
+    deltas = store_deltas_again(engine)
     link = open_link(context, "far")
     needs = finder(engine, link)
     packs = needs.packs(top(engine, points[1]))

@@ -152,6 +152,23 @@ def test_what_is_there_only_is_fetched_and_its_rows_follow(
 
 
 @pytest.mark.seldom
+def store_deltas_again(engine: Store) -> dict[bytes, tuple[bytes, ...]]:
+    """Have no chunk of content be a delta here any more; of those that were, what they were deltas of."""
+    context = engine._open.context
+    with context.index.read() as txn:
+        found = [(cid, chunk_row(raw)) for cid, raw in txn.scan(Table.CHUNKS)]
+    deltas = {cid: row.bases for cid, row in found if row.depth and row.kind == KIND_DATA}
+    assert deltas
+    writer = engine._open.session.writer
+    for cid in deltas:
+        data = engine._open.reader.read(cid)
+        mark_suspect(context, cid, "a test")
+        with writer.holds.open() as hold:
+            writer.put(cid, data, hold)
+            writer.commit()
+    return deltas
+
+
 def test_what_a_record_there_is_a_delta_of_stays(
     engine: Store, make: Maker, link: Link, tmp_path: Path, place: Place, all_packs: None
 ) -> None:
@@ -163,17 +180,7 @@ def test_what_a_record_there_is_a_delta_of_stays(
     make.tree.write(base, 30_000, b"changed" * 4000)
     second = make.point(engine)
     send(engine, link, second)
-    with context.index.read() as txn:
-        rows = [(cid, chunk_row(raw)) for cid, raw in txn.scan(Table.CHUNKS)]
-    deltas = {cid: row.bases for cid, row in rows if row.depth and row.kind == KIND_DATA}
-    assert deltas
-    writer = engine._open.session.writer
-    for cid in deltas:
-        data = engine._open.reader.read(cid)
-        mark_suspect(context, cid, "a test")
-        with writer.holds.open() as hold:
-            writer.put(cid, data, hold)
-            writer.commit()
+    deltas = store_deltas_again(engine)
     with context.index.read() as txn:
         assert not any(chunk_row(txn.get(Table.CHUNKS, cid) or b"").bases for cid in deltas)
     engine.remove_points([one.id for one in engine.points() if one.id != second])
