@@ -148,9 +148,9 @@ def check(ctx: click.Context, read_data: bool, without_key: bool, json_: bool) -
 
 def _refuse_away(ctx: click.Context, problems: list[dict[str, Any]]) -> None:
     """Locations that could not be read are no damage, where there is none beside them."""
-    from engine.maintain.asked import AWAY
+    from engine.maintain.asked import only_away
 
-    if problems and all(one["code"] == AWAY for one in problems):
+    if only_away(one["code"] for one in problems):
         raise LocationUnavailable(
             f"store {place_of(ctx)}", expected="every location to answer",
             found=f"{len(problems)} that could not be read", do="nothing was found damaged; try again when they answer",

@@ -10,7 +10,7 @@ from daemon.contract import JobInfo
 from daemon.service.notices import bounded
 from engine import Store
 from engine.errors import Corrupt, HoldfastError, LocationUnavailable, NotFound
-from engine.maintain.asked import AWAY
+from engine.maintain.asked import only_away
 from engine.maintain.check import Problem
 from engine.progress import Report
 
@@ -51,8 +51,8 @@ def _told(found: list[Problem], result: dict[str, Any]) -> dict[str, Any]:
 def _refuse(who: str, found: list[Problem], result: dict[str, Any]) -> None:
     """Raises FoundDamaged, or NotAllSeen, where there is a problem."""
     if found:
-        only_away = all(one.code == AWAY for one in found)
-        raise (NotAllSeen if only_away else FoundDamaged)(who, found, result)
+        away = only_away(one.code for one in found)
+        raise (NotAllSeen if away else FoundDamaged)(who, found, result)
 
 
 def result_of(error: HoldfastError) -> dict[str, Any]:

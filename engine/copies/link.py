@@ -141,6 +141,7 @@ class Link:
     def catch_up(self) -> None:
         """Take what is in the journal behind what the index knows. Raises Busy when another writer took over, Corrupt
         when the index is older than the journal."""
+        epoch = None  # of the entry before
         while True:
             seq = self.row.seq + 1
             try:
@@ -154,7 +155,9 @@ class Link:
                     f"{self.location.shown}: journal entry {seq}", expected="one that follows what this store wrote",
                     found="another", do="find out who wrote to the location",
                 )  # fmt: skip
-            journal.refuse_older(raw, journal.epoch_at(self.location, self.row.seq), seq)
+            if epoch is None:
+                epoch = journal.epoch_at(self.location, self.row.seq)
+            epoch = journal.refuse_older(raw, epoch, seq)
             if entry.writer.hex() != self.row.writer:
                 self._replaced(entry)
             self._take(entry, raw, found=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from engine.copies import outbox
@@ -15,6 +15,11 @@ from engine.packs.files import Elsewhere
 
 AWAY = "away"
 """Code of a problem that is no damage: what could not be looked at."""
+
+
+def only_away(codes: Iterable[str]) -> bool:
+    """Whether there are problems, and none of them is damage. ``codes``: of all that were found."""
+    return set(codes) == {AWAY}
 
 
 class Asked:
